@@ -1,0 +1,1 @@
+"""The world: mazes on real MuJoCo, experts that walk them, and Minari datasets of their walks."""

@@ -1,0 +1,268 @@
+"""Mazes as ASCII pictures with named tasks: which cells are free, where they lie in metres, how to walk them.
+
+``#`` is wall, ``.`` or a blank is free; a cell is one metre wide, and the origin lies in the middle of the map,
+x to the right and y upwards, as in Gymnasium-Robotics.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from envs import shipped
+from envs.command_line import UserError
+from envs.map_picture import NEIGHBOUR_OFFSETS, check_rows
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
+Cell = tuple[int, int]
+"""(row, column), counted from 0 at the top left."""
+
+Split = Literal["demonstrated", "held_out"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to plan: from the start cell to the goal cell; whether demonstrations of it exist is its split."""
+
+    name: str
+    family: str
+    start: Cell
+    goal: Cell
+    split: Split
+
+
+@dataclass(frozen=True)
+class MazeMap:
+    """A closed, connected maze.
+
+    Attributes:
+        name: what the maze is called; part of its environment's id when the maze is a shipped one.
+        rows: one string per row, top first; ``#`` is wall, ``.`` is free.
+        tasks: what to plan in it.
+        episode_limit: environment steps after which an episode ends.
+
+    Raises:
+        UserError: the rows are no closed, rectangular, connected map, or a task names a wall.
+    """
+
+    name: str
+    rows: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    episode_limit: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(row.replace(" ", ".") for row in self.rows))
+        check_rows(self.name, self.rows)
+        for task in self.tasks:
+            self.require_free(task.start, f"start of task {task.name}")
+            self.require_free(task.goal, f"goal of task {task.name}")
+
+    @cached_property
+    def walls(self) -> np.ndarray:
+        """Which cells are wall, bool (rows, columns), read-only."""
+        walls = np.array([[character == "#" for character in row] for row in self.rows])
+        walls.setflags(write=False)
+        return walls
+
+    @cached_property
+    def free_cells(self) -> list[Cell]:
+        """All free cells, row by row."""
+        return [(int(row), int(column)) for row, column in np.argwhere(~self.walls)]
+
+    def is_free(self, cell: Sequence[int]) -> bool:
+        """Whether the cell lies in the map and is no wall."""
+        row, column = cell
+        return 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0]) and self.rows[row][column] == "."
+
+    def require_free(self, cell: Sequence[int], what: str) -> Cell:
+        """Returns the cell as a tuple of ints, or raises a :class:`UserError` that says ``what`` it was to be."""
+        if len(cell) != 2 or any(int(index) != index for index in cell):
+            raise UserError(f"{what}: {cell!r} is no cell; allowed: two whole numbers (row, column)")
+        row, column = int(cell[0]), int(cell[1])
+        if not self.is_free((row, column)):
+            size = f"{len(self.rows)} rows and {len(self.rows[0])} columns"
+            raise UserError(f"{what}: cell ({row}, {column}) is no free cell of map {self.name} ({size})")
+        return row, column
+
+    def free_neighbours(self, cell: Cell) -> list[Cell]:
+        """The free cells to the right, below, to the left and above, in this order."""
+        row, column = cell
+        around = ((row + down, column + right) for down, right in NEIGHBOUR_OFFSETS)
+        return [neighbour for neighbour in around if self.is_free(neighbour)]
+
+    def is_crossing(self, cell: Cell) -> bool:
+        """Whether three or more ways meet in this cell."""
+        return len(self.free_neighbours(cell)) >= 3
+
+    def cell_to_xy(self, cells: Any) -> np.ndarray:
+        """Centres of cells in metres: (..., 2) rows and columns to (..., 2) x and y."""
+        cells = np.asarray(cells, dtype=float)
+        x = cells[..., 1] + 0.5 - len(self.rows[0]) / 2
+        y = len(self.rows) / 2 - (cells[..., 0] + 0.5)
+        return np.stack([x, y], axis=-1)
+
+    def xy_to_cell(self, xy: Any) -> np.ndarray:
+        """Cells that hold the points: (..., 2) metres to (..., 2) int rows and columns, also outside the map."""
+        xy = np.asarray(xy, dtype=float)
+        row = np.floor(len(self.rows) / 2 - xy[..., 1])
+        column = np.floor(xy[..., 0] + len(self.rows[0]) / 2)
+        return np.stack([row, column], axis=-1).astype(int)
+
+    def shortest_path(
+        self,
+        start: Cell,
+        goal: Cell,
+        order: Literal["breadth", "depth"] = "breadth",
+        rng: np.random.Generator | None = None,
+    ) -> list[Cell]:
+        """Cells from start to goal, both included.
+
+        Args:
+            start: a free cell.
+            goal: a free cell.
+            order: ``breadth`` finds a shortest path; ``depth`` the first one that a depth-first search meets,
+                which in a maze with loops is often a detour (as in D4RL's pointmaze sets).
+            rng: shuffles the neighbours, so that ties (breadth) and detours (depth) differ from call to call;
+                without it the answer is always the same.
+        """
+        start = self.require_free(start, "start cell")
+        goal = self.require_free(goal, "goal cell")
+        came_from: dict[Cell, Cell | None] = {}
+        frontier: deque[tuple[Cell, Cell | None]] = deque([(start, None)])
+        while goal not in came_from:
+            cell, previous = frontier.popleft() if order == "breadth" else frontier.pop()
+            if cell in came_from:
+                continue
+            came_from[cell] = previous
+            neighbours = self.free_neighbours(cell)
+            if rng is not None:
+                neighbours = [neighbours[index] for index in rng.permutation(len(neighbours))]
+            frontier.extend((neighbour, cell) for neighbour in neighbours if neighbour not in came_from)
+        path: list[Cell] = []
+        step: Cell | None = goal
+        while step is not None:
+            path.append(step)
+            step = came_from[step]
+        return path[::-1]
+
+    def distances_from(self, start: Cell) -> dict[Cell, int]:
+        """Steps of the shortest path from the start cell to every free cell."""
+        distances = {start: 0}
+        frontier = deque([start])
+        while frontier:
+            cell = frontier.popleft()
+            for neighbour in self.free_neighbours(cell):
+                if neighbour not in distances:
+                    distances[neighbour] = distances[cell] + 1
+                    frontier.append(neighbour)
+        return distances
+
+    def to_gymnasium(self) -> list[list[int]]:
+        """The map in Gymnasium-Robotics' form: 1 is wall, 0 is free."""
+        return self.walls.astype(int).tolist()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, strings and numbers, fit for JSON; :meth:`from_dict` is its inverse."""
+        tasks = [asdict(task) | {"start": list(task.start), "goal": list(task.goal)} for task in self.tasks]
+        return {
+            "name": self.name,
+            "rows": list(self.rows),
+            "tasks": tasks,
+            "episode_limit": self.episode_limit,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> MazeMap:
+        """The map that :meth:`to_dict` described."""
+        tasks = tuple(
+            Task(task["name"], task["family"], tuple(task["start"]), tuple(task["goal"]), task["split"])
+            for task in plain["tasks"]
+        )
+        return cls(plain["name"], tuple(plain["rows"]), tasks, int(plain["episode_limit"]))
+
+
+def map_names() -> list[str]:
+    """Names of the shipped maps."""
+    return list(shipped.PICTURES)
+
+
+def get_map(name_or_path: str) -> MazeMap:
+    """A shipped map by its name, or the map in a text file.
+
+    Raises:
+        UserError: no such name or file, or the file is no closed, rectangular, connected map.
+    """
+    if name_or_path in shipped.PICTURES:
+        return _shipped_map(name_or_path)
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(map_names())
+        raise UserError(f"map: no map or file {name_or_path!r}; allowed: {known}, or a text file of # and . cells")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"map: {name_or_path} is no text file; allowed: lines of # and . cells") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return map_from_rows(lines, name=re.sub(r"[^-\w]", "_", path.stem))
+
+
+def map_from_rows(rows: Iterable[str], name: str = "custom") -> MazeMap:
+    """A map from its picture; a picture equal to a shipped one gives the shipped map with its tasks.
+
+    Other pictures get the task family "any": demonstrated, between a few cells that lie far apart.
+    """
+    maze = MazeMap(name, tuple(rows), (), 1)
+    for known in map_names():
+        if maze.rows == _shipped_map(known).rows:
+            return _shipped_map(known)
+    corners = _far_apart(maze, 3)
+    pairs = [(start, goal) for start in corners for goal in corners if start != goal]
+    tasks = tuple(Task(_between(*pair), "any", *pair, "demonstrated") for pair in pairs)
+    longest = max(maze.distances_from(start)[goal] for start, goal in pairs)
+    # A metre takes the experts about 40 steps; the shipped maps allow about twice that.
+    return MazeMap(name, maze.rows, tasks, max(300, 80 * longest))
+
+
+def from_env_spec(spec: EnvSpec) -> MazeMap | None:
+    """The maze of an environment: one of ours or one of Gymnasium-Robotics' PointMaze; ``None`` for others.
+
+    Gymnasium-Robotics marks free cells with 0, ``r``, ``g`` or ``c``. Its AntMaze has cells of four metres and
+    is no PointMaze.
+    """
+    if spec.namespace == "maze" and "rows" in spec.kwargs:
+        return map_from_rows(spec.kwargs["rows"])
+    if "point_maze" in str(spec.entry_point) and "maze_map" in spec.kwargs:
+        rows = ("".join("#" if cell == 1 else "." for cell in row) for row in spec.kwargs["maze_map"])
+        return map_from_rows(rows, name=spec.name)
+    return None
+
+
+def _shipped_map(name: str) -> MazeMap:
+    tasks = tuple(
+        Task(f"{family} {_between(start, goal)}", family, start, goal, split)
+        for family, split, start, goal in shipped.tasks_of(name)
+    )
+    return MazeMap(name, tuple(shipped.PICTURES[name]), tasks, shipped.EPISODE_LIMITS[name])
+
+
+def _between(start: Cell, goal: Cell) -> str:
+    return f"({start[0]},{start[1]})-({goal[0]},{goal[1]})"
+
+
+def _far_apart(maze: MazeMap, number: int) -> list[Cell]:
+    """Up to ``number`` cells, each as far as possible from those before it."""
+    chosen = [max(maze.distances_from(maze.free_cells[0]).items(), key=lambda item: item[1])[0]]
+    while len(chosen) < min(number, len(maze.free_cells)):
+        tables = [maze.distances_from(cell) for cell in chosen]
+        chosen.append(max(maze.free_cells, key=lambda cell: min(table[cell] for table in tables)))
+    return chosen

@@ -1,0 +1,1 @@
+"""The instruments: how a normalization layer carries information through time."""

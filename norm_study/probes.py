@@ -1,0 +1,87 @@
+"""Probes (figure 1b): what each hidden layer of a trained network knows about position.
+
+A probe is an MLP of two hidden layers that sees the channels of one layer at one index and predicts the
+target there. It is a stacked network of kernel 1, so the probes of all layers and networks train as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from norm_study.localization import Noise, chunks, fit, target, train_networks
+from norm_study.settings import LocalizationConfig, ProbeConfig, ProbeSizes
+from norm_study.stacked import StackedNetwork
+from norm_study.welch import localize
+
+
+@torch.no_grad()
+def activations(network: StackedNetwork, x: Tensor, layers: Sequence[int]) -> Tensor:
+    """(B, S, L) inputs to (B, layers*S*h, L): the chosen hidden layers (1 is the first) joined, layer first."""
+    found = [a for layer, a in enumerate(network.hidden(x), start=1) if layer in layers]
+    return torch.cat(found, dim=1)
+
+
+def probe_predictions(
+    network: StackedNetwork, seeds: Sequence[int], config: LocalizationConfig, sizes: ProbeSizes,
+    layers: Sequence[int],
+) -> np.ndarray:
+    """Trains one probe per (layer, network) on frozen activations and predicts with them.
+
+    Args:
+        network: S trained networks.
+        seeds: theirs; probes are initialized and fed from streams of their own.
+        config: the networks' sizes and the test's number of predictions.
+        sizes: the probes'.
+        layers: hidden layers, 1 to D-1, ascending.
+
+    Returns:
+        (layers, S, N, L) predictions on fresh inputs.
+    """
+    device = next(network.parameters()).device
+    probe_seeds = [1000 * (layer + 1) + seed for layer in layers for seed in seeds]
+    probes = StackedNetwork(
+        probe_seeds, "none", inputs=config.width, depth=3, kernel=1, width=sizes.probe_width
+    ).to(device)
+    noise, wanted = Noise(seeds, device, stream=3), target(config.length).to(device)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        x = noise.draw(sizes.probe_batch, config.length, config.inputs)
+        return activations(network, x, layers), wanted
+
+    fit(probes, draw, [sizes.probe_learning_rate] * len(probe_seeds), sizes.probe_steps, f"{config.norm} probes")
+    noise, parts = Noise(seeds, device, stream=4), []
+    with torch.no_grad():
+        for first in range(0, config.predictions, 256):
+            x = noise.draw(min(256, config.predictions - first), config.length, config.inputs)
+            parts.append(probes(activations(network, x, layers)).cpu())
+    flat = torch.cat(parts).transpose(0, 1).numpy()
+    return flat.reshape(len(layers), len(seeds), config.predictions, config.length)
+
+
+def run_probes(config: ProbeConfig, seeds: Sequence[int], device: torch.device) -> list[dict[str, Any]]:
+    """Trains networks and a probe on every hidden layer of each; one row per (seed, layer).
+
+    A row's ``reach`` is r_d = d (k-1)/2, what the first d convolutions can see.
+    """
+    layers, rows = list(range(1, config.depth)), []
+    for chunk in chunks(seeds, config.batch * config.width * config.length, device):
+        network = train_networks(config, chunk, [config.learning_rate] * len(chunk), device)
+        predictions = probe_predictions(network, chunk, config, config, layers)
+        for which, seed in enumerate(chunk):
+            for layer, of_layer in zip(layers, predictions, strict=True):
+                found = localize(of_layer[which], config.alpha)
+                rows.append(
+                    {
+                        "seed": seed, "norm": config.norm, "layer": layer,
+                        "reach": layer * (config.kernel - 1) // 2,
+                        "mse": float(((of_layer[which] - target(config.length).numpy()) ** 2).mean()),
+                        "distance": found.distance, "localized_share": found.share,
+                        "localized": found.indices(),
+                    }
+                )  # fmt: skip
+    return rows

@@ -1,0 +1,156 @@
+"""Runs the whole study, part by part, and writes rows, figures, verdicts and a page.
+
+Every finished (part, seed) is one file under ``rows/``, written aside and renamed. A part whose file states the
+sizes that are asked for is not run again, so the same command after an interruption goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from envs.command_line import UserError
+from norm_study.experiments import EXPERIMENTS, run_experiment
+
+Budget = Literal["quick", "full"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One experiment at one set of sizes.
+
+    Attributes:
+        name: also that of its files.
+        experiment: a name of :data:`norm_study.experiments.EXPERIMENTS`.
+        budgets: which budgets run it.
+        seeds: one network (or one sweep) each.
+        sizes: what differs from the experiment's defaults.
+    """
+
+    name: str
+    experiment: str
+    budgets: tuple[Budget, ...]
+    seeds: tuple[int, ...]
+    sizes: dict[str, Any]
+
+    def config(self) -> Any:
+        """The sizes in full."""
+        return EXPERIMENTS[self.experiment].config(**self.sizes)
+
+
+def parts_file() -> Path:
+    """The shipped list of parts, in a checkout or in an installed package."""
+    here = Path(__file__).resolve().parent.parent
+    installed = here / "planner" / "configs" / "study" / "parts.yaml"
+    return installed if installed.is_file() else here / "configs" / "study" / "parts.yaml"
+
+
+def load_parts(path: Path) -> list[Part]:
+    """Reads a list of parts.
+
+    Raises:
+        UserError: an unknown experiment, or sizes that it does not have.
+    """
+    parts = []
+    for entry in yaml.safe_load(path.read_text()):
+        if entry["experiment"] not in EXPERIMENTS:
+            raise UserError(f"{path}: experiment = {entry['experiment']} is not one of {', '.join(EXPERIMENTS)}")
+        sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.get("sizes", {}).items()}
+        part = Part(entry["name"], entry["experiment"], tuple(entry["budgets"]), tuple(entry["seeds"]), sizes)
+        try:
+            part.config()
+        except TypeError as error:
+            raise UserError(f"{path}: part {part.name}: {error}") from error
+        parts.append(part)
+    return parts
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes aside and renames, so that a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def rows_file(folder: Path, part: Part, seed: int) -> Path:
+    """Where one seed of a part is kept."""
+    return folder / f"{part.name}-seed{seed}.json"
+
+
+def finished(folder: Path, part: Part, seed: int) -> dict[str, Any] | None:
+    """The stored result of one seed, if there is one at exactly these sizes."""
+    try:
+        stored = json.loads(rows_file(folder, part, seed).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    wanted = {**vars(part.config()), "experiment": part.experiment, "seeds": [seed]}
+    wanted = json.loads(json.dumps(wanted))
+    return stored if all(stored["config"].get(key) == value for key, value in wanted.items()) else None
+
+
+def run_parts(parts: Sequence[Part], folder: Path, device: torch.device) -> Iterator[tuple[Part, int]]:
+    """Runs what is not yet finished, in order, and yields each (part, seed) once it is written.
+
+    On a CPU each seed is run and kept for itself, since stacks of this size gain nothing there; a GPU takes
+    all seeds of a part at once.
+    """
+    for part in parts:
+        missing = [seed for seed in part.seeds if finished(folder, part, seed) is None]
+        for seeds in [missing] if device.type == "cuda" and missing else [[seed] for seed in missing]:
+            print(f"{part.name}: seed {', '.join(map(str, seeds))}", file=sys.stderr, flush=True)
+            result = run_experiment(part.experiment, part.config(), seeds, device)
+            for seed in seeds:
+                own = [row for row in result["rows"] if row["seed"] == seed]
+                about = {**result["config"], "seeds": [seed]}
+                about["seconds"] = round(about["seconds"] / len(seeds), 1)
+                summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
+                text = json.dumps({"config": about, "rows": own, "summary": summary}, allow_nan=False)
+                write_atomically(rows_file(folder, part, seed), text + "\n")
+                yield part, seed
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The finished seeds of one part.
+
+    Attributes:
+        part: which.
+        rows: of all its finished seeds.
+        seconds: what they took together.
+        borrowed: whether they come from the committed full run rather than from this one.
+    """
+
+    part: Part
+    rows: list[dict[str, Any]]
+    seconds: float
+    borrowed: bool
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that are finished, ascending."""
+        return sorted({row["seed"] for row in self.rows})
+
+
+def collect(parts: Sequence[Part], folder: Path, full_folder: Path | None) -> dict[str, Collected]:
+    """Reads all finished parts by name; those without any come from ``full_folder``, if given and there."""
+    found = {}
+    for part in parts:
+        for source, borrowed in ((folder, False), (full_folder, True)):
+            if source is None:
+                continue
+            stored = [one for seed in part.seeds if (one := finished(source, part, seed)) is not None]
+            if stored:
+                rows = [row for one in stored for row in one["rows"]]
+                seconds = sum(one["config"]["seconds"] for one in stored)
+                found[part.name] = Collected(part, rows, seconds, borrowed)
+                break
+    return found

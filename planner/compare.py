@@ -1,0 +1,265 @@
+"""Compare finished runs: roll each out, group them by norm, and write table, figures and one page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from envs.command_line import UserError
+from planner.data import PlannerData, load_data
+from planner.figures import bar_figure, plans_figure
+from planner.intervals import mean_interval
+from planner.measures import plan_measures
+from planner.plan import Planner
+from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
+from planner.run import RunFolder, read_json, write_aside
+
+SEEDS_FOR_AN_INTERVAL = 3
+TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
+CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
+REFERENCE_WINDOWS = 2000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run's episodes at one multiple of its training horizon."""
+
+    label: str
+    seed: int
+    multiple: int
+    rows: list[dict[str, Any]]
+
+
+def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str], device: str = "auto") -> list[dict]:
+    """Rows of a run's rollout; kept in the run folder, so that the same question is answered once.
+
+    Raises:
+        UserError: no such run, tasks or settings.
+    """
+    folder = RunFolder(path)
+    checkpoint = folder.checkpoint().name
+    question = {"settings": asdict(settings), "tasks": list(tasks), "checkpoint": checkpoint}
+    store = folder.path / "rollouts"
+    for known in sorted(store.glob("*.json")):
+        answer = read_json(known)
+        if answer["question"] == question:
+            return answer["rows"]
+    planner = Planner.from_run(path, device=device)
+    if planner.statistics.maze is None:
+        raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
+    rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
+    store.mkdir(exist_ok=True)
+    write_aside(store / f"{len(list(store.glob('*.json'))):03d}.json", json.dumps({"question": question, "rows": rows}))
+    return rows
+
+
+def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
+    """The plan measures of training windows themselves: what a plan like the data scores.
+
+    Raises:
+        UserError: the data are of no maze.
+    """
+    maze = data.statistics.maze
+    if maze is None:
+        raise UserError(f"plan measures need a maze; {data.statistics.environment} is none")
+    import torch
+
+    count = len(data.training)
+    which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
+    normalized = data.training.gather(which).transpose(1, 2).cpu()
+    points = data.statistics.normalizer.denormalize(normalized).numpy()
+    measures = plan_measures(points[..., :2], maze, data.statistics.longest_step_m)
+    return {name: mean_interval(values) for name, values in measures.items()}
+
+
+def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
+    """label → column → measure → interval; over seeds where a label has at least three, else over episodes."""
+    summaries: dict[str, dict[str, dict[str, Any]]] = {}
+    for label in dict.fromkeys(item.label for item in measured):
+        runs = [item for item in measured if item.label == label]
+        for multiple in sorted({item.multiple for item in runs}):
+            for split in sorted({row["split"] for item in runs for row in item.rows}):
+                column = f"{split.replace('_', ' ')}, {multiple}× horizon"
+                chosen = [[r for r in item.rows if r["split"] == split] for item in runs if item.multiple == multiple]
+                summaries.setdefault(label, {})[column] = {name: _interval(chosen, name) for name in MEASURES}
+    return summaries
+
+
+def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> dict[str, Any]:
+    values = [[row[name] for row in rows] for rows in rows_by_seed]
+    everything = [value for seed in values for value in seed]
+    if len(values) < SEEDS_FOR_AN_INTERVAL:
+        return {**mean_interval(everything), "over": "episodes"}
+    over_seeds = mean_interval([float(np.mean(seed)) for seed in values])
+    return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}
+
+
+def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """column "family, multiple" → label → measure → interval."""
+    table: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for multiple in sorted({item.multiple for item in measured}):
+        for family in dict.fromkeys(row["family"] for item in measured for row in item.rows):
+            for label in dict.fromkeys(item.label for item in measured):
+                runs = [item for item in measured if (item.label, item.multiple) == (label, multiple)]
+                chosen = [[row for row in item.rows if row["family"] == family] for item in runs]
+                cells = {name: _interval(chosen, name) for name in MEASURES}
+                table.setdefault(f"{family}, {multiple}× horizon", {})[label] = cells
+    return table
+
+
+def format_cell(cell: Mapping[str, Any], measure: str) -> str:
+    """A mean with its interval as a reader wants it: per cent, multiples, metres or steps.
+
+    ``longest_step`` is told by its median, as its mean hangs on a few wild plans.
+    """
+    if cell["mean"] is None:
+        return "–"
+    if measure in ("success", "plan_valid", "free_share", "wall_contact"):
+        scale, digits, unit = 100.0, 1, " %"
+    elif measure == "steps_to_goal":
+        scale, digits, unit = 1.0, 0, ""
+    else:
+        scale, digits, unit = 1.0, 2, {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure]
+    text = f"{scale * cell['mean']:.{digits}f}{unit}"
+    if cell["low"] is None:
+        return text
+    return f"{text} [{scale * cell['low']:.{digits}f}, {scale * cell['high']:.{digits}f}]"
+
+
+def markdown_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    """The comparison as a Markdown table: one row per norm and column, and the training windows."""
+    lines = ["| norm | tasks | " + " | ".join(name.replace("_", " ") for name in TABLE_MEASURES) + " |"]
+    lines.append("|---" * (2 + len(TABLE_MEASURES)) + "|")
+    for label, columns in summaries.items():
+        for column, measures in columns.items():
+            cells = " | ".join(format_cell(measures[name], name) for name in TABLE_MEASURES)
+            lines.append(f"| {label} | {column} | {cells} |")
+    cells = " | ".join(format_cell(reference[name], name) if name in reference else "–" for name in TABLE_MEASURES)
+    lines.append(f"| *training windows* | reference | {cells} |")
+    return "\n".join(lines)
+
+
+def _labels(folders: Sequence[RunFolder]) -> list[str]:
+    """The norm of each run, told apart by its folder's name where other settings differ between runs."""
+    configs = [folder.config() for folder in folders]
+    same = {
+        json.dumps(asdict(replace(config, seed=0, model=replace(config.model, norm="none", num_packs=1))))
+        for config in configs
+    }
+    if len(same) == 1:
+        return [config.model.norm for config in configs]
+    return [f"{config.model.norm} ({folder.path.name})" for config, folder in zip(configs, folders, strict=True)]
+
+
+def _embed(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def compare(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    settings: RolloutSettings,
+    *,
+    multiples: Sequence[int] = (1, 2),
+    tasks: Sequence[str] = ("demonstrated", "held_out"),
+    device: str = "auto",
+    command: str = "planner compare",
+) -> Path:
+    """Rolls out finished runs and writes what sets them apart.
+
+    Writes into ``out``: ``report.html`` (self-contained), ``comparison.json`` (rows and summaries),
+    ``comparison.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: fewer than one run, unfinished or damaged runs, or runs on different mazes.
+    """
+    folders = [RunFolder(path) for path in paths]
+    statistics = [folder.statistics() for folder in folders]
+    if any(other.maze != statistics[0].maze for other in statistics):
+        raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
+    labels = _labels(folders)
+    measured = [
+        Measured(label, config.seed, multiple, run_rollout(folder.path, scaled, tasks, device))
+        for label, folder in zip(labels, folders, strict=True)
+        for config in [folder.config()]
+        for multiple in multiples
+        for scaled in [replace(settings, horizon=multiple * config.data.horizon)]
+    ]
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    summaries = _group(measured)
+    reference = reference_scores(load_data(folders[0].config().data))
+    first_of_label = {label: folder for label, folder in reversed(list(zip(labels, folders, strict=True)))}
+    planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
+    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
+    for multiple in multiples:
+        horizon = multiple * folders[0].config().data.horizon
+        figures[f"plans_{multiple}x"] = plans_figure(planners, horizon=horizon)
+    for name, figure in figures.items():
+        figure.savefig(target / f"{name}.png", dpi=150)
+    result = {
+        "config": {"runs": [str(path) for path in paths], "settings": asdict(settings), "multiples": list(multiples)},
+        "summary": summaries,
+        "families": _families(measured),
+        "reference": reference,
+        "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
+    }
+    write_aside(target / "comparison.json", json.dumps(result))
+    write_aside(target / "comparison.md", markdown_table(summaries, reference) + "\n")
+    page = _page(result, figures, folders, command)
+    write_aside(target / "report.html", page)
+    return target / "report.html"
+
+
+def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequence[RunFolder], command: str) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("planner", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html.j2").render(
+        summaries=result["summary"],
+        families=result["families"],
+        reference=result["reference"],
+        measures=TABLE_MEASURES,
+        cell=format_cell,
+        figures={name: _embed(figure) for name, figure in figures.items()},
+        runs=[_run_facts(folder) for folder in folders],
+        maze=folders[0].statistics().maze,
+        settings=result["config"]["settings"],
+        command=command,
+        logdir=str(folders[0].path.parent),
+    )
+
+
+def _run_facts(folder: RunFolder) -> dict[str, Any]:
+    """What the page tells of a run beside its results."""
+    config, origin = folder.config(), read_json(folder.path / "provenance.json")
+    network = folder.load_network()
+    left, right = network.receptive_field()
+    rates = [row["steps_per_second"] for row in folder.metrics()]
+    losses = [row["loss"] for row in folder.metrics()][-5:]
+    return {
+        "name": folder.path.name,
+        "norm": config.model.norm,
+        "seed": config.seed,
+        "steps": config.steps,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "reach": f"−{left} … +{right}",
+        "loss": float(np.mean(losses)) if losses else None,
+        "steps_per_second": float(np.median(rates)) if rates else None,
+        "commit": (origin["git_commit"] or "unknown")[:10] + (" (changed)" if origin["git_dirty"] else ""),
+        "torch": origin["versions"]["torch"],
+    }

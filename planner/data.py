@@ -1,0 +1,294 @@
+"""Minari episodes → normalized windows on the device.
+
+All episodes lie end to end in one tensor; a window is an index computation, so that no DataLoader is needed::
+
+    series   |e0 e0 e0 e0 e0 e0 e0|e1 e1 e1|e2 e2 e2 e2 e2 e2|
+    window         x     x     x                               (start 1, horizon 3, stride 2)
+                                   ↑ shorter than a window: skipped and counted
+
+Shapes: B batch, D transition dimensions (state, then action if planned), T planned points, N all points.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.command_line import UserError
+from envs.maps import MazeMap, from_env_spec
+from planner.config import DataConfig
+from planner.normalizer import LimitsNormalizer
+
+MAZE_STEP_S = 0.01
+
+
+@dataclass(frozen=True)
+class TrajectoryLayout:
+    """What the dimensions of a planned point mean.
+
+    Attributes:
+        state_dim: leading dimensions that the environment observes; all are conditioned at the start.
+        goal_dims: leading dimensions that are conditioned at the end (2, the position, in a maze).
+        action_dim: trailing planned actions, 0 when only states are planned.
+    """
+
+    state_dim: int
+    goal_dims: int
+    action_dim: int
+
+    @property
+    def transition_dim(self) -> int:
+        """All dimensions of a planned point."""
+        return self.state_dim + self.action_dim
+
+    def known(self, horizon: int, device: torch.device | str = "cpu") -> Tensor:
+        """(D, T) boolean: the entries that start and goal determine."""
+        known = torch.zeros(self.transition_dim, horizon, dtype=torch.bool, device=device)
+        known[: self.state_dim, 0] = True
+        known[: self.goal_dims, -1] = True
+        return known
+
+
+@dataclass(frozen=True)
+class DataStatistics:
+    """What a trained planner must remember of its data; stored with the run.
+
+    Attributes:
+        layout: meaning of the dimensions.
+        normalizer: limits of the training split.
+        maze: the map, or ``None`` when the environment is no maze.
+        environment: Gymnasium id, for messages.
+        longest_step_m: longest distance between neighbouring points of the training split, at the stride.
+        median_step_m: median of the distances above a tenth of the longest (the moving ones).
+        episodes, skipped_episodes, windows: counts of the training split.
+    """
+
+    layout: TrajectoryLayout
+    normalizer: LimitsNormalizer
+    maze: MazeMap | None
+    environment: str
+    longest_step_m: float
+    median_step_m: float
+    episodes: int
+    skipped_episodes: int
+    windows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            **{key: value for key, value in vars(self).items() if key not in ("layout", "normalizer", "maze")},
+            "layout": vars(self.layout),
+            "normalizer": self.normalizer.to_dict(),
+            "maze": self.maze.to_dict() if self.maze else None,
+        }
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> DataStatistics:
+        """From :meth:`to_dict`."""
+        return DataStatistics(
+            **{
+                **values,
+                "layout": TrajectoryLayout(**values["layout"]),
+                "normalizer": LimitsNormalizer.from_dict(values["normalizer"]),
+                "maze": MazeMap.from_dict(values["maze"]) if values["maze"] else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one split, gathered on the device.
+
+    Attributes:
+        series_ND: normalized points of all episodes, end to end.
+        starts_W: index of each window's first point.
+        offsets_T: distance of a window's points from its first.
+    """
+
+    series_ND: Tensor
+    starts_W: Tensor
+    offsets_T: Tensor
+
+    def __len__(self) -> int:
+        return len(self.starts_W)
+
+    def gather(self, which_B: Tensor) -> Tensor:
+        """The windows ``which_B`` as (B, D, T)."""
+        points = self.starts_W[which_B, None] + self.offsets_T
+        return self.series_ND[points].transpose(1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class PlannerData:
+    """Training and validation windows with their statistics; ``validation`` may be empty."""
+
+    training: Windows
+    validation: Windows
+    statistics: DataStatistics
+
+
+def open_dataset(dataset_id: str) -> minari.MinariDataset:
+    """The local dataset, downloaded first when Minari's server has it.
+
+    Raises:
+        UserError: neither here nor to be had (offline or misspelt), or not readable.
+    """
+    try:
+        root = Path(minari.storage.get_dataset_path(dataset_id))
+        local = (root / "data").is_dir()
+        if not local:
+            _download(dataset_id, root)
+        return minari.load_dataset(dataset_id)
+    except UserError:
+        raise
+    except Exception as error:  # Minari and HDF5 raise what they like about a damaged or ill-named dataset.
+        raise UserError(f"dataset {dataset_id!r} cannot be read ({_one_line(error)}); collect it again") from error
+
+
+def _download(dataset_id: str, root: Path) -> None:
+    existed = root.exists()
+    try:
+        minari.download_dataset(dataset_id)
+    except Exception as error:  # no network, no such dataset, no such namespace: the remedy is the same
+        if not existed:
+            shutil.rmtree(root, ignore_errors=True)
+        raise UserError(
+            f"dataset {dataset_id!r} is neither in {minari.storage.get_dataset_path()} nor to be downloaded "
+            f"(offline or misspelt): `maze-data list` shows what is there, `maze-data collect` makes one"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _states(observations: Any, dataset_id: str) -> np.ndarray:
+    """(L, S) state of an episode: a maze's ``observation``, or a flat observation as it is.
+
+    A maze's ``desired_goal`` is not read: goals of windows are the points that were reached, so the stale
+    first goal of Minari's maze data does no harm.
+    """
+    values = observations.get("observation") if isinstance(observations, dict) else observations
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise UserError(
+            f"dataset {dataset_id!r} has observations that are neither flat nor a dict with a flat 'observation'"
+        )
+    return values
+
+
+def _episodes(dataset: minari.MinariDataset, actions: bool) -> Iterator[np.ndarray]:
+    """Yields (L, D) float32 points per episode; with actions the last observation, which has none, is left out."""
+    name = dataset.spec.dataset_id
+    for episode in dataset.iterate_episodes():
+        points = _states(episode.observations, name)
+        if actions:
+            taken = np.asarray(episode.actions, dtype=float)
+            if taken.ndim != 2:
+                raise UserError(f"dataset {name!r} has actions of {taken.ndim - 1} dimensions; planning needs 1")
+            points = np.concatenate([points[: len(taken)], taken], axis=1)
+        if not np.isfinite(points).all():
+            raise UserError(
+                f"dataset {name!r} has NaN or infinite values in episode {episode.id}; leave that episode out "
+                f"(dataset.filter_episodes) or collect it again"
+            )
+        yield points.astype(np.float32)
+
+
+def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
+    spec = dataset.spec.env_spec
+    if isinstance(spec, str):
+        spec = gymnasium.envs.registration.EnvSpec.from_json(spec)
+    return (from_env_spec(spec), spec.id) if spec is not None else (None, "unknown")
+
+
+def _window_starts(lengths: list[int], span: int) -> np.ndarray:
+    """Start indices of all windows of ``span`` points that do not cross an episode's end."""
+    begins = np.cumsum([0, *lengths[:-1]])
+    runs = [np.arange(begin, begin + length - span + 1) for begin, length in zip(begins, lengths, strict=True)]
+    return np.concatenate(runs)
+
+
+def _windows(episodes: list[np.ndarray], config: DataConfig, normalizer: LimitsNormalizer, device: Any) -> Windows:
+    span = (config.horizon - 1) * config.stride + 1
+    long_enough = [episode for episode in episodes if len(episode) >= span]
+    dim = len(normalizer.low)
+    series = np.concatenate(long_enough) if long_enough else np.zeros((0, dim), np.float32)
+    starts = _window_starts([len(e) for e in long_enough], span) if long_enough else np.zeros(0, np.int64)
+    return Windows(
+        series_ND=normalizer.normalize(torch.from_numpy(series)).to(device),
+        starts_W=torch.from_numpy(starts).to(device),
+        offsets_T=torch.arange(config.horizon, device=device) * config.stride,
+    )
+
+
+def _steps_m(episodes: list[np.ndarray], stride: int) -> np.ndarray:
+    """Distances between positions ``stride`` environment steps apart, over all episodes."""
+    return np.concatenate([np.linalg.norm(e[stride:, :2] - e[:-stride, :2], axis=1) for e in episodes])
+
+
+def load_data(config: DataConfig, device: torch.device | str = "cpu") -> PlannerData:
+    """Reads a Minari dataset and cuts it into windows.
+
+    Args:
+        config: dataset, horizon, stride and split. Which episodes validate depends on their number alone, so
+            that runs of different seeds and norms share the split.
+        device: where the points are kept.
+
+    Raises:
+        UserError: a dataset that is missing or damaged, that holds NaN, infinite or non-flat values, or no
+            episode long enough for a window.
+    """
+    dataset = open_dataset(config.dataset)
+    maze, environment = _maze_of(dataset)
+    try:
+        episodes = list(_episodes(dataset, config.actions))
+    except UserError:
+        raise
+    except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
+        raise UserError(
+            f"dataset {config.dataset!r} is damaged ({_one_line(error)}); collect or download it again"
+        ) from error
+    span = (config.horizon - 1) * config.stride + 1
+    usable = sum(len(episode) >= span for episode in episodes)
+    if usable == 0:
+        longest = max((len(episode) for episode in episodes), default=0)
+        raise UserError(
+            f"horizon {config.horizon} at stride {config.stride} needs episodes of {span} points; the longest of "
+            f"{len(episodes)} in {config.dataset!r} has {longest}"
+        )
+    held_out = _validation_episodes(episodes, span, config.validation_share)
+    training = [episode for index, episode in enumerate(episodes) if index not in held_out]
+    validation = [episodes[index] for index in sorted(held_out)]
+    action_dim = int(np.prod(dataset.spec.action_space.shape)) if config.actions else 0
+    state_dim = episodes[0].shape[1] - action_dim
+    normalizer = LimitsNormalizer.fit(torch.from_numpy(np.concatenate(training)))
+    windows = _windows(training, config, normalizer, device)
+    steps = _steps_m(training, config.stride) if maze else np.zeros(1)
+    statistics = DataStatistics(
+        layout=TrajectoryLayout(state_dim, 2 if maze else state_dim, action_dim),
+        normalizer=normalizer,
+        maze=maze,
+        environment=environment,
+        longest_step_m=float(steps.max()),
+        median_step_m=float(np.median(steps[steps >= 0.1 * steps.max()])),
+        episodes=len(training),
+        skipped_episodes=sum(len(episode) < span for episode in training),
+        windows=len(windows),
+    )
+    return PlannerData(windows, _windows(validation, config, normalizer, device), statistics)
+
+
+def _validation_episodes(episodes: list[np.ndarray], span: int, share: float) -> set[int]:
+    """Indices of the held-out episodes, drawn among those long enough; one at least stays for training."""
+    usable = [index for index, episode in enumerate(episodes) if len(episode) >= span]
+    count = min(round(share * len(usable)), len(usable) - 1)
+    return set(np.random.default_rng(0).permutation(usable)[:count].tolist())

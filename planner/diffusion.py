@@ -1,0 +1,62 @@
+"""The noise schedule and the training loss.
+
+Shapes: B batch, D transition dimensions, T planned points.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+
+Prediction = Literal["sample", "noise"]
+
+
+def make_schedule(train_steps: int, prediction: Prediction) -> DDPMScheduler:
+    """The cosine schedule of Nichol & Dhariwal (2021), which Janner et al. use, as a diffusers scheduler.
+
+    Data live in [−1, 1], so predicted samples are clipped to it. Spacing is ``trailing``: with few sampling
+    steps the first one still starts at pure noise.
+    """
+    return DDPMScheduler(
+        num_train_timesteps=train_steps,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample" if prediction == "sample" else "epsilon",
+        clip_sample=True,
+        clip_sample_range=1.0,
+        timestep_spacing="trailing",
+    )
+
+
+def training_loss(
+    network: nn.Module,
+    schedule: DDPMScheduler,
+    clean_BDT: Tensor,
+    known_DT: Tensor,
+    levels_B: Tensor,
+    noise_BDT: Tensor,
+) -> Tensor:
+    """Mean squared error of the denoiser with the known entries written into its input and its output.
+
+    Entries that inpainting will write when plans are sampled (start, goal) are clean in the input and cost
+    nothing in the output, as in Janner et al. (2022), section 3.
+
+    Args:
+        network: maps noisy (B, D, T) and levels (B,) to a prediction (B, D, T).
+        schedule: from :func:`make_schedule`; its prediction type chooses the target.
+        clean_BDT: normalized trajectories.
+        known_DT: boolean, true where the plan's conditions are written.
+        levels_B: noise level of each trajectory.
+        noise_BDT: standard normal.
+
+    Returns:
+        The loss, a scalar.
+    """
+    # A DDPMScheduler's add_noise only indexes and scales; its annotation asks for an IntTensor.
+    noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)  # type: ignore[arg-type]
+    noisy = torch.where(known_DT, clean_BDT, noisy)
+    target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
+    error = torch.where(known_DT, 0.0, network(noisy, levels_B).to(target.dtype) - target)
+    return error.square().mean()

@@ -1,0 +1,101 @@
+"""Figures of plans and of comparisons. Colours are Okabe and Ito's, told apart by the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from envs.draw import draw_maze, draw_trajectories
+from envs.maps import MazeMap, Task
+from planner.plan import Planner
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MEASURE_LABELS = {
+    "success": "success",
+    "plan_valid": "valid plans",
+    "longest_step": "longest step\n(× the data's longest)",
+    "end_gap": "end gap (m)",
+    "steps_to_goal": "steps to goal",
+    "tracking_error": "tracking error (m)",
+    "wall_contact": "time in wall contact",
+}
+
+
+def example_tasks(maze: MazeMap) -> list[Task]:
+    """The first task of each family."""
+    first: dict[str, Task] = {}
+    for task in maze.tasks:
+        first.setdefault(task.family, task)
+    return list(first.values())
+
+
+def plans_figure(
+    planners: Mapping[str, Planner], *, horizon: int | None = None, num_plans: int = 6, seed: int = 0
+) -> Figure:
+    """Plans of each planner (rows) for one task of each family (columns), between cell centres.
+
+    Args:
+        planners: by the label of their row; all on the first one's maze.
+        horizon: planned points; ``None``: the training's.
+        num_plans: plans per panel.
+        seed: of the plans.
+    """
+    maze = next(iter(planners.values())).statistics.maze
+    assert maze is not None
+    tasks = example_tasks(maze)
+    height = 2.5 * len(maze.rows) / len(maze.rows[0])
+    figure = Figure(figsize=(2.5 * len(tasks) + 0.6, (height + 0.15) * len(planners) + 0.7), layout="constrained")
+    axes = figure.subplots(len(planners), len(tasks), squeeze=False, sharex=True, sharey=True)
+    starts = maze.cell_to_xy(np.array([task.start for task in tasks]))
+    goals = maze.cell_to_xy(np.array([task.goal for task in tasks]))
+    for row, (label, planner) in enumerate(planners.items()):
+        plans = planner.plan(starts, goals, num_plans=num_plans, seed=seed, horizon=horizon)[..., :2]
+        for column, task in enumerate(tasks):
+            axis = axes[row, column]
+            draw_maze(axis, maze)
+            draw_trajectories(axis, list(plans[column]), dots=True)
+            if row == 0:
+                axis.set_title(f"{task.family}\n({task.split.replace('_', ' ')})", fontsize=9)
+            axis.set_xlabel("x (m)" if row == len(planners) - 1 else "")
+            axis.set_ylabel(f"{label}\ny (m)" if column == 0 else "")
+    return figure
+
+
+def bar_figure(
+    summaries: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: Sequence[str], measures: Sequence[str]
+) -> Figure:
+    """Bars with 95 % intervals: one panel per measure, one group per column, one bar per label.
+
+    Args:
+        summaries: label → column → measure → ``{mean, low, high, …}``.
+        columns: groups along the x axis, such as "demonstrated, H = 64".
+        measures: panels, keys of ``MEASURE_LABELS``.
+    """
+    figure = Figure(figsize=(3.1 * len(measures), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(measures), squeeze=False)[0]
+    width = 0.8 / len(summaries)
+    for axis, measure in zip(axes, measures, strict=True):
+        for index, (label, summary) in enumerate(summaries.items()):
+            cells = [summary[column][measure] for column in columns]
+            means = np.array([cell["mean"] for cell in cells])
+            lows = np.array([cell["mean"] if cell["low"] is None else cell["low"] for cell in cells])
+            highs = np.array([cell["mean"] if cell["high"] is None else cell["high"] for cell in cells])
+            places = np.arange(len(columns)) + (index - (len(summaries) - 1) / 2) * width
+            axis.bar(places, means, width, color=PALETTE[index % len(PALETTE)], label=label)
+            error = np.abs(np.stack([means - lows, highs - means]))
+            axis.errorbar(places, means, error, fmt="none", ecolor="0.25", elinewidth=1, capsize=2)
+        axis.set_xticks(range(len(columns)), [column.replace(", ", "\n") for column in columns], fontsize=7)
+        axis.set_ylabel(MEASURE_LABELS[measure])
+        axis.spines[["top", "right"]].set_visible(False)
+        if measure in ("success", "plan_valid"):
+            axis.set_ylim(0, 1.02)
+        else:
+            axis.set_ylim(bottom=0)
+        if measure == "longest_step":
+            axis.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    return figure

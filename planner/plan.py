@@ -1,0 +1,167 @@
+"""A trained planner: from start and goal to plans in the data's units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from envs.command_line import UserError
+from planner.config import Config
+from planner.data import DataStatistics
+from planner.diffusion import make_schedule
+from planner.run import RunFolder
+from planner.sampler import Conditions, SamplerKind, sample
+from planner.unet import TemporalUNet, check_horizon
+
+PLANS_PER_BATCH = 1024
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` means here.
+
+    Raises:
+        UserError: ``cuda`` without such a device.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = cuda, but this machine has no CUDA device; allowed here: auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+class Planner:
+    """Plans trajectories from a start to a goal.
+
+    Args:
+        network: the denoiser.
+        config: the settings that it was trained with.
+        statistics: what the run knows of its data.
+    """
+
+    def __init__(self, network: TemporalUNet, config: Config, statistics: DataStatistics):
+        self.network = network.eval().requires_grad_(False)
+        self.config = config
+        self.statistics = statistics
+        self.device = next(network.parameters()).device
+        self._schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
+        self._normalizer = statistics.normalizer.to(self.device)
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | Path,
+        *,
+        weights: Literal["ema", "model"] = "ema",
+        step: int | None = None,
+        device: str = "auto",
+    ) -> Planner:
+        """The planner of a run folder.
+
+        Args:
+            path: the run folder.
+            weights: moving average (``ema``) or raw weights (``model``).
+            step: a kept checkpoint; by default the last.
+            device: ``auto``, ``cpu`` or ``cuda``.
+
+        Raises:
+            UserError: no run, no such checkpoint, or damaged files.
+        """
+        folder = RunFolder(path)
+        config, statistics = folder.config(), folder.statistics()
+        return cls(folder.load_network(weights, step).to(pick_device(device)), config, statistics)
+
+    def plan(
+        self,
+        start: ArrayLike,
+        goal: ArrayLike,
+        num_plans: int = 1,
+        seed: int = 0,
+        *,
+        horizon: int | None = None,
+        sampler: SamplerKind | None = None,
+        sampling_steps: int | None = None,
+    ) -> np.ndarray:
+        """Samples plans from ``start`` to ``goal``.
+
+        Args:
+            start: (S,) or (B, S) states; a maze's may be a position, which then starts at rest.
+            goal: (G,) or (B, G): positions in a maze, whole states elsewhere.
+            num_plans: plans for each problem.
+            seed: of the noise; the same seed gives the same plans.
+            horizon: planned points; by default the training's.
+            sampler: by default the run's.
+            sampling_steps: network evaluations; by default the run's.
+
+        Returns:
+            (num_plans, H, D) plans in data units for one problem, (B, num_plans, H, D) for a batch. Start and
+            goal stand in them exactly as given.
+
+        Raises:
+            UserError: shapes, horizon or steps that do not fit, or values that are not finite.
+        """
+        starts, goals = self._problem(start, goal)
+        if num_plans < 1:
+            raise UserError(f"num_plans = {num_plans} must be at least 1")
+        horizon = horizon or self.config.data.horizon
+        check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        pairs = [np.repeat(values, num_plans, axis=0) for values in (starts, goals)]
+        parts = [
+            self._sample(
+                *(values[first : first + PLANS_PER_BATCH] for values in pairs),
+                horizon,
+                sampler or self.config.diffusion.sampler,
+                sampling_steps or self.config.diffusion.sampling_steps,
+                generator,
+            )
+            for first in range(0, len(pairs[0]), PLANS_PER_BATCH)
+        ]
+        plans = np.concatenate(parts).reshape(len(starts), num_plans, horizon, -1)
+        return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
+
+    def _problem(self, start: ArrayLike, goal: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Checks and broadcasts start and goal to (B, S) and (B, G)."""
+        layout, maze = self.statistics.layout, self.statistics.maze
+        starts, goals = (np.atleast_2d(np.asarray(value, dtype=np.float32)) for value in (start, goal))
+        if maze is not None and starts.shape[1] == 2:
+            starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
+        for name, values, size in (("start", starts, layout.state_dim), ("goal", goals, layout.goal_dims)):
+            if values.ndim != 2 or values.shape[1] != size:
+                raise UserError(f"{name} has {values.shape[-1]} values; {self.statistics.environment} needs {size}")
+            if not np.isfinite(values).all():
+                raise UserError(f"{name} = {values.tolist()} is not finite")
+        try:
+            batch = np.broadcast_shapes((len(starts),), (len(goals),))[0]
+        except ValueError:
+            raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals") from None
+        return np.repeat(starts, batch // len(starts), 0), np.repeat(goals, batch // len(goals), 0)
+
+    def _sample(
+        self,
+        starts_BS: np.ndarray,
+        goals_BG: np.ndarray,
+        horizon: int,
+        sampler: SamplerKind,
+        sampling_steps: int,
+        generator: torch.Generator,
+    ) -> np.ndarray:
+        """One batch of plans (B, H, D)."""
+        layout = self.statistics.layout
+        values = torch.zeros(len(starts_BS), horizon, layout.transition_dim, device=self.device)
+        values[:, 0, : layout.state_dim] = torch.from_numpy(starts_BS).to(self.device)
+        values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
+        known = layout.known(horizon, self.device)
+        normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
+        plans = sample(
+            self.network,
+            self._schedule,
+            Conditions(known, normalized),
+            kind=sampler,
+            num_steps=sampling_steps,
+            generator=generator,
+        )
+        in_units = self._normalizer.denormalize(plans.transpose(1, 2))
+        # Normalizing and back rounds; what was given is written as it was given.
+        return torch.where(known.T, values, in_units).cpu().numpy()

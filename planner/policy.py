@@ -1,0 +1,39 @@
+"""Plan → actions: the reference that a plan means, and the controller that follows it.
+
+Shapes: N plans, H points, L environment steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+POSITION_GAIN = 10.0
+VELOCITY_GAIN = 1.0
+
+
+def reference(plans_NHS: np.ndarray, stride: int) -> np.ndarray:
+    """Interpolates planned points to environment steps.
+
+    Args:
+        plans_NHS: (N, H, S ≥ 4) plans in data units, beginning with x, y, vx, vy.
+        stride: environment steps between planned points.
+
+    Returns:
+        (N, L, 4) positions and velocities for L = (H − 1)·stride + 1 steps, the first at the plan's start. At
+        the last one the reference rests: it is held from there on.
+    """
+    num_points = plans_NHS.shape[1]
+    times = np.arange((num_points - 1) * stride + 1) / stride
+    before = np.minimum(times.astype(int), num_points - 2)
+    share = (times - before)[None, :, None]
+    states = plans_NHS[..., :4]
+    along = (1 - share) * states[:, before] + share * states[:, before + 1]
+    along[:, -1, 2:] = 0.0
+    return along
+
+
+def control(states_N4: np.ndarray, reference_N4: np.ndarray) -> np.ndarray:
+    """The PD controller a = clip(10 (x_ref − x) + (v_ref − v)), with actions in [−1, 1], as (N, 2) float32."""
+    error = reference_N4 - states_N4
+    action = POSITION_GAIN * error[:, :2] + VELOCITY_GAIN * error[:, 2:]
+    return np.clip(action, -1.0, 1.0).astype(np.float32)

@@ -1,0 +1,247 @@
+"""Many episodes at once: plan in one batch, execute side by side on MuJoCo, one row per episode.
+
+Shapes: N episodes, H planned points, L environment steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from envs.command_line import UserError
+from envs.maps import MazeMap, Task
+from envs.point_maze import make_env
+from planner.intervals import mean_interval
+from planner.measures import plan_measures
+from planner.plan import Planner
+from planner.policy import control, reference
+from planner.sampler import SamplerKind
+
+GOAL_TOLERANCE_M = 0.45
+SCORE_TOLERANCE_M = 0.5
+LEAVING_DISTANCE_M = 1.0
+SETTLING_STEPS = 50
+EPISODES_SIDE_BY_SIDE = 256
+D4RL_REFERENCE = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}
+MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error", "wall_contact")
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """How plans are made and executed.
+
+    Attributes:
+        episodes: per task.
+        seed: of starts, goals and plans.
+        horizon: planned points; ``None``: the training's.
+        replan_every: environment steps after which the rest is planned anew; 0: plan once.
+        sampler, sampling_steps: ``None``: the run's.
+    """
+
+    episodes: int = 10
+    seed: int = 0
+    horizon: int | None = None
+    replan_every: int = 0
+    sampler: SamplerKind | None = None
+    sampling_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What happened, per episode.
+
+    Attributes:
+        positions: (N, L + 1, 2) metres.
+        references: (N, L, 2) metres, what the controller followed.
+        contact: (N, L) whether the ball touched a wall.
+    """
+
+    positions: np.ndarray
+    references: np.ndarray
+    contact: np.ndarray
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Rows with the plans and paths behind them, in the same order."""
+
+    rows: list[dict[str, Any]]
+    plans: np.ndarray
+    positions: np.ndarray
+
+
+def choose_tasks(maze: MazeMap, chosen: Sequence[str]) -> list[Task]:
+    """The tasks whose split, family or name is among ``chosen``.
+
+    Raises:
+        UserError: a word that is none of them.
+    """
+    known = [{task.split, task.family, task.name} for task in maze.tasks]
+    for word in chosen:
+        if not any(word in names for names in known):
+            allowed = sorted({task.split for task in maze.tasks}) + sorted({task.family for task in maze.tasks})
+            raise UserError(f"tasks = {word!r} is not among map {maze.name!r}'s: {', '.join(allowed)}, or a task's name")
+    return [task for task, names in zip(maze.tasks, known, strict=True) if names & set(chosen)]
+
+
+def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) -> Rollout:
+    """Plans and executes ``settings.episodes`` episodes of each task.
+
+    Raises:
+        UserError: the planner's environment is no maze, or settings out of range.
+    """
+    maze = planner.statistics.maze
+    if maze is None:
+        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
+    if settings.episodes < 1 or settings.replan_every < 0:
+        raise UserError(f"episodes = {settings.episodes} must be at least 1 and replan_every at least 0")
+    problems = [(task, settings.seed + index) for task in tasks for index in range(settings.episodes)]
+    parts = [
+        _rollout_chunk(planner, maze, problems[first : first + EPISODES_SIDE_BY_SIDE], settings, first)
+        for first in range(0, len(problems), EPISODES_SIDE_BY_SIDE)
+    ]
+    return Rollout(
+        rows=[row for part in parts for row in part.rows],
+        plans=np.concatenate([part.plans for part in parts]),
+        positions=np.concatenate([part.positions for part in parts]),
+    )
+
+
+def _rollout_chunk(
+    planner: Planner, maze: MazeMap, problems: list[tuple[Task, int]], settings: RolloutSettings, first: int
+) -> Rollout:
+    horizon = settings.horizon or planner.config.data.horizon
+    plan_steps = (horizon - 1) * planner.config.data.stride
+    limit = max(maze.episode_limit, plan_steps + SETTLING_STEPS)
+    environments = [make_env(maze, min_episode_steps=limit) for _ in problems]
+    try:
+        states = np.empty((len(problems), 4))
+        goals = np.empty((len(problems), 2))
+        for index, ((task, seed), environment) in enumerate(zip(problems, environments, strict=True)):
+            observation, _ = environment.reset(
+                seed=seed, options={"start_cell": task.start, "goal_cell": task.goal}
+            )
+            states[index], goals[index] = observation["observation"], observation["desired_goal"]
+        began = time.perf_counter()
+        plans = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
+        planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
+        execution = _execute(planner, environments, states, goals, plans, limit, settings, first)
+    finally:
+        for environment in environments:
+            environment.close()
+    measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
+    measures |= _executed_measures(execution, goals, maze, plan_steps, [task.start == task.goal for task, _ in problems])
+    rows = [
+        {
+            "task": task.name,
+            "family": task.family,
+            "split": task.split,
+            "seed": seed,
+            "horizon": horizon,
+            **{name: values[index].item() for name, values in measures.items()},
+            "planning_ms": planning_ms,
+        }
+        for index, (task, seed) in enumerate(problems)
+    ]
+    return Rollout(rows, plans, execution.positions)
+
+
+def _plan(planner: Planner, states: np.ndarray, goals: np.ndarray, settings: RolloutSettings, seed: int) -> np.ndarray:
+    """One plan per episode (N, H, D)."""
+    return planner.plan(
+        states,
+        goals,
+        seed=seed,
+        horizon=settings.horizon,
+        sampler=settings.sampler,
+        sampling_steps=settings.sampling_steps,
+    )[:, 0]
+
+
+def _execute(
+    planner: Planner,
+    environments: list[Any],
+    states: np.ndarray,
+    goals: np.ndarray,
+    plans: np.ndarray,
+    limit: int,
+    settings: RolloutSettings,
+    first: int,
+) -> Execution:
+    """Follows the plans for ``limit`` steps, all episodes in lockstep."""
+    num_episodes = len(environments)
+    positions = np.empty((num_episodes, limit + 1, 2))
+    references = np.empty((num_episodes, limit, 2))
+    contact = np.zeros((num_episodes, limit), dtype=bool)
+    positions[:, 0] = states[:, :2]
+    states = states.copy()
+    followed, begin = reference(plans, planner.config.data.stride), 0
+    for step in range(limit):
+        if settings.replan_every and step and step % settings.replan_every == 0:
+            plans = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first + 7919 * step)
+            followed, begin = reference(plans, planner.config.data.stride), step
+        # The action of this step should lead to the reference's next point.
+        target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
+        actions = control(states, target)
+        for index, environment in enumerate(environments):
+            observation, *_ = environment.step(actions[index])
+            states[index] = observation["observation"]
+            contact[index, step] = environment.unwrapped.wall_contact
+        positions[:, step + 1] = states[:, :2]
+        references[:, step] = target[:, :2]
+    return Execution(positions, references, contact)
+
+
+def _executed_measures(
+    execution: Execution, goals: np.ndarray, maze: MazeMap, plan_steps: int, returns: list[bool]
+) -> dict[str, np.ndarray]:
+    """Arrays (N,) of what the execution was worth; see the docs' metric glossary."""
+    limit = execution.contact.shape[1]
+    distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
+    away = np.linalg.norm(execution.positions[:, 1:] - execution.positions[:, :1], axis=-1) >= LEAVING_DISTANCE_M
+    left = np.maximum.accumulate(away, axis=1) | ~np.asarray(returns)[:, None]
+    at_goal = (distance <= GOAL_TOLERANCE_M) & left
+    success = at_goal.any(1)
+    off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
+    score_steps = (distance <= SCORE_TOLERANCE_M).sum(1).astype(float)
+    low, high = D4RL_REFERENCE.get(maze.name, (0.0, float(limit)))
+    return {
+        "success": success,
+        "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, limit),
+        "wall_contact": execution.contact.mean(1),
+        "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
+        "score": 100 * (score_steps - low) / (high - low),
+    }
+
+
+def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
+    """Executes one plan (H, D) on MuJoCo; returns the path (L + 1, 2) in metres.
+
+    Raises:
+        UserError: the planner's environment is no maze, or the plan starts in a wall.
+    """
+    maze = planner.statistics.maze
+    if maze is None:
+        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
+    limit = (len(plan) - 1) * planner.config.data.stride + SETTLING_STEPS
+    environment = make_env(maze, min_episode_steps=limit)
+    try:
+        options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
+        observation, _ = environment.reset(seed=0, options=options)
+        states, goals = observation["observation"][None], plan[None, -1, :2]
+        return _execute(planner, [environment], states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
+    finally:
+        environment.close()
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Per split, each measure's mean, median and 95 % interval over episodes."""
+    splits = sorted({row["split"] for row in rows})
+    return {
+        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in MEASURES}
+        for split in splits
+    }

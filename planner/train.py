@@ -1,0 +1,266 @@
+"""The training loop.
+
+All randomness is a function of (seed, step), so that a resumed run ends with the same bits as one never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from envs.command_line import UserError
+from planner.config import Config
+from planner.data import PlannerData, Windows, load_data
+from planner.diffusion import make_schedule, training_loss
+from planner.monitor import Monitor
+from planner.plan import Planner, pick_device
+from planner.run import RunFolder
+from planner.unet import TemporalUNet
+
+VALIDATION_WINDOWS = 512
+
+
+class NotFiniteError(UserError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+def seed_of(seed: int, step: int) -> int:
+    """One seed per (run seed, step), far apart for neighbouring steps (SplitMix64's finalizer)."""
+    word = (seed * 0x9E3779B97F4A7C15 + step + 1) & (2**64 - 1)
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (word ^ (word >> 31)) >> 1
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Linear warm-up, then constant or a cosine to zero at the last step; ``step`` counts from 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.decay == "none":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_network(config: Config, transition_dim: int) -> TemporalUNet:
+    """The untrained network of a run; its weights are a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, -1))
+        model = config.model
+        return TemporalUNet(
+            transition_dim=transition_dim,
+            dim=model.dim,
+            dim_mults=model.dim_mults,
+            kernel_size=model.kernel_size,
+            padding_mode=model.padding_mode,
+            norm=model.norm,
+            norm_groups=model.norm_groups,
+            norm_placement=model.norm_placement,
+            num_packs=model.num_packs,
+        )
+
+
+class Trainer:
+    """Network, moving average and optimizer of one run, and the step that moves them.
+
+    Args:
+        config: the run's settings.
+        data: its windows.
+        device: where everything lives.
+    """
+
+    def __init__(self, config: Config, data: PlannerData, device: torch.device):
+        self.config, self.data, self.device = config, data, device
+        layout = data.statistics.layout
+        self.network = make_network(config, layout.transition_dim).to(device)
+        self.forward: nn.Module = torch.compile(self.network) if config.compile else self.network  # type: ignore[assignment]
+        self.ema = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
+        self.schedule.alphas_cumprod = self.schedule.alphas_cumprod.to(device)
+        self.known_DT = layout.known(config.data.horizon, device)
+        self.generator = torch.Generator(device)
+        self.step = 0
+
+    def _average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+        """Moving average with a warm-up of its decay; integer buffers are copied."""
+        count = float(num_averaged)
+        decay = min(self.config.ema_decay, (1 + count) / (10 + count))
+        floating = torch.is_floating_point(averaged[0])
+        torch._foreach_lerp_(averaged, current, 1 - decay) if floating else torch._foreach_copy_(averaged, current)
+
+    def draw(self, windows: Windows, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Trajectories (B, D, T), noise levels (B,) and noise (B, D, T), as a function of ``seed``."""
+        self.generator.manual_seed(seed)
+        which = torch.randint(len(windows), (count,), generator=self.generator, device=self.device)
+        levels = torch.randint(
+            self.config.diffusion.train_steps, (count,), generator=self.generator, device=self.device
+        )
+        clean = windows.gather(which)
+        noise = torch.randn(clean.shape, generator=self.generator, device=self.device)
+        return clean, levels, noise
+
+    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The training loss of a batch from :meth:`draw`."""
+        clean, levels, noise = batch
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            return training_loss(network, self.schedule, clean, self.known_DT, levels, noise)
+
+    def update(self) -> tuple[Tensor, Tensor]:
+        """One optimizer step; returns loss and gradient norm (before clipping) as scalars on the device."""
+        batch = self.draw(self.data.training, self.config.batch_size, seed_of(self.config.seed, self.step))
+        loss = self.loss(self.forward, batch)
+        loss.backward()
+        gradient_norm = self.apply_gradients()
+        return loss.detach(), gradient_norm
+
+    def apply_gradients(self) -> Tensor:
+        """Clips, steps the optimizer and the moving average; returns the gradient norm."""
+        clip = self.config.gradient_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, self.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.network)
+        self.step += 1
+        return norm
+
+    @torch.no_grad()
+    def validation_loss(self) -> float | None:
+        """Loss of the moving average on held-out windows, always the same; ``None`` without any."""
+        if not len(self.data.validation):
+            return None
+        self.ema.eval()
+        return self.loss(self.ema, self.draw(self.data.validation, VALIDATION_WINDOWS, seed_of(0, -2))).item()
+
+    def planner(self) -> Planner:
+        """A planner on a copy of the moving average as it is now."""
+        network = make_network(self.config, self.data.statistics.layout.transition_dim).to(self.device)
+        network.load_state_dict(self.ema.module.state_dict())
+        return Planner(network, self.config, self.data.statistics)
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes a checkpoint."""
+        state = self.optimizer.state_dict()["state"]
+        tensors = {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+        folder.save_checkpoint(self.step, self.network, self.ema.module, tensors, self.config.keep_checkpoints)
+
+    def restore(self, folder: RunFolder) -> None:
+        """Continues from the last checkpoint of a run.
+
+        Raises:
+            UserError: the checkpoint is damaged or does not fit the config.
+        """
+        self.network.load_state_dict(folder.load_network("model").state_dict())
+        self.ema.module.load_state_dict(folder.load_network("ema").state_dict())
+        self.step, tensors = folder.load_optimizer()
+        self.ema.n_averaged.fill_(self.step)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def train(config: Config, path: str, device_name: str = "auto", progress: bool = True) -> RunFolder:
+    """Trains a planner into a run folder, or continues one there.
+
+    Args:
+        config: the settings.
+        path: the run folder. Where it holds a run of the same settings, that run continues.
+        device_name: ``auto``, ``cpu`` or ``cuda``.
+        progress: whether to show a progress bar with the time left, on standard error.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite.
+    """
+    device = pick_device(device_name)
+    folder = RunFolder(path)
+    data = load_data(config.data, device)
+    folder.lock()
+    try:
+        folder.start(config, data.statistics, device)
+        if not folder.done:
+            _train(Trainer(config, data, device), folder, progress)
+            folder.mark_done()
+    finally:
+        folder.release()
+    return folder
+
+
+def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
+    if folder.checkpoints():
+        trainer.restore(folder)
+    folder.rewind_metrics(trainer.step)
+    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step)
+    try:
+        with tqdm(
+            total=trainer.config.steps, initial=trainer.step, disable=not progress, unit="step", desc=folder.path.name
+        ) as bar:
+            _loop(trainer, folder, monitor, bar)
+        monitor.finish(folder.metrics())
+    finally:
+        monitor.close()
+
+
+def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> None:
+    config = trainer.config
+    losses: list[Tensor] = []
+    norms: list[Tensor] = []
+    clock = time.perf_counter()
+    trainer.network.train()
+    while trainer.step < config.steps:
+        loss, norm = trainer.update()
+        losses.append(loss)
+        norms.append(norm)
+        step = trainer.step
+        bar.update()
+        log, save = _due(step, config.log_every, config.steps), _due(step, config.checkpoint_every, config.steps)
+        if log or save:  # one transfer from the device for many steps; nothing is saved unseen
+            _refuse_not_finite(losses, step, folder)
+        if log:
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            row = {
+                "step": step,
+                "loss": torch.stack(losses).mean().item(),
+                "gradient_norm": torch.stack(norms).mean().item(),
+                "learning_rate": learning_rate(config, step - 1),
+                "steps_per_second": len(losses) / seconds,
+            }
+            losses.clear()
+            norms.clear()
+            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            if config.evaluate_every and _due(step, config.evaluate_every, config.steps):
+                row |= monitor.evaluate(step, trainer.planner(), trainer.validation_loss())
+                clock = time.perf_counter()
+            monitor.log(row)
+        if save:
+            trainer.save(folder)
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+def _refuse_not_finite(losses: Iterable[Tensor], step: int, folder: RunFolder) -> None:
+    values = torch.stack(list(losses))
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        at = step - len(values) + int(bad[0]) + 1
+        kept = folder.checkpoints()
+        good = f"the checkpoint of step {int(kept[-1].name.removeprefix('step_'))} is good" if kept else "no checkpoint yet"
+        raise NotFiniteError(f"loss at step {at} is not finite; {good}; a lower learning_rate may help")

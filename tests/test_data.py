@@ -1,0 +1,140 @@
+import gymnasium
+import minari
+import numpy as np
+import pytest
+import torch
+from minari.data_collector import EpisodeBuffer
+
+from envs.command_line import UserError
+from planner.config import DataConfig
+from planner.data import DataStatistics, load_data
+
+STATE = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+ACTION = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+
+def write(name, lengths, spoil=None, space=STATE):
+    """A flat dataset whose states count up along each episode; ``spoil`` edits the observations."""
+    buffers = []
+    for index, length in enumerate(lengths):
+        observations = (np.arange(length + 1)[:, None] + np.array([0, 1000 * index, 0.5])).astype(space.dtype)
+        observations = observations[:, : space.shape[0]]
+        if spoil is not None:
+            spoil(index, observations)
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                observations=list(observations),
+                actions=[np.full(2, 0.25, np.float32)] * length,
+                rewards=[0.0] * length,
+                terminations=[False] * length,
+                truncations=[False] * (length - 1) + [True] if length else [],
+            )
+        )
+    minari.create_dataset_from_buffers(name, buffers, observation_space=space, action_space=ACTION)
+    return name
+
+
+def config(name, **over):
+    return DataConfig(**({"dataset": name, "horizon": 4, "stride": 2, "validation_share": 0.0} | over))
+
+
+def test_windows_are_strided_pieces_of_one_episode(datasets_root):
+    data = load_data(config(write("flat/pieces-v0", [9, 4, 12])))
+    assert data.statistics.skipped_episodes == 1
+    assert len(data.training) == (10 - 6) + (13 - 6)
+    windows = data.training.gather(torch.arange(len(data.training)))
+    points = data.statistics.normalizer.denormalize(windows.transpose(1, 2))
+    assert torch.allclose(points[:, 1:, 0] - points[:, :-1, 0], torch.tensor(2.0))
+    assert (points[:, :, 1] - points[:, :1, 1] - (points[:, :, 0] - points[:, :1, 0])).abs().max() < 1e-2
+    assert windows.abs().max() <= 1
+
+
+def test_actions_stand_behind_the_state(datasets_root):
+    data = load_data(config(write("flat/actions-v0", [9]), actions=True))
+    layout = data.statistics.layout
+    assert (layout.state_dim, layout.action_dim, layout.transition_dim) == (3, 2, 5)
+    assert len(data.training) == 9 - 6
+    known = layout.known(4)
+    assert known[:3, 0].all()
+    assert not known[3:].any()
+
+
+def test_a_maze_dataset_knows_its_map_and_conditions(hash_dataset):
+    data = load_data(DataConfig(dataset=hash_dataset, horizon=32, stride=4))
+    statistics = data.statistics
+    assert statistics.maze.name == "hash"
+    assert statistics.layout.known(32).sum() == 4 + 2
+    assert 0.1 < statistics.longest_step_m < 5.3 * 0.04
+    assert 0 < statistics.median_step_m < statistics.longest_step_m
+    assert len(data.validation) > 0
+
+
+def test_validation_episodes_are_the_same_for_every_horizon_and_apart_from_training(datasets_root):
+    name = write("flat/split-v0", [20] * 10)
+    data = load_data(config(name, validation_share=0.3))
+
+    def episodes(windows):
+        points = data.statistics.normalizer.denormalize(windows.series_ND)
+        return set(((points[:, 1] - points[:, 0]) / 1000).round().int().tolist())
+
+    assert len(episodes(data.validation)) == 3
+    assert not episodes(data.validation) & episodes(data.training)
+
+
+def test_statistics_round_trip_through_json(hash_dataset):
+    statistics = load_data(DataConfig(dataset=hash_dataset, horizon=32, stride=4)).statistics
+    assert DataStatistics.from_dict(statistics.to_dict()).to_dict() == statistics.to_dict()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_name_the_episode(datasets_root, value):
+    def spoil(index, observations):
+        if index == 1:
+            observations[3, 0] = value
+
+    name = write(f"flat/spoilt{'n' if np.isnan(value) else 'i'}-v0", [9, 9], spoil)
+    with pytest.raises(UserError, match="episode 1"):
+        load_data(config(name))
+
+
+def test_no_episode_long_enough_names_both_lengths(datasets_root):
+    name = write("flat/short-v0", [1, 3])
+    with pytest.raises(UserError, match=r"needs episodes of 7 points; the longest of 2 .* has 4"):
+        load_data(config(name))
+
+
+def test_a_missing_dataset_says_what_to_do_and_leaves_nothing(datasets_root):
+    with pytest.raises(UserError, match=r"offline or misspelt.*maze-data list"):
+        load_data(config("nowhere/misspelt-v0"))
+    assert not (datasets_root / "nowhere" / "misspelt-v0").exists()
+
+
+def test_an_ill_formed_id_is_refused(datasets_root):
+    with pytest.raises(UserError, match="no id"):
+        load_data(config("no id"))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_file_cut_short_is_refused(datasets_root, share):
+    name = write(f"flat/cut{int(10 * share)}-v0", [50] * 20)
+    file = datasets_root / name / "data" / "main_data.hdf5"
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match="again"):
+        load_data(config(name))
+
+
+def test_images_are_refused(datasets_root):
+    space = gymnasium.spaces.Box(0, 255, (2, 2), np.uint8)
+    buffer = EpisodeBuffer(
+        id=0,
+        observations=[np.zeros((2, 2), np.uint8)] * 9,
+        actions=[np.zeros(2, np.float32)] * 8,
+        rewards=[0.0] * 8,
+        terminations=[False] * 8,
+        truncations=[False] * 7 + [True],
+    )
+    minari.create_dataset_from_buffers("flat/image-v0", [buffer], observation_space=space, action_space=ACTION)
+    with pytest.raises(UserError, match="flat"):
+        load_data(config("flat/image-v0"))

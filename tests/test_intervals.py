@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from planner.intervals import mean_interval
+
+
+def test_students_interval_covers_the_mean_in_95_of_100_samples():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(3.0, 2.0, size=(2000, 8))
+    intervals = [mean_interval(sample) for sample in samples]
+    covered = np.mean([cell["low"] <= 3.0 <= cell["high"] for cell in intervals])
+    assert covered == pytest.approx(0.95, abs=0.015)
+
+
+def test_shares_get_wilsons_interval_even_at_the_edge():
+    cell = mean_interval([True] * 50)
+    wilson = stats.binomtest(50, 50).proportion_ci(0.95, method="wilson")
+    assert (cell["low"], cell["high"]) == pytest.approx((wilson.low, wilson.high))
+    assert cell["low"] < 1
+
+
+def test_one_value_has_no_interval_and_none_has_no_mean():
+    assert mean_interval([2.0])["low"] is None
+    assert mean_interval([float("nan")]) == {"mean": None, "median": None, "low": None, "high": None, "n": 0}

@@ -1,0 +1,170 @@
+import pytest
+import torch
+from torch import nn
+
+from envs.command_line import UserError
+from planner.norms import NORM_KINDS, NORM_TABLE, make_norm, mixes_time
+
+C, T, EPS = 8, 6, 1e-5
+
+
+def norm(kind, **settings):
+    """A norm in float64 with random scale and shift; isolated ones with two packs."""
+    if kind.endswith("_isolated"):
+        settings.setdefault("num_packs", 2)
+    settings.setdefault("groups", 4)
+    torch.manual_seed(1)
+    layer = make_norm(kind, C, **settings).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    return layer
+
+
+def values(batch=4):
+    return torch.randn(batch, C, T, dtype=torch.double, generator=torch.Generator().manual_seed(0)) * 3 + 2
+
+
+def affine(layer):
+    """Scale and shift of any of the layers."""
+    found = dict(layer.named_parameters())
+    weight = next(value for name, value in found.items() if name.endswith("weight"))
+    bias = next((value for name, value in found.items() if name.endswith("bias")), torch.zeros(C).double())
+    return weight, bias
+
+
+def appendix_a(x, over):
+    """Equation (3): (x − μ)/σ with μ and σ over the given dimensions, equation (4)."""
+    mean = x.mean(over, keepdim=True)
+    return (x - mean) / (x.sub(mean).square().mean(over, keepdim=True) + EPS).sqrt()
+
+
+def grouped(x, groups):
+    return appendix_a(x.view(len(x), groups, -1), (2,)).view_as(x)
+
+
+def joined(x):
+    """Packs of a trajectory, side by side in the batch, joined along time; and the way back."""
+    packs = x.view(-1, 2, C, T)
+    normalized = appendix_a(torch.cat((packs[:, 0], packs[:, 1]), dim=-1), (2,))
+    return torch.stack((normalized[..., :T], normalized[..., T:]), dim=1).reshape(x.shape)
+
+
+FORMULAS = {
+    "none": lambda x: x,
+    "group": lambda x: grouped(x, 4),
+    "instance": lambda x: appendix_a(x, (2,)),
+    "layer": lambda x: appendix_a(x, (1, 2)),
+    "batch": lambda x: appendix_a(x, (0, 2)),
+    "channel": lambda x: appendix_a(x, (1,)),
+    "rms": lambda x: x / (x.square().mean(1, keepdim=True) + EPS).sqrt(),
+    "packnorm_isolated": joined,
+    "instance_isolated": lambda x: appendix_a(x, (2,)),
+}
+
+
+@pytest.mark.parametrize("kind", NORM_KINDS)
+def test_equals_the_formulas_of_appendix_a(kind):
+    layer, x = norm(kind), values()
+    expected = FORMULAS[kind](x)
+    if kind != "none":
+        weight, bias = affine(layer)
+        expected = expected * weight[:, None] + bias[:, None]
+    assert (layer(x) - expected).abs().max() < 1e-10
+
+
+def torchs(kind, weight, bias):
+    """torch's own layer with the same scale and shift, as a function of (B, C, T)."""
+    match kind:
+        case "group" | "layer":
+            layer = nn.GroupNorm(4 if kind == "group" else 1, C)
+        case "instance" | "instance_isolated":
+            layer = nn.InstanceNorm1d(C, affine=True)
+        case "batch":
+            layer = nn.BatchNorm1d(C)
+        case "channel":
+            layer = nn.LayerNorm(C)
+        case "rms":
+            layer = nn.RMSNorm(C, eps=EPS)
+    layer = layer.double()
+    layer.weight.data = weight.data
+    if kind != "rms":
+        layer.bias.data = bias.data
+    if kind in ("channel", "rms"):
+        return lambda x: layer(x.transpose(1, 2)).transpose(1, 2)
+    return layer
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NORM_KINDS if kind not in ("none", "packnorm_isolated")])
+def test_equals_torchs_layer_and_its_gradients(kind):
+    layer = norm(kind)
+    theirs = torchs(kind, *affine(layer))
+    inputs = [values().requires_grad_() for _ in range(2)]
+    outputs = [layer(inputs[0]), theirs(inputs[1])]
+    assert (outputs[0] - outputs[1]).abs().max() < 1e-10
+    pull = torch.randn_like(outputs[0])
+    weight, bias = affine(layer)
+    parameters = [weight, bias] if bias.requires_grad else [weight]
+    ours = torch.autograd.grad(outputs[0], [inputs[0], *parameters], pull)
+    expected = torch.autograd.grad(outputs[1], [inputs[1]], pull)
+    assert (ours[0] - expected[0]).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["channel", "rms"])
+def test_the_hand_written_gradient_is_the_numerical_one(kind):
+    layer = norm(kind)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+
+    def run(x, *weights):
+        return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
+
+    assert torch.autograd.gradcheck(run, (values(2).requires_grad_(), *parameters))
+    stacked = torch.stack([values(2), values(2) + 1])
+    assert torch.allclose(torch.func.vmap(layer)(stacked), torch.stack([layer(part) for part in stacked]))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", NORM_KINDS)
+def test_the_table_says_whether_a_step_hears_of_another(kind, training):
+    layer = norm(kind).train(training)
+    x = values().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x)[0, :, 1].square().sum(), x)
+    heard = gradient[0, :, [0, *range(2, T)]].abs().max() > 1e-12
+    assert heard.item() == mixes_time(kind, training)
+    other_samples = gradient[1:].abs().max() > 1e-12
+    assert other_samples.item() == (kind == "packnorm_isolated" or (kind == "batch" and training))
+
+
+def test_packnorm_couples_the_packs_of_one_trajectory_and_no_other():
+    layer, x = norm("packnorm_isolated"), values(4).requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x)[0].square().sum(), x)
+    assert (gradient[1].abs() > 1e-12).any()
+    assert (gradient[2:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NORM_KINDS if kind != "packnorm_isolated"])
+def test_other_trailing_dimensions_work(kind):
+    layer, x = norm(kind), values()
+    assert torch.allclose(layer(x.unsqueeze(2)).squeeze(2), layer(x), atol=1e-12)
+
+
+def test_every_kind_is_described_and_made():
+    assert set(NORM_TABLE) == set(NORM_KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("groop", {}, "groop.*group"),
+        ("group", {"groups": 3}, "3.*8"),
+        ("packnorm_isolated", {"num_packs": 1}, "2.*1"),
+        ("channel", {"num_packs": 2}, "num_packs = 2"),
+    ],
+)
+def test_impossible_settings_are_refused(kind, settings, words):
+    with pytest.raises(UserError, match=words):
+        make_norm(kind, C, **settings)
+
+
+def test_a_batch_that_is_no_multiple_of_the_packs_is_refused():
+    with pytest.raises(UserError, match=r"3.*2"):
+        norm("packnorm_isolated")(values(3))

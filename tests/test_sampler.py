@@ -1,0 +1,144 @@
+import math
+
+import pytest
+import torch
+
+from envs.command_line import UserError
+from planner.diffusion import make_schedule, training_loss
+from planner.sampler import Conditions, sample
+
+NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
+
+
+def gaussian_denoiser(schedule, mean, deviation):
+    """The exact posterior mean of N(mean, deviation²) data: what a perfect network predicts."""
+
+    def denoise(noisy, levels):
+        kept = schedule.alphas_cumprod[levels.long()].view(-1, 1, 1)
+        gain = kept.sqrt() * deviation**2 / (kept * deviation**2 + 1 - kept)
+        clean = mean + gain * (noisy - kept.sqrt() * mean)
+        if schedule.config["prediction_type"] == "sample":
+            return clean
+        return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
+
+    return denoise
+
+
+@pytest.mark.parametrize("prediction", ["sample", "noise"])
+@pytest.mark.parametrize(("kind", "num_steps"), [("ddpm", 200), ("ddim", 100)])
+def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, prediction):
+    schedule = make_schedule(200, prediction)
+    conditions = Conditions(NOTHING_KNOWN, torch.zeros(5000, 1, 4))
+    plans = sample(
+        gaussian_denoiser(schedule, 0.3, 0.15),
+        schedule,
+        conditions,
+        kind=kind,
+        num_steps=num_steps,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
+    # DDPM's fixed_small variance and finitely many steps leave a few per cent
+    assert plans.std().item() == pytest.approx(0.15, rel=0.08)
+
+
+def test_few_ddim_steps_still_start_at_pure_noise():
+    schedule = make_schedule(64, "sample")
+    seen = []
+
+    def denoise(noisy, levels):
+        seen.append(int(levels[0]))
+        return noisy
+
+    sample(
+        denoise,
+        schedule,
+        Conditions(NOTHING_KNOWN, torch.zeros(1, 1, 4)),
+        kind="ddim",
+        num_steps=4,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert seen == [63, 47, 31, 15]
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+def test_conditions_hold_exactly_after_every_step(kind):
+    schedule = make_schedule(16, "sample")
+    known = torch.zeros(3, 8, dtype=torch.bool)
+    known[:, 0] = known[:2, -1] = True
+    values = torch.rand(5, 3, 8) * 2 - 1
+    checked = []
+
+    def inspect(done, plans):
+        checked.append(done)
+        assert torch.equal(plans[:, known], values[:, known])
+
+    def denoise(noisy, levels):
+        assert torch.equal(noisy[:, known], values[:, known])
+        return torch.tanh(noisy)
+
+    sample(
+        denoise,
+        schedule,
+        Conditions(known, values),
+        kind=kind,
+        num_steps=16,
+        generator=torch.Generator().manual_seed(0),
+        on_step=inspect,
+    )
+    assert checked == list(range(1, 17))
+
+
+def test_same_generator_seed_same_plans_and_another_seed_others():
+    schedule = make_schedule(8, "sample")
+
+    def plans(seed):
+        return sample(
+            lambda noisy, levels: noisy * 0.5,
+            schedule,
+            Conditions(NOTHING_KNOWN, torch.zeros(2, 1, 4)),
+            num_steps=8,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    assert torch.equal(plans(1), plans(1))
+    assert not torch.equal(plans(1), plans(2))
+
+
+def test_too_many_sampling_steps_are_refused_with_both_numbers():
+    with pytest.raises(UserError, match=r"9 .* 8"):
+        sample(
+            lambda noisy, levels: noisy,
+            make_schedule(8, "sample"),
+            Conditions(NOTHING_KNOWN, torch.zeros(1, 1, 4)),
+            num_steps=9,
+            generator=torch.Generator(),
+        )
+
+
+@pytest.mark.parametrize("prediction", ["sample", "noise"])
+def test_the_loss_of_a_perfect_network_is_zero_and_known_entries_cost_nothing(prediction):
+    schedule = make_schedule(8, prediction)
+    clean, noise = torch.randn(4, 2, 6), torch.randn(4, 2, 6)
+    levels = torch.tensor([0, 3, 5, 7])
+    known = torch.zeros(2, 6, dtype=torch.bool)
+    known[:, 0] = True
+    target = clean if prediction == "sample" else noise
+    inputs = []
+
+    def perfect_but_wrong_at_known(noisy, levels):
+        inputs.append(noisy)
+        return torch.where(known, 1e6, target)
+
+    loss = training_loss(perfect_but_wrong_at_known, schedule, clean, known, levels, noise)
+    assert loss.item() == 0
+    assert torch.equal(inputs[0][:, known], clean[:, known])
+    off = training_loss(lambda noisy, levels: target + 1, schedule, clean, known, levels, noise)
+    assert off.item() == pytest.approx(10 / 12)
+
+
+def test_the_schedule_is_the_cosine_of_nichol_and_dhariwal():
+    schedule = make_schedule(64, "sample")
+    cosine = [math.cos((t / 64 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in (0, 20, 21)]
+    expected = torch.tensor([cosine[1] / cosine[0], cosine[2] / cosine[0]])
+    torch.testing.assert_close(schedule.alphas_cumprod[19:21], expected, rtol=1e-4, atol=1e-6)

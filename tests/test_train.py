@@ -1,0 +1,228 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from envs.command_line import UserError
+from planner.config import to_yaml
+from planner.data import load_data
+from planner.plan import Planner
+from planner.run import RunFolder
+from planner.train import NotFiniteError, Trainer, learning_rate, make_network, train
+
+NORMS = ["none", "group", "instance", "layer", "batch", "channel", "rms", "packnorm_isolated", "instance_isolated"]
+
+
+def digest(path):
+    """A hash of all weights and optimizer state of the last checkpoint."""
+    checkpoint = RunFolder(path).checkpoint()
+    files = sorted(checkpoint.rglob("*.safetensors"))
+    assert len(files) == 3
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_one_batch_is_overfit(tiny, hash_dataset, norm):
+    packs = 2 if norm.endswith("_isolated") else 1
+    config = tiny(model={"norm": norm, "num_packs": packs, "dim": 16}, learning_rate=3e-3, steps=10_000)
+    trainer = Trainer(config, load_data(config.data), torch.device("cpu"))
+    batch = trainer.draw(trainer.data.training, 4, seed=0)
+    first = trainer.loss(trainer.network, batch).item()
+    for _ in range(150):
+        trainer.loss(trainer.network, batch).backward()
+        trainer.apply_gradients()
+    assert trainer.loss(trainer.network, batch).item() < 0.15 * first
+
+
+def test_equal_seeds_give_equal_bits_and_other_seeds_others(tiny, hash_dataset, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny(seed=seed), tmp_path / name, "cpu", progress=False)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert digest(tmp_path / "a") != digest(tmp_path / "c")
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_dataset, tmp_path, norm, monkeypatch):
+    config = tiny(model={"norm": norm})
+    train(config, tmp_path / "whole", "cpu", progress=False)
+    update = Trainer.update
+
+    def stopped(self):
+        if self.step == 8:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(Trainer, "update", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", "cpu", progress=False)
+    monkeypatch.undo()
+    assert not RunFolder(tmp_path / "stopped").done
+    train(config, tmp_path / "stopped", "cpu", progress=False)
+    assert digest(tmp_path / "stopped") == digest(tmp_path / "whole")
+    steps = [row["step"] for row in RunFolder(tmp_path / "stopped").metrics()]
+    assert steps == [4, 8, 12]
+
+
+def test_kill_minus_nine_then_the_same_command_gives_the_same_bits(tiny, hash_dataset, tmp_path):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(to_yaml(tiny(steps=300, checkpoint_every=20, log_every=10)))
+    command = [sys.executable, "-m", "planner.main", "train", str(preset), "--device", "cpu", "--run"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=200)
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 100
+    while time.time() < deadline and len(RunFolder(tmp_path / "killed").checkpoints()) < 2:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not RunFolder(tmp_path / "killed").done
+    subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, timeout=200)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
+
+
+def test_a_finished_run_is_left_alone_and_other_settings_are_refused(tiny, hash_dataset, tmp_path):
+    train(tiny(), tmp_path / "run", "cpu", progress=False)
+    before = digest(tmp_path / "run")
+    train(tiny(), tmp_path / "run", "cpu", progress=False)
+    assert digest(tmp_path / "run") == before
+    with pytest.raises(UserError, match=r"model\.norm = group, not none"):
+        train(tiny(model={"norm": "none"}), tmp_path / "run", "cpu", progress=False)
+
+
+def test_a_folder_in_use_is_refused(tiny, hash_dataset, tmp_path):
+    other = RunFolder(tmp_path / "run")
+    other.lock()
+    with pytest.raises(UserError, match="in use"):
+        train(tiny(), tmp_path / "run", "cpu", progress=False)
+    other.release()
+    train(tiny(), tmp_path / "run", "cpu", progress=False)
+
+
+def test_another_thread_count_is_said(tiny, hash_dataset, tmp_path, capsys):
+    folder = train(tiny(), tmp_path / "run", "cpu", progress=False)
+    origin = json.loads((folder.path / "provenance.json").read_text())
+    origin["threads"] = 7
+    (folder.path / "provenance.json").write_text(json.dumps(origin))
+    train(tiny(), tmp_path / "run", "cpu", progress=False)
+    assert "began with 7 threads" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tiny, hash_dataset, tmp_path, monkeypatch):
+    loss = Trainer.loss
+
+    def spoilt(self, network, batch):
+        value = loss(self, network, batch)
+        return value * float("nan") if self.step == 7 else value
+
+    monkeypatch.setattr(Trainer, "loss", spoilt)
+    with pytest.raises(NotFiniteError, match="step 8 .* checkpoint of step 5"):
+        train(tiny(), tmp_path / "run", "cpu", progress=False)
+    network = RunFolder(tmp_path / "run").load_network("model")
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+
+
+def test_only_the_newest_checkpoints_are_kept(tiny, hash_dataset, tmp_path):
+    folder = train(tiny(checkpoint_every=2, keep_checkpoints=2), tmp_path / "run", "cpu", progress=False)
+    assert [path.name for path in folder.checkpoints()] == ["step_00000010", "step_00000012"]
+    assert (folder.path / "last").read_text() == "step_00000012"
+
+
+def test_the_moving_average_follows_parameters_and_batch_statistics(tiny, hash_dataset):
+    config = tiny(model={"norm": "batch"}, ema_decay=0.5)
+    trainer = Trainer(config, load_data(config.data), torch.device("cpu"))
+    expected = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    for count in range(4):
+        trainer.update()
+        decay = min(0.5, (1 + count) / (10 + count)) if count else 0.0  # the first average is the first value
+        for name, value in trainer.network.state_dict().items():
+            old = expected[name]
+            expected[name] = torch.lerp(old, value, 1 - decay) if old.is_floating_point() else value.clone()
+    averaged = trainer.ema.module.state_dict()
+    assert any("running" in name for name in averaged)
+    for name, value in expected.items():
+        torch.testing.assert_close(averaged[name], value, msg=name)
+
+
+def test_learning_rate_warms_up_and_decays_to_zero(tiny):
+    config = tiny(steps=100, warmup_steps=10, learning_rate=1.0)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == 1
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_tensorboards_reader_finds_scalars_images_and_hparams(tiny_run):
+    events = EventAccumulator(str(tiny_run), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    for name in ("loss", "learning_rate", "gradient_norm", "steps_per_second"):
+        assert f"train/{name}" in tags["scalars"]
+    assert {"evaluation/validation_loss", "evaluation/rollout_success"} <= set(tags["scalars"])
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [4, 8, 12]
+    assert events.Images("plans")[0].width > 100
+    found = events.summary_metadata
+    content = {
+        tag: plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
+        for tag, metadata in found.items()
+        if metadata.plugin_data.plugin_name == "hparams"
+    }
+    assert any(item.session_start_info.hparams["model.norm"].string_value == "group" for item in content.values())
+
+
+def test_bfloat16_and_float32_losses_agree_roughly(tiny, hash_dataset):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        config = tiny(precision=precision)
+        trainer = Trainer(config, load_data(config.data), torch.device("cpu"))
+        losses.append(trainer.loss(trainer.network, trainer.draw(trainer.data.training, 32, 0)).item())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_weights_do_not_depend_on_the_global_generator(tiny):
+    torch.manual_seed(1)
+    one = make_network(tiny(), 4)
+    torch.manual_seed(2)
+    other = make_network(tiny(), 4)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("file", ["ema/diffusion_pytorch_model.safetensors", "ema/config.json"])
+def test_a_truncated_checkpoint_is_refused_by_name(tiny, hash_dataset, tmp_path, file):
+    folder = train(tiny(), tmp_path / "run", "cpu", progress=False)
+    damaged = folder.checkpoint() / file
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"ema"):
+        Planner.from_run(folder.path, device="cpu")
+
+
+def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_older_ones(tiny, hash_dataset, tmp_path, monkeypatch):
+    import planner.run
+
+    calls = []
+
+    def full(tensors, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return load_and_save(tensors, path)
+
+    load_and_save = planner.run.save_file
+    monkeypatch.setattr(planner.run, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny(), tmp_path / "run", "cpu", progress=False)
+    folder = RunFolder(tmp_path / "run")
+    assert [path.name for path in folder.checkpoints()] == ["step_00000005"]
+    assert load_file(folder.checkpoint() / "optimizer.safetensors")
+    monkeypatch.undo()
+    assert train(tiny(), tmp_path / "run", "cpu", progress=False).done
