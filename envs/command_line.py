@@ -12,7 +12,7 @@ USER_ERROR = 2
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend; its message is one line that names the field, the value and the remedy."""
+    """A mistake that the user can mend; its message is one line that names field, value and remedy."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -20,7 +20,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     def __init__(self, *args, **kwargs):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Prints ``message`` on one line and exits with 2."""

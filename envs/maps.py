@@ -1,7 +1,7 @@
-"""Mazes as ASCII pictures with named tasks: which cells are free, where they lie in metres, how to walk them.
+"""Mazes as ASCII pictures with named tasks: which cells are free, where they lie, how to walk them.
 
-``#`` is wall, ``.`` or a blank is free; a cell is one metre wide, and the origin lies in the middle of the map,
-x to the right and y upwards, as in Gymnasium-Robotics.
+``#`` is wall, ``.`` or a blank is free; a cell is one metre wide, and the origin lies in the middle of the
+map, x to the right and y upwards, as in Gymnasium-Robotics.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 Cell = tuple[int, int]
 """(row, column), counted from 0 at the top left."""
 
+DT_S = 0.01
+"""Duration of an environment step in seconds."""
+
 Split = Literal["demonstrated", "held_out"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to plan: from the start cell to the goal cell; whether demonstrations of it exist is its split."""
+    """One thing to plan: from start cell to goal cell. Its split says whether demonstrations of it exist."""
 
     name: str
     family: str
@@ -84,7 +87,7 @@ class MazeMap:
         return 0 <= row < len(self.rows) and 0 <= column < len(self.rows[0]) and self.rows[row][column] == "."
 
     def require_free(self, cell: Sequence[int], what: str) -> Cell:
-        """Returns the cell as a tuple of ints, or raises a :class:`UserError` that says ``what`` it was to be."""
+        """Returns the cell as a tuple of ints; a :class:`UserError` says ``what`` it was to be."""
         if len(cell) != 2 or any(int(index) != index for index in cell):
             raise UserError(f"{what}: {cell!r} is no cell; allowed: two whole numbers (row, column)")
         row, column = int(cell[0]), int(cell[1])
@@ -111,7 +114,7 @@ class MazeMap:
         return np.stack([x, y], axis=-1)
 
     def xy_to_cell(self, xy: Any) -> np.ndarray:
-        """Cells that hold the points: (..., 2) metres to (..., 2) int rows and columns, also outside the map."""
+        """Cells that hold the points: (..., 2) metres to (..., 2) int, also outside the map."""
         xy = np.asarray(xy, dtype=float)
         row = np.floor(len(self.rows) / 2 - xy[..., 1])
         column = np.floor(xy[..., 0] + len(self.rows[0]) / 2)
@@ -206,7 +209,7 @@ def get_map(name_or_path: str) -> MazeMap:
     path = Path(name_or_path)
     if not path.is_file():
         known = ", ".join(map_names())
-        raise UserError(f"map: no map or file {name_or_path!r}; allowed: {known}, or a text file of # and . cells")
+        raise UserError(f"map: no map or file {name_or_path!r}; allowed: {known}, or a file of # and . cells")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -236,8 +239,8 @@ def map_from_rows(rows: Iterable[str], name: str = "custom") -> MazeMap:
 def from_env_spec(spec: EnvSpec) -> MazeMap | None:
     """The maze of an environment: one of ours or one of Gymnasium-Robotics' PointMaze; ``None`` for others.
 
-    Gymnasium-Robotics marks free cells with 0, ``r``, ``g`` or ``c``. Its AntMaze has cells of four metres and
-    is no PointMaze.
+    Gymnasium-Robotics marks free cells with 0, ``r``, ``g`` or ``c``. Its AntMaze has cells of four metres
+    and is no PointMaze.
     """
     if spec.namespace == "maze" and "rows" in spec.kwargs:
         return map_from_rows(spec.kwargs["rows"])
@@ -247,16 +250,17 @@ def from_env_spec(spec: EnvSpec) -> MazeMap | None:
     return None
 
 
+@cache
 def _shipped_map(name: str) -> MazeMap:
     tasks = tuple(
-        Task(f"{family} {_between(start, goal)}", family, start, goal, split)
+        Task(f"{family}-{_between(start, goal)}", family, start, goal, split)
         for family, split, start, goal in shipped.tasks_of(name)
     )
     return MazeMap(name, tuple(shipped.PICTURES[name]), tasks, shipped.EPISODE_LIMITS[name])
 
 
 def _between(start: Cell, goal: Cell) -> str:
-    return f"({start[0]},{start[1]})-({goal[0]},{goal[1]})"
+    return f"{start[0]}.{start[1]}-{goal[0]}.{goal[1]}"
 
 
 def _far_apart(maze: MazeMap, number: int) -> list[Cell]:

@@ -1,34 +1,58 @@
 """Our mazes as Gymnasium environments ``maze/NAME-v0``, on Gymnasium-Robotics' MuJoCo PointMaze.
 
-Physics, observations, rewards and success (within 0.45 m of the goal) are the library's. Added are start and goal
-by cell or by exact position, wall contact, and no file left behind in the temporary folder.
+Physics, observations, rewards and success (within 0.45 m of the goal) are the library's. Added are start and
+goal by cell or by exact position, wall contact, and no file left behind in the temporary folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import gymnasium
 import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
-from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
 from envs.command_line import UserError
 from envs.geometry import points_free
+from envs.maps import DT_S as DT_S
 from envs.maps import MazeMap, get_map, map_from_rows, map_names
 
-DT_S = 0.01
-"""Duration of an environment step in seconds."""
+with contextlib.redirect_stderr(io.StringIO()):  # on import it prints news about its robot hands
+    from gymnasium_robotics.envs.maze.maze_v4 import MazeEnv
+    from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+
 BALL_RADIUS_M = 0.1
 SUCCESS_RADIUS_M = 0.45
 
 CUSTOM_ID = "maze/custom-v0"
 RESET_OPTIONS = ("start_cell", "reset_cell", "goal_cell", "start_xy", "goal_xy")
+EXCLUSIVE_OPTIONS = (
+    ("start_cell", "reset_cell"),
+    ("start_cell", "start_xy"),
+    ("reset_cell", "start_xy"),
+    ("goal_cell", "goal_xy"),
+)
 
 
-class PointMaze(PointMazeEnv):
+class _LeanMazeEnv(MazeEnv):
+    """Shrinks the sky in the library's XML: its 11 MB take MuJoCo 90 ms to paint and each model to hold."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        tree = ElementTree.parse(self.tmp_xml_file_path)
+        sky = tree.find(".//texture[@name='skybox']")
+        if sky is not None:
+            sky.set("width", "64")
+            sky.set("height", "64")
+        tree.write(self.tmp_xml_file_path)
+
+
+class PointMaze(PointMazeEnv, _LeanMazeEnv):
     """A force-actuated ball in a maze that is given by its rows.
 
     Unlike the library's, the goal stays where it is when it is reached (``reset_target=False``).
@@ -78,9 +102,9 @@ class PointMaze(PointMazeEnv):
 
         Args:
             seed: of the environment's generator; ``None`` goes on with it.
-            options: ``start_cell`` (or the library's ``reset_cell``) and ``goal_cell``: (row, column), to which
-                the library adds uniform noise of up to 0.25 m each way; ``start_xy`` and ``goal_xy``: exact, in
-                metres. What is not given is drawn.
+            options: ``start_cell`` (or the library's ``reset_cell``) and ``goal_cell``: (row, column), to
+                which the library adds uniform noise of up to 0.25 m each way; ``start_xy`` and ``goal_xy``:
+                exact, in metres. What is not given is drawn.
 
         Raises:
             UserError: an unknown option, a cell or position that is not free, or a cell beside a position.
@@ -123,7 +147,7 @@ class PointMaze(PointMazeEnv):
         unknown = [key for key in options if key not in RESET_OPTIONS]
         if unknown:
             raise UserError(f"reset option {unknown[0]!r}: unknown; allowed: {', '.join(RESET_OPTIONS)}")
-        for one, other in (("start_cell", "reset_cell"), ("start_cell", "start_xy"), ("goal_cell", "goal_xy")):
+        for one, other in EXCLUSIVE_OPTIONS:
             if one in options and other in options:
                 raise UserError(f"reset options {one!r} and {other!r}: give one of them")
         cells = {
@@ -131,10 +155,9 @@ class PointMaze(PointMazeEnv):
             for key in ("start_cell", "reset_cell", "goal_cell")
             if key in options
         }
-        start, goal = (
-            self._free_position(options[key], key) if key in options else None for key in ("start_xy", "goal_xy")
-        )
-        return cells, start, goal
+        start_xy = self._free_position(options["start_xy"], "start_xy") if "start_xy" in options else None
+        goal_xy = self._free_position(options["goal_xy"], "goal_xy") if "goal_xy" in options else None
+        return cells, start_xy, goal_xy
 
     def _free_position(self, xy: Any, name: str) -> np.ndarray:
         try:
@@ -144,8 +167,8 @@ class PointMaze(PointMazeEnv):
         if position.shape != (2,):
             raise UserError(f"{name}: {xy!r} is no position; allowed: two numbers x, y in metres")
         if not points_free(self.maze_layout, position, 0.0):
-            place = f"({position[0]:g}, {position[1]:g})"
-            raise UserError(f"{name}: {place} lies in a wall or outside the map; allowed: a point in a free cell")
+            x, y = position
+            raise UserError(f"{name}: ({x:g}, {y:g}) is in no free cell; allowed: a point in a free cell")
         return position
 
 

@@ -91,7 +91,7 @@ TURNS: dict[str, list[tuple[Cell, Cell]]] = {
         ((7, 4), (4, 1)),
         ((7, 4), (4, 7)),
     ],
-    # The eight images of one turn under the square's symmetries: straight over the near crossing, turn at the far.
+    # One turn under the square's eight symmetries: straight over the near crossing, turn at the far one.
     "hash": [
         ((3, 1), (1, 7)),
         ((7, 1), (9, 7)),

@@ -52,7 +52,7 @@ def bench_training(config: Config, device_name: str = "auto", repeats: int = 5, 
     device = pick_device(device_name)
     trainer = Trainer(config, load_data(config.data, device), device)
     clean, levels, noise = trainer.draw(trainer.data.training, config.batch_size, seed_of(config.seed, 0))
-    noisy = torch.where(trainer.known_DT, clean, trainer.schedule.add_noise(clean, noise, levels))  # type: ignore[arg-type]
+    noisy = torch.where(trainer.known_DT, clean, trainer.schedule.add_noise(clean, noise, levels))
     ours = _expressible(config, trainer, device)
     theirs = ours.to_diffusers().to(device)
 
@@ -86,7 +86,13 @@ def bench_training(config: Config, device_name: str = "auto", repeats: int = 5, 
 def _expressible(config: Config, trainer: Trainer, device: torch.device) -> Any:
     """Our network with what diffusers' can express."""
     model = dataclasses.replace(
-        config.model, kernel_size=5, norm="group", norm_groups=8, norm_placement="pre", num_packs=1, padding_mode="zeros"
+        config.model,
+        kernel_size=5,
+        norm="group",
+        norm_groups=8,
+        norm_placement="pre",
+        num_packs=1,
+        padding_mode="zeros",
     )
     return make_network(dataclasses.replace(config, model=model), trainer.network.config["transition_dim"]).to(device)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from envs.command_line import UserError
@@ -58,7 +59,10 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
         raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
     rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
     store.mkdir(exist_ok=True)
-    write_aside(store / f"{len(list(store.glob('*.json'))):03d}.json", json.dumps({"question": question, "rows": rows}))
+    write_aside(
+        store / f"{len(list(store.glob('*.json'))):03d}.json",
+        json.dumps({"question": question, "rows": rows}),
+    )
     return rows
 
 
@@ -71,8 +75,6 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     maze = data.statistics.maze
     if maze is None:
         raise UserError(f"plan measures need a maze; {data.statistics.environment} is none")
-    import torch
-
     count = len(data.training)
     which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
     normalized = data.training.gather(which).transpose(1, 2).cpu()
@@ -82,7 +84,7 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
 
 
 def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
-    """label → column → measure → interval; over seeds where a label has at least three, else over episodes."""
+    """Label → column → measure → interval; over seeds where a label has at least three, else over episodes."""
     summaries: dict[str, dict[str, dict[str, Any]]] = {}
     for label in dict.fromkeys(item.label for item in measured):
         runs = [item for item in measured if item.label == label]
@@ -104,7 +106,7 @@ def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> di
 
 
 def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """column "family, multiple" → label → measure → interval."""
+    """Column "family, multiple" → label → measure → interval."""
     table: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for multiple in sorted({item.multiple for item in measured}):
         for family in dict.fromkeys(row["family"] for item in measured for row in item.rows):
@@ -203,7 +205,7 @@ def compare(
     target.mkdir(parents=True, exist_ok=True)
     summaries = _group(measured)
     reference = reference_scores(load_data(folders[0].config().data))
-    first_of_label = {label: folder for label, folder in reversed(list(zip(labels, folders, strict=True)))}
+    first_of_label = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
     for multiple in multiples:
@@ -212,7 +214,11 @@ def compare(
     for name, figure in figures.items():
         figure.savefig(target / f"{name}.png", dpi=150)
     result = {
-        "config": {"runs": [str(path) for path in paths], "settings": asdict(settings), "multiples": list(multiples)},
+        "config": {
+            "runs": [str(path) for path in paths],
+            "settings": asdict(settings),
+            "multiples": list(multiples),
+        },
         "summary": summaries,
         "families": _families(measured),
         "reference": reference,

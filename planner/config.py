@@ -233,7 +233,7 @@ def load_preset(name_or_path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"preset {str(name_or_path)!r} is no file; shipped are {', '.join(preset_names())}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader  # noqa: S506
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -295,7 +295,7 @@ def _parse(text: str, kind: Any) -> Any:
         return text
     parts: Sequence[str] = text.strip("[]()").split(",") if get_origin(kind) is tuple else (text,)
     try:
-        parsed = [yaml.load(part, Loader=_Loader) for part in parts]  # a SafeLoader  # noqa: S506
+        parsed = [yaml.load(part, Loader=_Loader) for part in parts]  # a SafeLoader
     except yaml.YAMLError:
         return text
     return parsed if get_origin(kind) is tuple else parsed[0]

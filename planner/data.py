@@ -11,7 +11,9 @@ Shapes: B batch, D transition dimensions (state, then action if planned), T plan
 
 from __future__ import annotations
 
+import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ from envs.maps import MazeMap, from_env_spec
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
 
-MAZE_STEP_S = 0.01
+LOCAL_NAMESPACE = "mazes/"
+"""Where ``maze-data collect`` writes by default; nobody hosts it."""
 
 
 @dataclass(frozen=True)
@@ -145,26 +148,34 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
     try:
         root = Path(minari.storage.get_dataset_path(dataset_id))
         local = (root / "data").is_dir()
-        if not local:
+        if not local and not dataset_id.startswith(LOCAL_NAMESPACE):
             _download(dataset_id, root)
         return minari.load_dataset(dataset_id)
     except UserError:
         raise
+    except FileNotFoundError:
+        raise _missing(dataset_id) from None
     except Exception as error:  # Minari and HDF5 raise what they like about a damaged or ill-named dataset.
         raise UserError(f"dataset {dataset_id!r} cannot be read ({_one_line(error)}); collect it again") from error
 
 
 def _download(dataset_id: str, root: Path) -> None:
     existed = root.exists()
+    print(f"dataset {dataset_id} is not here: asking Minari's server", file=sys.stderr)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news to the user
     try:
         minari.download_dataset(dataset_id)
     except Exception as error:  # no network, no such dataset, no such namespace: the remedy is the same
         if not existed:
             shutil.rmtree(root, ignore_errors=True)
-        raise UserError(
-            f"dataset {dataset_id!r} is neither in {minari.storage.get_dataset_path()} nor to be downloaded "
-            f"(offline or misspelt): `maze-data list` shows what is there, `maze-data collect` makes one"
-        ) from error
+        raise _missing(dataset_id) from error
+
+
+def _missing(dataset_id: str) -> UserError:
+    return UserError(
+        f"dataset {dataset_id!r} is neither in {minari.storage.get_dataset_path()} nor to be downloaded "
+        f"(offline or misspelt): `maze-data list` shows what is there, `maze-data collect` makes one"
+    )
 
 
 def _one_line(error: BaseException) -> str:

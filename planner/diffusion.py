@@ -55,7 +55,7 @@ def training_loss(
         The loss, a scalar.
     """
     # A DDPMScheduler's add_noise only indexes and scales; its annotation asks for an IntTensor.
-    noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)  # type: ignore[arg-type]
+    noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)
     noisy = torch.where(known_DT, clean_BDT, noisy)
     target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
     error = torch.where(known_DT, 0.0, network(noisy, levels_B).to(target.dtype) - target)

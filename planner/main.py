@@ -123,7 +123,10 @@ def _add_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=_positive, default=10, help="episodes per task")
     parser.add_argument("--seed", type=int, default=0, help="of starts, goals and plans")
     parser.add_argument(
-        "--replan-every", type=_positive, default=0, help="environment steps after which to plan anew; 0: plan once"
+        "--replan-every",
+        type=_positive,
+        default=0,
+        help="environment steps after which to plan anew; 0: plan once",
     )
     _add_sampling(parser)
 

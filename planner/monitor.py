@@ -65,7 +65,7 @@ class Monitor:
         }
         shown = {key: value if isinstance(value, int | float | str) else str(value) for key, value in flat.items()}
         for summary in hparams(shown, {f"final/{name}": value for name, value in final.items()}):
-            self._writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+            self._writer._get_file_writer().add_summary(summary)
         for name, value in final.items():
             self._writer.add_scalar(f"final/{name}", value, self._config.steps)
 

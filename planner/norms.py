@@ -60,7 +60,9 @@ def mixes_time(kind: NormKind, training: bool) -> bool:
     return facts.mixes_time_training if training else facts.mixes_time_inference
 
 
-def make_norm(kind: NormKind, num_channels: int, *, groups: int = 8, num_packs: int = 1, eps: float = 1e-5) -> nn.Module:
+def make_norm(
+    kind: NormKind, num_channels: int, *, groups: int = 8, num_packs: int = 1, eps: float = 1e-5
+) -> nn.Module:
     """A norm layer for inputs (B, C, …) with one scale per channel and, but for ``rms``, one shift.
 
     Args:
@@ -148,32 +150,38 @@ class _ChannelNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the output and, for the backward pass, the normalized input and 1/std (B, 1, T)."""
-        # Without a shift there is no mean to take away either: root mean square.
-        centred = x - x.mean(1, keepdim=True) if bias is not None else x
-        rstd = (centred * centred).mean(1, keepdim=True).add_(eps).rsqrt_()
-        normalized = centred.mul_(rstd) if bias is not None else centred * rstd
+        normalized, rstd = _normalize(x, bias is not None, eps)
         output = normalized * weight[:, None]
         return output if bias is None else output.add_(bias[:, None]), normalized, rstd
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[1], output[1], output[2])
-        ctx.has_bias = inputs[2] is not None
+        x, weight, bias, ctx.eps = inputs
+        ctx.has_bias = bias is not None
         ctx.mark_non_differentiable(output[1], output[2])
+        ctx.save_for_backward(x, weight, output[1], output[2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        weight, normalized, rstd = ctx.saved_tensors
+        x, weight, normalized, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for: what was saved is a constant to autograd
+            normalized, rstd = _normalize(x, ctx.has_bias, ctx.eps)
         product = gradient * normalized
-        d_weight = product.sum((0, 2))
-        inner = product.mul_(weight[:, None]).mean(1, keepdim=True)
-        d_input = gradient * weight[:, None]
-        mean = d_input.mean(1, keepdim=True)
-        d_input.sub_(normalized * inner)
+        d_normalized = gradient * weight[:, None]
+        inner = (product * weight[:, None]).mean(1, keepdim=True)
+        d_input = d_normalized - normalized * inner
         if ctx.has_bias:
-            d_input.sub_(mean)
+            d_input = d_input - d_normalized.mean(1, keepdim=True)
         d_bias = gradient.sum((0, 2)) if ctx.has_bias else None
-        return d_input.mul_(rstd), d_weight, d_bias, None
+        return d_input * rstd, product.sum((0, 2)), d_bias, None
+
+
+def _normalize(x: Tensor, centre: bool, eps: float) -> tuple[Tensor, Tensor]:
+    """X / std over dim 1, with or without its mean taken away first, and 1/std."""
+    if centre:
+        x = x - x.mean(1, keepdim=True)
+    rstd = ((x * x).mean(1, keepdim=True) + eps).rsqrt()
+    return x * rstd, rstd
 
 
 class _OverChannels(nn.Module):
@@ -189,6 +197,8 @@ class _OverChannels(nn.Module):
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Normalizes (B, C, …) over C."""
         flat = x_BCT.reshape(*x_BCT.shape[:2], -1)
+        if flat.dtype in (torch.bfloat16, torch.float16):
+            flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
         output, _, _ = _ChannelNormFunction.apply(flat, self.weight, self.bias, self.eps)
         return output.view(x_BCT.shape)
 

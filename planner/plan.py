@@ -107,16 +107,17 @@ class Planner:
         horizon = horizon or self.config.data.horizon
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
         generator = torch.Generator(self.device).manual_seed(seed)
-        pairs = [np.repeat(values, num_plans, axis=0) for values in (starts, goals)]
+        starts_N, goals_N = (np.repeat(values, num_plans, axis=0) for values in (starts, goals))
         parts = [
             self._sample(
-                *(values[first : first + PLANS_PER_BATCH] for values in pairs),
+                starts_N[first : first + PLANS_PER_BATCH],
+                goals_N[first : first + PLANS_PER_BATCH],
                 horizon,
                 sampler or self.config.diffusion.sampler,
                 sampling_steps or self.config.diffusion.sampling_steps,
                 generator,
             )
-            for first in range(0, len(pairs[0]), PLANS_PER_BATCH)
+            for first in range(0, len(starts_N), PLANS_PER_BATCH)
         ]
         plans = np.concatenate(parts).reshape(len(starts), num_plans, horizon, -1)
         return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]

@@ -175,7 +175,7 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.path / 'data.json'} is damaged ({error!r})") from error
 
-    # -- metrics ------------------------------------------------------------------------------------------------
+    # metrics
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds one row to ``metrics.jsonl``."""
@@ -198,7 +198,7 @@ class RunFolder:
         kept = [json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step]
         write_aside(self.path / "metrics.jsonl", "".join(kept))
 
-    # -- checkpoints --------------------------------------------------------------------------------------------
+    # checkpoints
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -224,7 +224,9 @@ class RunFolder:
             write_aside(aside / "state.json", json.dumps({"step": step}))
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise OSError(0, f"checkpoint of step {step} not written ({error}); older ones are whole", str(final)) from error
+            raise OSError(
+                0, f"checkpoint of step {step} not written ({error}); older ones are whole", str(final)
+            ) from error
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
         write_aside(self.path / "last", final.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,7 @@ class Trainer:
         self.generator = torch.Generator(device)
         self.step = 0
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def _average(self, averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
         """Moving average with a warm-up of its decay; integer buffers are copied."""
         count = float(num_averaged)
         decay = min(self.config.ema_decay, (1 + count) / (10 + count))
@@ -148,13 +149,14 @@ class Trainer:
         network.load_state_dict(self.ema.module.state_dict())
         return Planner(network, self.config, self.data.statistics)
 
-    # -- checkpoints --------------------------------------------------------------------------------------------
+    # checkpoints
 
     def save(self, folder: RunFolder) -> None:
         """Writes a checkpoint."""
         state = self.optimizer.state_dict()["state"]
         tensors = {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
-        folder.save_checkpoint(self.step, self.network, self.ema.module, tensors, self.config.keep_checkpoints)
+        ema = cast(TemporalUNet, self.ema.module)
+        folder.save_checkpoint(self.step, self.network, ema, tensors, self.config.keep_checkpoints)
 
     def restore(self, folder: RunFolder) -> None:
         """Continues from the last checkpoint of a run.
@@ -209,7 +211,11 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
     monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step)
     try:
         with tqdm(
-            total=trainer.config.steps, initial=trainer.step, disable=not progress, unit="step", desc=folder.path.name
+            total=trainer.config.steps,
+            initial=trainer.step,
+            disable=not progress,
+            unit="step",
+            desc=folder.path.name,
         ) as bar:
             _loop(trainer, folder, monitor, bar)
         monitor.finish(folder.metrics())
@@ -229,12 +235,15 @@ def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> N
         norms.append(norm)
         step = trainer.step
         bar.update()
-        log, save = _due(step, config.log_every, config.steps), _due(step, config.checkpoint_every, config.steps)
+        log, save = (
+            _due(step, config.log_every, config.steps),
+            _due(step, config.checkpoint_every, config.steps),
+        )
         if log or save:  # one transfer from the device for many steps; nothing is saved unseen
             _refuse_not_finite(losses, step, folder)
         if log:
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            row = {
+            row: dict[str, Any] = {
                 "step": step,
                 "loss": torch.stack(losses).mean().item(),
                 "gradient_norm": torch.stack(norms).mean().item(),
@@ -262,5 +271,9 @@ def _refuse_not_finite(losses: Iterable[Tensor], step: int, folder: RunFolder) -
     if len(bad):
         at = step - len(values) + int(bad[0]) + 1
         kept = folder.checkpoints()
-        good = f"the checkpoint of step {int(kept[-1].name.removeprefix('step_'))} is good" if kept else "no checkpoint yet"
+        good = (
+            f"the checkpoint of step {int(kept[-1].name.removeprefix('step_'))} is good"
+            if kept
+            else "no checkpoint yet"
+        )
         raise NotFiniteError(f"loss at step {at} is not finite; {good}; a lower learning_rate may help")

@@ -32,12 +32,17 @@ def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) ->
     Raises:
         UserError: naming both numbers.
     """
+    for name, value in (("horizon", horizon), ("num_packs", num_packs)):
+        if type(value) is not int or value < 1:
+            raise UserError(f"{name} = {value!r} must be a whole number of at least 1")
     halvings = 2 ** (len(dim_mults) - 1)
     if horizon % num_packs:
         raise UserError(f"horizon = {horizon} is not divisible by num_packs = {num_packs}")
     if (horizon // num_packs) % halvings:
         what = f"horizon = {horizon}" if num_packs == 1 else f"horizon = {horizon} in {num_packs} packs"
-        raise UserError(f"{what} cannot be halved {len(dim_mults) - 1} times: it must be a multiple of {halvings * num_packs}")
+        raise UserError(
+            f"{what} cannot be halved {len(dim_mults) - 1} times: it must be a multiple of {halvings * num_packs}"
+        )
 
 
 def check_architecture(
@@ -46,7 +51,7 @@ def check_architecture(
     dim: int,
     dim_mults: Sequence[int],
     kernel_size: int,
-    padding_mode: str,
+    padding_mode: PaddingMode,
     norm: str,
     norm_groups: int,
     norm_placement: str,
@@ -57,7 +62,14 @@ def check_architecture(
     Raises:
         UserError: one line that names the setting, its value and what is allowed.
     """
-    whole = {"transition_dim": transition_dim, "dim": dim, "kernel_size": kernel_size, "norm_groups": norm_groups}
+    if not isinstance(dim_mults, Sequence) or isinstance(dim_mults, str):
+        raise UserError(f"dim_mults = {dim_mults!r} must be a list of whole numbers")
+    whole: dict[str, Any] = {
+        "transition_dim": transition_dim,
+        "dim": dim,
+        "kernel_size": kernel_size,
+        "norm_groups": norm_groups,
+    }
     whole |= {"num_packs": num_packs} | {f"dim_mults[{i}]": mult for i, mult in enumerate(dim_mults)}
     for name, value in whole.items():
         if type(value) is not int or value < 1:
@@ -85,7 +97,9 @@ def check_architecture(
                 raise UserError(f"norm_groups = {norm_groups} does not divide the {dim * mult} channels of a level")
 
 
-def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding_mode: str, stride: int = 1) -> nn.Conv1d:
+def _convolution(
+    in_channels: int, out_channels: int, kernel_size: int, padding_mode: PaddingMode, stride: int = 1
+) -> nn.Conv1d:
     return nn.Conv1d(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, padding_mode=padding_mode
     )
@@ -94,7 +108,7 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int, padding_
 class _Upsample(nn.Module):
     """Transposed convolution that doubles the length; ``ConvTranspose1d`` itself only knows zero padding."""
 
-    def __init__(self, channels: int, padding_mode: str):
+    def __init__(self, channels: int, padding_mode: PaddingMode):
         super().__init__()
         self.conv = nn.ConvTranspose1d(channels, channels, kernel_size=4, stride=2, padding=1)
         self.replicate = padding_mode == "replicate"
@@ -109,7 +123,15 @@ class _Upsample(nn.Module):
 class _ConvNormAct(nn.Module):
     """Convolution, norm and Mish, in the order that the placement says."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding_mode: str, placement: str, norm: nn.Module):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        padding_mode: PaddingMode,
+        placement: str,
+        norm: nn.Module,
+    ):
         super().__init__()
         self.conv = _convolution(in_channels, out_channels, kernel_size, padding_mode)
         self.norm = norm

@@ -116,7 +116,7 @@ def from_diffusers(unet: UNet1DModel) -> TemporalUNet:
         transition_dim=config["in_channels"],
         dim=widths[0],
         dim_mults=tuple(width // widths[0] for width in widths),
-        **_EXPRESSIBLE,  # type: ignore[arg-type]
+        **_EXPRESSIBLE,
     )
     theirs = unet.state_dict()
     ours.load_state_dict({name: theirs[_to_their_name(name)] for name in ours.state_dict()})
@@ -170,6 +170,8 @@ def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Ten
         if name not in expected:
             raise UserError(f"{path}: tensor {name} is one too many for its config")
         if value.shape != expected[name].shape:
-            raise UserError(f"{path}: tensor {name} is {list(value.shape)}, its config needs {list(expected[name].shape)}")
+            raise UserError(
+                f"{path}: tensor {name} is {list(value.shape)}, its config needs {list(expected[name].shape)}"
+            )
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{path}: tensor {name} holds NaN or infinite values")

@@ -89,9 +89,12 @@ def torchs(kind, weight, bias):
     layer.weight.data = weight.data
     if kind != "rms":
         layer.bias.data = bias.data
-    if kind in ("channel", "rms"):
-        return lambda x: layer(x.transpose(1, 2)).transpose(1, 2)
     return layer
+
+
+def apply(kind, layer, x):
+    """torch's per-step layers expect channels last."""
+    return layer(x.transpose(1, 2)).transpose(1, 2) if kind in ("channel", "rms") else layer(x)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NORM_KINDS if kind not in ("none", "packnorm_isolated")])
@@ -99,14 +102,21 @@ def test_equals_torchs_layer_and_its_gradients(kind):
     layer = norm(kind)
     theirs = torchs(kind, *affine(layer))
     inputs = [values().requires_grad_() for _ in range(2)]
-    outputs = [layer(inputs[0]), theirs(inputs[1])]
+    outputs = [layer(inputs[0]), apply(kind, theirs, inputs[1])]
     assert (outputs[0] - outputs[1]).abs().max() < 1e-10
     pull = torch.randn_like(outputs[0])
     weight, bias = affine(layer)
     parameters = [weight, bias] if bias.requires_grad else [weight]
     ours = torch.autograd.grad(outputs[0], [inputs[0], *parameters], pull)
-    expected = torch.autograd.grad(outputs[1], [inputs[1]], pull)
-    assert (ours[0] - expected[0]).abs().max() < 1e-10
+    expected = torch.autograd.grad(outputs[1], [inputs[1], *theirs.parameters()][: len(ours)], pull)
+    for one, other in zip(ours, expected, strict=True):
+        assert (one - other).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["channel", "rms"])
+def test_half_precision_inputs_get_full_precision_statistics(kind):
+    layer, x = norm(kind).float(), (values() + 20).bfloat16()
+    assert torch.allclose(layer(x), layer(x.float()))
 
 
 @pytest.mark.parametrize("kind", ["channel", "rms"])
@@ -118,6 +128,7 @@ def test_the_hand_written_gradient_is_the_numerical_one(kind):
         return torch.func.functional_call(layer, dict(zip(names, weights, strict=True)), (x,))
 
     assert torch.autograd.gradcheck(run, (values(2).requires_grad_(), *parameters))
+    assert torch.autograd.gradgradcheck(run, (values(2).requires_grad_(), *parameters))
     stacked = torch.stack([values(2), values(2) + 1])
     assert torch.allclose(torch.func.vmap(layer)(stacked), torch.stack([layer(part) for part in stacked]))
 

@@ -19,7 +19,17 @@ from planner.plan import Planner
 from planner.run import RunFolder
 from planner.train import NotFiniteError, Trainer, learning_rate, make_network, train
 
-NORMS = ["none", "group", "instance", "layer", "batch", "channel", "rms", "packnorm_isolated", "instance_isolated"]
+NORMS = [
+    "none",
+    "group",
+    "instance",
+    "layer",
+    "batch",
+    "channel",
+    "rms",
+    "packnorm_isolated",
+    "instance_isolated",
+]
 
 
 def digest(path):
@@ -77,7 +87,9 @@ def test_kill_minus_nine_then_the_same_command_gives_the_same_bits(tiny, hash_da
     preset.write_text(to_yaml(tiny(steps=300, checkpoint_every=20, log_every=10)))
     command = [sys.executable, "-m", "planner.main", "train", str(preset), "--device", "cpu", "--run"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=200)
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.time() + 100
     while time.time() < deadline and len(RunFolder(tmp_path / "killed").checkpoints()) < 2:
         time.sleep(0.01)

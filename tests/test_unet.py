@@ -150,7 +150,10 @@ def test_shape_and_dtype_are_kept(norm, placement):
 
 
 def test_placement_orders_norm_and_activation():
-    outputs = [small(norm="channel", norm_placement=p)(torch.ones(1, 2, 8).double(), torch.tensor([3])) for p in ("pre", "post")]
+    outputs = [
+        small(norm="channel", norm_placement=p)(torch.ones(1, 2, 8).double(), torch.tensor([3]))
+        for p in ("pre", "post")
+    ]
     assert not torch.allclose(*outputs)
 
 

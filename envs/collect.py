@@ -1,0 +1,240 @@
+"""Walks of an expert through a maze, written as a Minari dataset like D4RL's pointmaze v2.
+
+Same seed, same data. A dataset appears under its id only when it is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import minari
+import numpy as np
+from minari.data_collector.episode_buffer import EpisodeBuffer
+from tqdm import tqdm
+
+from envs import dataset_folder
+from envs.command_line import UserError
+from envs.expert import PathOrder, SetPointExpert, WaypointExpert, tracking_action
+from envs.maps import Cell, MazeMap
+from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
+
+Recipe = Literal["tasks", "navigate", "stitch"]
+
+CELL_NOISE_M = 0.25
+"""Starts and goals lie up to this far from a cell's centre, in x and in y, as in Gymnasium-Robotics."""
+STITCH_CELLS = 4
+STITCH_ACTION_NOISE = 0.5
+"""OGBench's noise on the actions of its stitch data."""
+EPISODES_PER_WRITE = 64
+
+DESCRIPTIONS: dict[Recipe, str] = {
+    "tasks": "The demonstrated tasks over and over in random order, one passage per episode, following a "
+    "set point that varies its speed, sometimes pauses at a crossing, and rests at start and goal.",
+    "navigate": "Random goals one after the other in one stream, cut into episodes at each goal reached, as "
+    "in Minari's recipe for D4RL's pointmaze sets.",
+    "stitch": f"From a random cell to one exactly {STITCH_CELLS} cells away, one passage per episode, "
+    "following a set point with noisy actions.",
+}
+
+
+@dataclass(frozen=True)
+class Walk:
+    """An episode of T steps: observations (T+1, 4) of x, y, vx, vy; actions (T, 2) float32; goal (2,)."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    goal: np.ndarray
+
+
+def collect(
+    maze: MazeMap,
+    recipe: Recipe,
+    steps: int,
+    seed: int,
+    dataset_id: str,
+    overwrite: bool = False,
+    order: PathOrder = "breadth",
+    progress: bool = True,
+) -> minari.MinariDataset:
+    """Collects a dataset and stores it in Minari's local folder.
+
+    Args:
+        maze: where to walk.
+        recipe: ``tasks``, ``navigate`` or ``stitch``, see :data:`DESCRIPTIONS`.
+        steps: environment steps in all; the last episode is cut there.
+        seed: of everything that is drawn.
+        dataset_id: Minari's id, such as ``mazes/hash-tasks-v0``.
+        overwrite: whether to replace a dataset of that id, once the new one is whole.
+        order: how the experts look for a path.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        UserError: an impossible argument, an id that is taken, or a folder that cannot be written.
+    """
+    _check_choice("recipe", recipe, get_args(Recipe))
+    _check_choice("order", order, get_args(PathOrder))
+    if steps < 1:
+        raise UserError(f"steps: {steps}; allowed: a whole number from 1")
+    if seed < 0:
+        raise UserError(f"seed: {seed}; allowed: a whole number from 0")
+    dataset_folder.require_vacant(dataset_id, overwrite)
+    env = make_env(maze)
+    physics = env.unwrapped
+    assert isinstance(physics, PointMaze)
+    metadata = _metadata(maze, recipe, steps, seed, dataset_id, order)
+    try:
+        walks = _walks(physics, maze, recipe, order, np.random.default_rng(seed))
+        with (
+            dataset_folder.written_aside(dataset_id, overwrite, env, metadata) as storage,
+            tqdm(total=steps, unit="step", unit_scale=True, desc=dataset_id, disable=not progress) as bar,
+        ):
+            buffers: list[EpisodeBuffer] = []
+            for walk in _cut(walks, steps):
+                buffers.append(_episode_buffer(physics, walk))
+                bar.update(len(walk.actions))
+                if len(buffers) == EPISODES_PER_WRITE:
+                    storage.update_episodes(buffers)
+                    buffers.clear()
+            storage.update_episodes(buffers)
+    finally:
+        env.close()
+    return minari.load_dataset(dataset_id)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{name}: {value!r}; allowed: {', '.join(allowed)}")
+
+
+def _metadata(
+    maze: MazeMap, recipe: Recipe, steps: int, seed: int, dataset_id: str, order: PathOrder
+) -> dict[str, Any]:
+    expert = "WaypointExpert" if recipe == "navigate" else "SetPointExpert"
+    return {
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+        "author": {"temporal-norm-planner"},
+        "algorithm_name": f"{expert} ({order}-first paths, PD control)",
+        "description": f"Maze {maze.name}. {DESCRIPTIONS[recipe]}",
+        "requirements": ["temporal-norm-planner", "gymnasium-robotics>=1.3"],
+        "maze": maze.to_dict(),
+        "recipe": recipe,
+        "seed": seed,
+        "order": order,
+        "requested_steps": steps,
+    }
+
+
+def _walks(env: PointMaze, maze: MazeMap, recipe: Recipe, order: PathOrder, rng: np.random.Generator) -> Iterator[Walk]:
+    match recipe:
+        case "tasks":
+            expert = SetPointExpert(maze, rng, order)
+            return _passages(env, maze, expert, _task_cells(maze, rng), rng)
+        case "navigate":
+            return _navigate(env, maze, WaypointExpert(maze, rng, order), rng)
+        case "stitch":
+            expert = SetPointExpert(maze, rng, order, action_noise=STITCH_ACTION_NOISE)
+            return _passages(env, maze, expert, _stitch_cells(maze, rng), rng)
+
+
+def _task_cells(maze: MazeMap, rng: np.random.Generator) -> Iterator[tuple[Cell, Cell]]:
+    tasks = [task for task in maze.tasks if task.split == "demonstrated"]
+    while True:
+        for index in rng.permutation(len(tasks)):
+            yield tasks[index].start, tasks[index].goal
+
+
+def _stitch_cells(maze: MazeMap, rng: np.random.Generator) -> Iterator[tuple[Cell, Cell]]:
+    goals = {
+        start: [cell for cell, distance in maze.distances_from(start).items() if distance == STITCH_CELLS]
+        for start in maze.free_cells
+    }
+    starts = [start for start, cells in goals.items() if cells]
+    if not starts:
+        raise UserError(
+            f"recipe: stitch needs cells {STITCH_CELLS} apart, {maze.name} has none; allowed: tasks, navigate"
+        )
+    while True:
+        start = starts[rng.integers(len(starts))]
+        yield start, goals[start][rng.integers(len(goals[start]))]
+
+
+def _near(maze: MazeMap, cell: Cell, rng: np.random.Generator) -> np.ndarray:
+    return maze.cell_to_xy(cell) + rng.uniform(-CELL_NOISE_M, CELL_NOISE_M, size=2)
+
+
+def _passages(
+    env: PointMaze,
+    maze: MazeMap,
+    expert: SetPointExpert,
+    cells: Iterator[tuple[Cell, Cell]],
+    rng: np.random.Generator,
+) -> Iterator[Walk]:
+    """One episode per pair of cells, from rest to rest."""
+    for start_cell, goal_cell in cells:
+        start, goal = _near(maze, start_cell, rng), _near(maze, goal_cell, rng)
+        reset_observation, _ = env.reset(options={"start_xy": start, "goal_xy": goal})
+        reference = expert.reference(start, goal)
+        noise = expert.noise(len(reference))
+        observation = reset_observation["observation"]
+        observations, actions = [observation], []
+        for position, velocity, disturbance in zip(reference.positions, reference.velocities, noise, strict=True):
+            wanted = tracking_action(position, velocity, observation[:2], observation[2:]) + disturbance
+            action = np.clip(wanted, -1.0, 1.0).astype(np.float32)
+            # The registered environment's own physics, without the reward and info that nobody reads here.
+            observation = env.point_env.step(action)[0]
+            observations.append(observation)
+            actions.append(action)
+        yield Walk(np.array(observations), np.array(actions), goal)
+
+
+def _navigate(env: PointMaze, maze: MazeMap, expert: WaypointExpert, rng: np.random.Generator) -> Iterator[Walk]:
+    """One endless walk; an episode ends within 0.45 m of its goal, the next starts there, still moving."""
+    cells = maze.free_cells
+    start = _near(maze, cells[rng.integers(len(cells))], rng)
+    observation = env.reset(options={"start_xy": start, "goal_xy": start})[0]["observation"]
+    while True:
+        goal = observation[:2]
+        while np.linalg.norm(goal - observation[:2]) <= SUCCESS_RADIUS_M:
+            goal = _near(maze, cells[rng.integers(len(cells))], rng)
+        expert.aim(observation[:2], goal)
+        goal_x, goal_y = goal.tolist()
+        observations, actions = [observation], []
+        distance_squared = np.inf
+        while distance_squared > SUCCESS_RADIUS_M**2:
+            action = expert.action(observation)
+            observation = env.point_env.step(action)[0]
+            observations.append(observation)
+            actions.append(action)
+            distance_squared = (observation[0] - goal_x) ** 2 + (observation[1] - goal_y) ** 2
+        yield Walk(np.array(observations), np.array(actions), goal)
+
+
+def _cut(walks: Iterator[Walk], steps: int) -> Iterator[Walk]:
+    """Walks with ``steps`` steps in all; the last one is cut."""
+    left = steps
+    for walk in walks:
+        yield Walk(walk.observations[: left + 1], walk.actions[:left], walk.goal)
+        left -= len(walk.actions)
+        if left <= 0:
+            return
+
+
+def _episode_buffer(env: PointMaze, walk: Walk) -> EpisodeBuffer:
+    """The episode in Minari's form: T+1 observations and infos, T actions and rewards; it ends truncated."""
+    steps = len(walk.actions)
+    positions, velocities = walk.observations[:, :2], walk.observations[:, 2:]
+    goals = np.tile(walk.goal, (steps + 1, 1))
+    ends = np.zeros(steps, dtype=bool)
+    ends[-1] = True
+    success = np.linalg.norm(positions - goals, axis=1) <= SUCCESS_RADIUS_M
+    return EpisodeBuffer(
+        observations={"observation": walk.observations, "achieved_goal": positions, "desired_goal": goals},
+        actions=walk.actions,
+        rewards=env.compute_reward(positions[1:], goals[1:], {}),
+        terminations=np.zeros(steps, dtype=bool),
+        truncations=ends,
+        infos={"goal": goals, "qpos": positions, "qvel": velocities, "success": success},
+    )

@@ -1,0 +1,132 @@
+"""Mazes and trajectories on matplotlib axes; a rollout as a GIF. No pyplot, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from envs.maps import DT_S, MazeMap
+
+WALL_COLOUR = "0.85"
+# Okabe and Ito's palette: told apart by the colour-blind.
+TRAJECTORY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def draw_maze(axis: Axes, maze: MazeMap) -> None:
+    """Draws the walls grey and sets limits, equal scales and labels in metres."""
+    rows, columns = maze.walls.shape
+    corners = maze.cell_to_xy(np.argwhere(maze.walls)) - 0.5
+    axis.add_collection(
+        PatchCollection([Rectangle((x, y), 1, 1) for x, y in corners], facecolor=WALL_COLOUR, edgecolor="none")
+    )
+    axis.set(xlim=(-columns / 2, columns / 2), ylim=(-rows / 2, rows / 2), aspect="equal")
+    axis.set(xlabel="x (m)", ylabel="y (m)")
+
+
+def draw_trajectories(
+    axis: Axes, trajectories: Sequence[np.ndarray], *, dots: bool = False, alpha: float = 0.8
+) -> None:
+    """Draws paths, each in a colour of its own, with a ring at the first start and a star at the first goal.
+
+    Args:
+        axis: with the maze drawn.
+        trajectories: arrays (T, 2) in metres.
+        dots: whether to mark every point, as for planned waypoints.
+        alpha: opacity.
+    """
+    for index, path in enumerate(trajectories):
+        colour = TRAJECTORY_COLOURS[index % len(TRAJECTORY_COLOURS)]
+        marker = "." if dots else "none"
+        axis.plot(*path.T, color=colour, linewidth=0.8, alpha=alpha, marker=marker, markersize=2.5)
+    if len(trajectories):
+        start, goal = trajectories[0][0], trajectories[0][-1]
+        axis.plot(*start, "o", fillstyle="none", color="black", markersize=7, zorder=5)
+        axis.plot(*goal, "*", color="black", markersize=7, zorder=5)
+
+
+def figure_to_array(figure: Figure) -> np.ndarray:
+    """The rendered figure as uint8 (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def rollout_gif(
+    path: str | Path,
+    maze: MazeMap,
+    positions: np.ndarray,
+    plan: np.ndarray | None = None,
+    *,
+    fps: int = 25,
+    every: int = 4,
+) -> None:
+    """Writes an animation of a ball's way.
+
+    Args:
+        path: the file to write.
+        maze: its walls.
+        positions: (L, 2) metres, one per environment step.
+        plan: (H, 2) planned points, drawn behind; or nothing.
+        fps: pictures per second; with ``every`` = 4 steps of 0.01 s, 25 is real time.
+        every: environment steps between pictures.
+    """
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axis = figure.subplots()
+    draw_maze(axis, maze)
+    if plan is not None:
+        draw_trajectories(axis, [plan], dots=True)
+    (trail,) = axis.plot([], [], color="black", linewidth=1)
+    (ball,) = axis.plot([], [], "o", color="black", markersize=5)
+    frames: list[Image.Image] = []
+    for last in range(0, len(positions), every):
+        trail.set_data(*positions[: last + 1].T)
+        ball.set_data(*positions[last : last + 1].T)
+        frames.append(Image.fromarray(figure_to_array(figure)).quantize(64))
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+
+
+def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str, num_paths: int = 60) -> Figure:
+    """Paths on the maze, where episodes start, the speeds and the lengths of a dataset's episodes.
+
+    Args:
+        maze: its walls.
+        episodes: states (T, 4) of every episode, in metres and metres per second.
+        title: above.
+        num_paths: paths to draw, evenly spread over the dataset.
+    """
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    (on_maze, starts), (speeds, durations) = figure.subplots(2, 2, height_ratios=(2, 1))
+    figure.suptitle(title)
+    chosen = np.linspace(0, len(episodes) - 1, min(num_paths, len(episodes))).astype(int)
+    draw_maze(on_maze, maze)
+    for index in chosen:
+        on_maze.plot(*episodes[index][:, :2].T, color=TRAJECTORY_COLOURS[0], linewidth=0.6, alpha=0.4)
+    on_maze.set_title(f"paths of {len(chosen)} of {len(episodes)} episodes", fontsize=10)
+    draw_maze(starts, maze)
+    ends = {
+        "start": [episode[0, :2] for episode in episodes],
+        "end": [episode[-1, :2] for episode in episodes],
+    }
+    for (label, points), colour, marker in zip(ends.items(), TRAJECTORY_COLOURS[1:], "ox", strict=False):
+        starts.plot(*np.array(points).T, marker, color=colour, markersize=3, alpha=0.5, linestyle="none", label=label)
+    starts.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    starts.set_title("where all episodes start and end", fontsize=10)
+    _histogram(speeds, np.linalg.norm(np.concatenate(episodes)[:, 2:4], axis=1), "speed (m/s)", "steps")
+    lengths_s = DT_S * np.array([len(episode) - 1 for episode in episodes])
+    _histogram(durations, lengths_s, "duration (s)", "episodes")
+    return figure
+
+
+def _histogram(axis: Axes, values: np.ndarray, label: str, counted: str) -> None:
+    axis.hist(values, bins=40, color=TRAJECTORY_COLOURS[0])
+    axis.axvline(float(np.median(values)), color="black", linewidth=1, linestyle="--")
+    axis.set(xlabel=f"{label}; dashed: median {np.median(values):.2f}", ylabel=counted, xlim=(0, None))
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,119 @@
+"""The console command ``maze-data``: collect, list and show Minari datasets of mazes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from envs.command_line import OneLineParser, UserError, run_command
+
+
+def main() -> int:
+    """Runs the command; returns its exit code."""
+    return run_command(_command)
+
+
+def _command(argv: Sequence[str] | None) -> None:
+    arguments = _parser().parse_args(argv)
+    arguments.run_subcommand(arguments)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _parser() -> OneLineParser:
+    from envs.maps import map_names
+
+    parser = OneLineParser(prog="maze-data", description="Collect, list and show Minari datasets of mazes.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    collect = commands.add_parser("collect", help="collect a dataset", description="Collect a dataset on MuJoCo.")
+    collect.add_argument("map", help=f"{', '.join(map_names())}, or a text file of # and . cells")
+    collect.add_argument(
+        "--recipe",
+        choices=("tasks", "navigate", "stitch"),
+        default="navigate",
+        help="the demonstrated tasks, a walk between random goals, or goals four cells away",
+    )
+    collect.add_argument("--steps", type=_whole, default=100_000, help="environment steps of 0.01 s")
+    collect.add_argument("--seed", type=_whole, default=0, help="same seed, same data")
+    collect.add_argument("--id", help="dataset id (default: mazes/MAP-RECIPE-v0)", default=argparse.SUPPRESS)
+    collect.add_argument("--order", choices=("breadth", "depth"), default="breadth", help="the expert's path search")
+    collect.add_argument("--overwrite", action="store_true", help="replace a dataset of that id")
+    collect.set_defaults(run_subcommand=_collect)
+
+    listing = commands.add_parser("list", help="list the local datasets", description="List the local datasets.")
+    listing.set_defaults(run_subcommand=_list)
+
+    show = commands.add_parser("show", help="draw a dataset", description="Draw a dataset.")
+    show.add_argument("id", help="dataset id")
+    show.add_argument("--out", required=True, type=Path, help="picture to write (PNG, PDF or SVG)")
+    show.set_defaults(run_subcommand=_show)
+    return parser
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    from envs.collect import collect
+    from envs.maps import get_map
+
+    maze = get_map(arguments.map)
+    name = getattr(arguments, "id", f"mazes/{maze.name}-{arguments.recipe}-v0")
+    dataset = collect(
+        maze, arguments.recipe, arguments.steps, arguments.seed, name, arguments.overwrite, arguments.order
+    )
+    print(f"{name}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    import minari
+
+    try:
+        datasets = minari.list_local_datasets()
+    except ValueError as error:  # a folder that looks like a dataset and has an impossible name
+        raise UserError(f"datasets folder: {error}") from error
+    if not datasets:
+        print(f"no datasets in {minari.storage.get_dataset_path()}", file=sys.stderr)
+        return
+    print(f"{'id':<32} {'environment':<24} {'episodes':>8} {'steps':>9} {'MB':>7}  recipe")
+    for name, facts in datasets.items():
+        environment = json.loads(facts.get("env_spec") or "{}").get("id", "-")
+        size_mb, recipe = float(facts.get("dataset_size") or 0), facts.get("recipe", "-")
+        counts = f"{facts['total_episodes']:>8} {facts['total_steps']:>9} {size_mb:>7.1f}"
+        print(f"{name:<32} {environment:<24} {counts}  {recipe}")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    import minari
+
+    from envs.draw import dataset_figure
+    from envs.maps import from_env_spec
+
+    if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--out: {arguments.out}; allowed: a file name ending in .png, .pdf or .svg")
+    try:
+        dataset = minari.load_dataset(arguments.id)
+    except (OSError, ValueError, KeyError) as error:
+        problem = str(error).splitlines()[0]
+        raise UserError(f"id: {arguments.id!r} cannot be read: {problem} (see maze-data list)") from error
+    spec = dataset.env_spec
+    maze = from_env_spec(spec) if spec is not None else None
+    if maze is None:
+        environment = spec.id if spec is not None else "unknown"
+        raise UserError(f"id: {arguments.id} is of no maze (environment {environment}); allowed: maze datasets")
+    try:
+        episodes = [episode.observations["observation"] for episode in dataset.iterate_episodes()]
+    except (OSError, KeyError) as error:
+        raise UserError(f"id: {arguments.id} is damaged: {error}; collect or download it again") from error
+    dataset_figure(maze, episodes, arguments.id).savefig(arguments.out, dpi=150)
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

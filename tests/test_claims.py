@@ -1,0 +1,95 @@
+"""Claims: verdicts follow from the interval alone, and every claim can be measured and can fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from norm_study.claims import CLAIMS, Claim, decide, decide_all
+from norm_study.reproduce import Collected, load_parts, parts_file
+
+PARTS = {part.name: part for part in load_parts(parts_file())}
+
+
+def _claim(sense, threshold):
+    return Claim("s", "here", "n", "localize-none", lambda found: [], sense, threshold)
+
+
+@pytest.mark.parametrize(
+    ("sense", "threshold", "values", "verdict"),
+    [
+        ("at most", 1.0, [0.5, 0.51, 0.52], "supported"),
+        ("at most", 1.0, [1.5, 1.51, 1.52], "not supported"),
+        ("at most", 1.0, [0.5, 1.5, 0.9], "undecided"),
+        ("at least", 1.0, [1.5, 1.51, 1.52], "supported"),
+        ("at least", 1.0, [0.5, 0.51, 0.52], "not supported"),
+        ("at least", 0.5, [0.5, 0.5, 0.5], "supported"),
+        ("at most", 1.0, [0.5], "undecided"),
+        ("at most", 1.0, [], "not run"),
+    ],
+)
+def test_verdict_is_where_the_interval_lies(sense, threshold, values, verdict):
+    assert decide(_claim(sense, threshold), values)[0] == verdict
+
+
+def test_zero_of_three_networks_counts_as_none_and_one_of_three_does_not():
+    rule = next(claim for claim in CLAIMS if claim.part == "localize-rms")
+    assert decide(rule, [0, 0, 0])[0] == "supported"
+    assert decide(rule, [1, 0, 0])[0] == "undecided"
+    assert decide(rule, [4, 5, 6])[0] == "not supported"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.sentence)
+def test_every_claim_rests_on_a_part_with_three_seeds_that_the_full_budget_runs(claim):
+    part = PARTS[claim.part]
+    assert len(part.seeds) >= 3
+    assert "full" in part.budgets
+
+
+def _rows(part, good):
+    """Rows as the experiment makes them, in favour of the claims or against them."""
+    config = part.config()
+    if part.experiment == "packnorm":
+        small = part.name in ("packnorm-16", "packnorm-24")
+        return [{"seed": s, "mse": 0.05 if small == good else 1.001} for s in part.seeds]
+    if part.experiment == "groups":
+        sign = 1 if good else -1
+        return [
+            {"groups": g, "seed": s, "learning_rate": 1e-3, "mse": sign / g, "localization_distance": sign * g}
+            for g in config.group_counts for s in part.seeds
+        ]  # fmt: skip
+    if part.experiment == "probe":
+        ahead = 10 if ("instance" in part.name) == good else 0
+        return [
+            {"seed": s, "layer": layer, "reach": 2 * layer, "distance": 2 * layer + ahead,
+             "localized_share": 1.0 if good else 0.5}
+            for s in part.seeds for layer in range(1, config.depth)
+        ]  # fmt: skip
+    if part.experiment == "batchnorm":
+        return [
+            {"seed": s, "floor": 1.0,
+             "interior_localized_minibatch": 9 if good else 0, "mse_minibatch": 0.1 if good else 2,
+             "interior_localized_running": 0 if good else 9, "mse_running": 2 if good else 0.1}
+            for s in part.seeds
+        ]  # fmt: skip
+    leaks = config.norm in ("instance", "group")
+    floor = 0.0429579 if part.experiment == "localize" else 1
+    low_error = part.name == "localize-instance" or part.name == "localize-none"
+    ratio = {True: {"localize-instance": 0.1}.get(part.name, 1.01), False: 3.0 if low_error else 0.1}[good]
+    return [
+        {"seed": s, "mse": floor * ratio, "localized_share": 1.0 if good else 0.5,
+         "interior_localized": 20 if leaks == good else 0, "localization_distance": 28 if good else 24,
+         "constant_input_spread": 0.0 if good else 1.0, "shift_error": 1e-7 if good else 1.0}
+        for s in part.seeds
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_every_claim_is_supported_by_rows_in_its_favour_and_fails_on_rows_against_it(good):
+    results = {name: Collected(part, _rows(part, good), 1.0, False) for name, part in PARTS.items()}
+    verdicts = {claim["sentence"]: claim["verdict"] for claim in decide_all(results)}
+    wrong = {k: v for k, v in verdicts.items() if v != ("supported" if good else "not supported")}
+    assert not wrong
+
+
+def test_missing_parts_are_said_to_be_missing():
+    assert {claim["verdict"] for claim in decide_all({})} == {"not run"}

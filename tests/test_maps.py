@@ -1,0 +1,141 @@
+import json
+import re
+from itertools import pairwise
+
+import gymnasium
+import gymnasium_robotics.envs.maze.maps as library_maps
+import numpy as np
+import pytest
+from gymnasium_robotics.envs.maze.maze_v4 import Maze
+
+import envs.point_maze  # noqa: F401  (registers the environments)
+from envs.command_line import UserError
+from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names
+from envs.point_maze import CUSTOM_ID, make_env
+
+OPEN_ROOM = ["#######", "#.....#", "#.###.#", "#.....#", "#######"]
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("umaze", "U_MAZE"), ("medium", "MEDIUM_MAZE"), ("large", "LARGE_MAZE")],
+)
+def test_borrowed_maps_equal_the_library_cell_for_cell(name, library):
+    assert get_map(name).to_gymnasium() == getattr(library_maps, library)
+
+
+@pytest.mark.parametrize("name", map_names())
+def test_coordinates_equal_the_library_and_invert(name):
+    maze = get_map(name)
+    library = Maze(maze.to_gymnasium(), 1, 0.4)
+    for cell in maze.free_cells:
+        np.testing.assert_allclose(maze.cell_to_xy(cell), library.cell_rowcol_to_xy(np.array(cell)))
+    assert (maze.xy_to_cell(maze.cell_to_xy(maze.free_cells)) == np.array(maze.free_cells)).all()
+
+
+def turns(path):
+    steps = np.diff(np.array(path), axis=0)
+    return int((np.abs(np.diff(steps, axis=0)).sum(axis=1) > 0).sum())
+
+
+@pytest.mark.parametrize("name", ["cross", "hash", "tee"])
+def test_only_straight_passages_are_demonstrated_and_families_keep_their_word(name):
+    maze = get_map(name)
+    number_of_turns = {"straight": 0, "turn": 1, "double-turn": 2}
+    for task in maze.tasks:
+        assert (task.split == "demonstrated") == (task.family == "straight")
+        if task.family == "return":
+            assert task.start == task.goal
+        else:
+            path = maze.shortest_path(task.start, task.goal)
+            assert turns(path) == number_of_turns[task.family], task.name
+            assert len(path) - 1 == sum(abs(a - b) for a, b in zip(task.start, task.goal, strict=True))
+
+
+@pytest.mark.parametrize("name", map_names())
+def test_task_names_are_unique_and_plain_form_goes_round(name):
+    maze = get_map(name)
+    assert len({task.name for task in maze.tasks}) == len(maze.tasks) > 0
+    assert MazeMap.from_dict(json.loads(json.dumps(maze.to_dict()))) == maze
+
+
+def test_the_number_of_held_out_tasks_is_as_designed():
+    families = [task.family for task in get_map("hash").tasks]
+    counts = {family: families.count(family) for family in set(families)}
+    assert counts == {"straight": 8, "turn": 8, "double-turn": 4, "return": 4}
+
+
+@pytest.mark.parametrize("order", ["breadth", "depth"])
+def test_paths_join_their_ends_over_free_neighbouring_cells(order):
+    maze = get_map("large")
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        start, goal = (maze.free_cells[index] for index in rng.integers(len(maze.free_cells), size=2))
+        path = maze.shortest_path(start, goal, order, rng)
+        assert path[0] == start
+        assert path[-1] == goal
+        assert len(set(path)) == len(path)
+        assert all(after in maze.free_neighbours(before) for before, after in pairwise(path))
+        shortest = maze.distances_from(start)[goal]
+        assert len(path) - 1 == shortest if order == "breadth" else len(path) - 1 >= shortest
+
+
+def test_depth_first_takes_detours_and_breadth_first_draws_among_equals():
+    maze = map_from_rows(OPEN_ROOM)
+    rng = np.random.default_rng(0)
+    depth = {len(maze.shortest_path((1, 1), (1, 5), "depth", rng)) for _ in range(20)}
+    assert depth == {5, 9}
+    breadth = {tuple(maze.shortest_path((1, 1), (3, 5), "breadth", rng)) for _ in range(20)}
+    assert len(breadth) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "row", "column", "word"),
+    [
+        (["###", "#.#", "#.#", "#.#"], 3, 1, "closed"),
+        (["####", "...#", "####"], 1, 0, "closed"),
+        (["####", "#..#", "###"], 2, 3, "cells where row 0 has"),
+        (["####", "#.x#", "####"], 1, 2, "unknown character"),
+        (["#####", "#.#.#", "#####"], 1, 3, "connected"),
+        (["###", "#.#", "###"], 1, 1, "at least 2"),
+        (["####", "####", "####"], 0, 0, "at least 2"),
+        ([], 0, 0, "empty"),
+    ],
+)
+def test_a_picture_that_is_no_maze_is_refused_with_row_and_column(tmp_path, rows, row, column, word):
+    picture = tmp_path / "mine.txt"
+    picture.write_text("\n".join(rows))
+    with pytest.raises(UserError, match=re.escape(f"row {row}, column {column} ")) as refusal:
+        get_map(str(picture))
+    assert word in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_map_of_a_users_own_gets_tasks_between_far_cells(tmp_path):
+    picture = tmp_path / "my room.txt"
+    picture.write_text("\n".join(row.replace(".", " ") for row in OPEN_ROOM) + "\n\n")
+    maze = get_map(str(picture))
+    assert maze.name == "my_room"
+    assert maze.rows == tuple(OPEN_ROOM)
+    assert {task.split for task in maze.tasks} == {"demonstrated"}
+    assert max(maze.distances_from(task.start)[task.goal] for task in maze.tasks) == 6
+    assert maze.episode_limit >= 300
+
+
+def test_an_unknown_name_lists_the_known_ones_and_binary_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match="cross, hash, tee, umaze, medium, large"):
+        get_map("hsah")
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no text file"):
+        get_map(str(tmp_path / "noise"))
+
+
+def test_the_maze_is_read_from_an_environments_spec():
+    for name in map_names():
+        assert from_env_spec(gymnasium.spec(f"maze/{name}-v0")) == get_map(name)
+    assert from_env_spec(gymnasium.spec("PointMaze_Medium-v3")) == get_map("medium")
+    assert from_env_spec(gymnasium.spec("PointMaze_Large_Diverse_GR-v3")).rows == get_map("large").rows
+    assert from_env_spec(gymnasium.spec("PointMaze_Open_Diverse_G-v3")).rows[1] == "#.....#"
+    assert from_env_spec(make_env(map_from_rows(OPEN_ROOM)).spec).rows == tuple(OPEN_ROOM)
+    for other in ("CartPole-v1", "AntMaze_UMaze-v5", CUSTOM_ID):
+        assert from_env_spec(gymnasium.spec(other)) is None

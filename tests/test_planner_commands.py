@@ -1,0 +1,181 @@
+"""The console command as a user types it."""
+
+import json
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+from minari.data_collector import EpisodeBuffer
+from PIL import Image
+
+from envs.collect import collect
+from envs.maps import get_map
+from planner.compare import compare
+from planner.config import to_yaml
+from planner.plan import Planner
+from planner.rollout import RolloutSettings
+from planner.run import RunFolder
+from planner.train import train
+
+
+@pytest.fixture(scope="module")
+def spoilt(hash_dataset, datasets_root):
+    """A copy of the dataset with one NaN, and one cut in half; their ids."""
+    episodes = list(minari.load_dataset(hash_dataset).iterate_episodes())
+    buffers = []
+    for index, episode in enumerate(episodes[:3]):
+        observations = {key: np.array(value) for key, value in episode.observations.items()}
+        if index == 1:
+            observations["observation"][5, 2] = np.nan
+        rows = [{key: value[t] for key, value in observations.items()} for t in range(len(episode) + 1)]
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                observations=rows,
+                actions=list(episode.actions),
+                rewards=list(episode.rewards),
+                terminations=list(episode.terminations),
+                truncations=list(episode.truncations),
+            )
+        )
+    minari.create_dataset_from_buffers("mazes/nan-v0", buffers, env="maze/hash-v0")
+    collect(get_map("hash"), "tasks", 2000, 1, "mazes/half-v0", progress=False)
+    file = next((datasets_root / "mazes" / "half-v0" / "data").glob("*.hdf5"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return "mazes/nan-v0", "mazes/half-v0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.norm", "goup"], ["model.norm", "goup", "channel"]),
+        (["--data.horizon", "50", "--model.dim_mults", "1,2,4"], ["50", "4"]),
+        (["--steps", "many"], ["steps", "many"]),
+        (["--steps", "2.5"], ["steps", "2.5"]),
+        (["--steps", "nan"], ["steps", "nan"]),
+        (["--data.dataset", "mazes/nowhere-v0"], ["mazes/nowhere-v0", "collect"]),
+        (["--nrom", "none"], ["--nrom"]),
+    ],
+)
+def test_a_mistake_in_training_is_one_line(refused, hash_dataset, tmp_path, arguments, words):
+    line = refused("planner.main", "train", "hash", "--run", tmp_path / "run", *arguments)
+    for word in words:
+        assert word in line
+
+
+def test_damaged_data_are_one_line(refused, spoilt, tmp_path):
+    nan, half = spoilt
+    short = ["--data.horizon", "8", "--run", tmp_path / "run"]
+    assert "NaN" in refused("planner.main", "train", "hash", "--data.dataset", nan, *short)
+    assert "again" in refused("planner.main", "train", "hash", "--data.dataset", half, *short)
+
+
+def test_an_unknown_key_in_a_preset_is_one_line(refused, tmp_path):
+    (tmp_path / "mine.yaml").write_text("model:\n  nrom: none\n")
+    assert "model.nrom" in refused("planner.main", "train", tmp_path / "mine.yaml")
+
+
+def test_a_map_with_a_hole_in_its_wall_is_one_line(refused, datasets_root, tmp_path):
+    (tmp_path / "hole.txt").write_text("#####\n#   #\n#    \n#####\n")
+    line = refused("envs.main", "collect", tmp_path / "hole.txt", "--recipe", "navigate", "--steps", 100)
+    assert "row 2" in line
+    assert "column 4" in line
+
+
+def test_a_folder_in_use_is_one_line(refused, hash_dataset, tiny, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(to_yaml(tiny()))
+    folder = RunFolder(tmp_path / "run")
+    folder.lock()
+    assert "in use" in refused("planner.main", "train", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+
+
+def test_a_folder_that_is_no_run_is_one_line(refused, tmp_path):
+    assert "no run folder" in refused("planner.main", "rollout", tmp_path)
+
+
+def test_plan_draws_png_gif_and_writes_json(command, tiny_run, tmp_path):
+    for name in ("plan.png", "plan.gif", "plan.json"):
+        done = command(
+            "planner.main",
+            "plan",
+            tiny_run,
+            "--start=-4,2",
+            "--goal=2,4",
+            "--out",
+            tmp_path / name,
+            "--num-plans",
+            2,
+        )
+        assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "plan.png").size[0] > 300
+    assert Image.open(tmp_path / "plan.gif").n_frames > 3
+    assert np.shape(json.loads((tmp_path / "plan.json").read_text())["plans"]) == (2, 32, 4)
+
+
+def test_rollout_writes_the_promised_json(command, tiny_run, tmp_path):
+    done = command("planner.main", "rollout", tiny_run, "--episodes", 1, "--tasks", "held_out", "--json", "-")
+    result = json.loads(done.stdout)
+    held_out = result["summary"]["held_out"]
+    for name in ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal"):
+        assert set(held_out[name]) == {"mean", "median", "low", "high", "n"}
+    assert len(result["rows"]) == held_out["success"]["n"]
+    expected = {"task", "split", "seed", "wall_contact", "tracking_error", "score", "planning_ms", "success"}
+    assert expected <= set(result["rows"][0])
+
+
+def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tiny, hash_dataset, tmp_path):
+    other = train(tiny(model={"norm": "none"}, evaluate_every=12, evaluate_episodes=1), tmp_path / "none", "cpu", False)
+    settings = RolloutSettings(episodes=1)
+    page = compare([tiny_run, other.path], tmp_path / "out", settings, multiples=(1,), device="cpu")
+    text = page.read_text()
+    assert "group" in text
+    assert "training windows" in text
+    assert "<script" not in text
+    assert 'src="http' not in text
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert set(result["summary"]) == {"group", "none"}
+    assert result["reference"]["plan_valid"]["mean"] > 0.99
+    assert len(list((other.path / "rollouts").glob("*.json"))) == 1
+    compare([tiny_run, other.path], tmp_path / "out", settings, multiples=(1,), device="cpu")
+    assert len(list((other.path / "rollouts").glob("*.json"))) == 1
+    for name in ("bars.png", "plans_1x.png"):
+        assert Image.open(tmp_path / "out" / name).size[0] > 400
+
+
+def test_a_dataset_that_is_no_maze_trains_and_plans_and_says_what_needs_a_maze(
+    command, refused, tiny, datasets_root, tmp_path
+):
+    environment = gymnasium.make("Pendulum-v1")
+    environment.action_space.seed(0)
+    buffers = []
+    for index in range(3):
+        observation, _ = environment.reset(seed=index)
+        buffer = EpisodeBuffer(id=index, observations=observation)
+        truncated = False
+        while not truncated:
+            action = environment.action_space.sample()
+            observation, reward, terminated, truncated, _ = environment.step(action)
+            buffer = buffer.add_step_data(
+                {
+                    "action": action,
+                    "observation": observation,
+                    "reward": reward,
+                    "termination": terminated,
+                    "truncation": truncated,
+                    "info": {},
+                }
+            )
+        buffers.append(buffer)
+    minari.create_dataset_from_buffers("flat/pendulum-v0", buffers, env="Pendulum-v1")
+    config = tiny(data={"dataset": "flat/pendulum-v0", "actions": True}, evaluate_every=12)
+    run = train(config, tmp_path / "run", "cpu", progress=False).path
+    plans = Planner.from_run(run, device="cpu").plan([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], num_plans=2)
+    assert plans.shape == (2, 32, 3 + 1)
+    assert (plans[:, -1, :3] == np.float32([0, 1, 0])).all()
+    done = command("planner.main", "plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.json")
+    assert done.returncode == 0, done.stderr
+    assert "Pendulum-v1" in refused("planner.main", "rollout", run)
+    assert "maze" in refused(
+        "planner.main", "plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.png"
+    )

@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+import torch
+
+from envs.command_line import UserError
+from envs.maps import get_map
+from planner.plan import Planner
+from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
+
+
+class Oracle(Planner):
+    """Plans that walk the shortest path at constant speed: what a perfect planner would draw."""
+
+    def plan(self, start, goal, num_plans=1, seed=0, *, horizon=None, **_):
+        maze, horizon = self.statistics.maze, horizon or self.config.data.horizon
+        plans = np.zeros((len(start), 1, horizon, 4), np.float32)
+        for index, (state, target) in enumerate(zip(start, goal, strict=True)):
+            ends = [tuple(cell) for cell in maze.xy_to_cell(np.stack([state[:2], target]))]
+            cells = maze.cell_to_xy(np.array(maze.shortest_path(*ends)))
+            points = np.concatenate([state[None, :2], cells[1:-1], target[None]])
+            lengths = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+            where = np.linspace(0, lengths[-1], horizon)
+            path = np.stack([np.interp(where, lengths, points[:, k]) for k in range(2)], axis=1)
+            plans[index, 0, :, :2] = path
+            plans[index, 0, :, 2:] = np.gradient(path, 0.01 * self.config.data.stride, axis=0)
+        return plans
+
+
+@pytest.fixture(scope="module")
+def oracle(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    return Oracle(planner.network, planner.config, planner.statistics)
+
+
+def test_perfect_plans_reach_every_goal_without_touching_a_wall(oracle):
+    tasks = choose_tasks(get_map("hash"), ["straight", "turn"])
+    rows = rollout(oracle, tasks, RolloutSettings(episodes=2, horizon=96)).rows
+    assert {row["family"] for row in rows} == {"straight", "turn"}
+    assert all(row["success"] and row["plan_valid"] for row in rows)
+    assert np.mean([row["wall_contact"] for row in rows]) < 0.02
+    assert np.mean([row["tracking_error"] for row in rows]) < 0.15
+    assert all(row["steps_to_goal"] < 96 * 4 + 20 for row in rows)
+
+
+def test_staying_is_no_success_where_the_way_leads_there_and_back(oracle):
+    rows = rollout(oracle, choose_tasks(get_map("hash"), ["return"]), RolloutSettings(episodes=1)).rows
+    assert rows
+    assert not any(row["success"] for row in rows)
+    assert all(row["steps_to_goal"] == 400 for row in rows)
+
+
+def test_rows_are_a_function_of_the_seed_and_do_not_depend_on_their_neighbours(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    tasks = get_map("hash").tasks[:3]
+    first, again, other = (rollout(planner, tasks, RolloutSettings(episodes=2, seed=seed)).rows for seed in (0, 0, 1))
+
+    def numbers(rows):
+        return [[value for name, value in row.items() if name != "planning_ms"] for row in rows]
+
+    assert numbers(first) == numbers(again)
+    assert numbers(first) != numbers(other)
+
+
+def test_the_episode_limit_grows_with_the_plan(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    result = rollout(planner, get_map("hash").tasks[:1], RolloutSettings(episodes=1, horizon=128))
+    assert result.positions.shape == (1, 127 * 4 + 50 + 1, 2)
+    assert result.plans.shape == (1, 128, 4)
+
+
+def test_replanning_runs_and_starts_where_the_ball_is(oracle):
+    rows = rollout(
+        oracle,
+        choose_tasks(get_map("hash"), ["turn"]),
+        RolloutSettings(episodes=1, horizon=64, replan_every=60),
+    ).rows
+    assert all(row["success"] for row in rows)
+
+
+def test_summary_counts_failures_as_the_limit_and_splits_apart(oracle):
+    rows = [
+        {"split": split, "success": good, "plan_valid": good, "longest_step": 1.0, "end_gap": 0.1}
+        | {"steps_to_goal": 100 if good else 400, "tracking_error": 0.1, "wall_contact": 0.0}
+        for split in ("demonstrated", "held_out")
+        for good in (True, split == "demonstrated")
+    ]
+    summary = summarize(rows)
+    assert summary["demonstrated"]["success"]["mean"] == 1
+    assert summary["held_out"]["success"]["mean"] == 0.5
+    assert summary["held_out"]["steps_to_goal"]["mean"] == 250
+    assert summary["held_out"]["success"]["n"] == 2
+
+
+def test_unknown_tasks_are_refused_with_those_known():
+    with pytest.raises(UserError, match=r"'trun'.*held_out.*straight"):
+        choose_tasks(get_map("hash"), ["trun"])
+
+
+# plans
+
+
+def test_plans_start_and_end_exactly_where_told(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    starts = np.array([[-4.0, 2.0, 0.5, -0.25], [-3.9, 1.9, 0.0, 0.0]], np.float32)
+    plans = planner.plan(starts, [2.0, 4.0], num_plans=3)
+    assert plans.shape == (2, 3, 32, 4)
+    assert (plans[:, :, 0] == starts[:, None]).all()
+    assert (plans[:, :, -1, :2] == np.float32([2.0, 4.0])).all()
+    at_rest = planner.plan([-4.0, 2.0], [2.0, 4.0])
+    assert at_rest.shape == (1, 32, 4)
+    assert (at_rest[0, 0] == np.float32([-4, 2, 0, 0])).all()
+
+
+def test_plans_are_a_function_of_the_seed(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    one, same, other = (planner.plan([-4.0, 2.0], [2.0, 4.0], seed=seed) for seed in (3, 3, 4))
+    assert (one == same).all()
+    assert (one != other).any()
+
+
+def test_raw_and_averaged_weights_and_any_kept_checkpoint_can_be_chosen(tiny_run):
+    plans = [
+        Planner.from_run(tiny_run, weights=weights, step=step, device="cpu").plan([-4.0, 2.0], [2.0, 4.0])
+        for weights, step in (("ema", None), ("model", None), ("ema", 5))
+    ]
+    assert (plans[0] != plans[1]).any()
+    assert (plans[0] != plans[2]).any()
+    with pytest.raises(UserError, match="step 7; kept are 5, 10, 12"):
+        Planner.from_run(tiny_run, step=7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([1.0], [1.0, 2.0]), "start has 1 values"),
+        (([1.0, 2.0], [1.0, np.nan]), "not finite"),
+        (([[1.0, 2.0]] * 2, [[1.0, 2.0]] * 3), "2 starts do not fit 3 goals"),
+    ],
+)
+def test_problems_that_do_not_fit_are_refused(tiny_run, arguments, words):
+    with pytest.raises(UserError, match=words):
+        Planner.from_run(tiny_run, device="cpu").plan(*arguments)
+
+
+def test_a_horizon_that_the_levels_cannot_halve_is_refused(tiny_run):
+    with pytest.raises(UserError, match="33"):
+        Planner.from_run(tiny_run, device="cpu").plan([0.0, 2.0], [2.0, 2.0], horizon=33)
+
+
+def test_planning_leaves_the_global_generator_alone(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    planner.plan([-4.0, 2.0], [2.0, 4.0])
+    assert torch.rand(1) == expected
