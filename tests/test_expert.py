@@ -88,7 +88,7 @@ def test_the_ball_follows_the_reference_within_centimetres_and_hardly_touches_a_
             contacts.append(env.unwrapped.wall_contact)
         assert np.mean(contacts) < 0.02
         assert np.mean(errors) < 0.08  # of a reference that starts, bends and stops at once
-        assert np.max(errors) < 0.3
+        assert np.max(errors) < 0.42  # 4 m/s at 24 m/s² takes 0.33 m to stop
         assert info["success"]
         assert np.linalg.norm(observation["observation"][2:]) < 0.4
 
