@@ -5,9 +5,10 @@ Shapes: N episodes, H planned points, L environment steps.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ GOAL_TOLERANCE_M = 0.45
 SCORE_TOLERANCE_M = 0.5
 LEAVING_DISTANCE_M = 1.0
 SETTLING_STEPS = 50
+FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
 D4RL_REFERENCE = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}
 MEASURES = (
@@ -46,7 +48,8 @@ class RolloutSettings:
         episodes: per task.
         seed: of starts, goals and plans.
         horizon: planned points; ``None``: the training's.
-        replan_every: environment steps after which the rest is planned anew; 0: plan once.
+        replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
+            plan once.
         sampler, sampling_steps: ``None``: the run's.
     """
 
@@ -189,11 +192,14 @@ def _execute(
     contact = np.zeros((num_episodes, limit), dtype=bool)
     positions[:, 0] = states[:, :2]
     states = states.copy()
-    followed, begin = reference(plans, planner.config.data.stride), 0
+    followed, begin, horizon = reference(plans, planner.config.data.stride), 0, plans.shape[1]
     for step in range(limit):
         if settings.replan_every and step and step % settings.replan_every == 0:
-            plans = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first + 7919 * step)
-            followed, begin = reference(plans, planner.config.data.stride), step
+            left = _points_left(planner, horizon, step)
+            if left >= FEWEST_REPLANNED_POINTS:
+                anew = replace(settings, horizon=left)
+                plans = _plan(planner, states, goals, anew, settings.seed * 1_000_003 + first + 7919 * step)
+                followed, begin = reference(plans, planner.config.data.stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
         actions = control(states, target)
@@ -204,6 +210,12 @@ def _execute(
         positions[:, step + 1] = states[:, :2]
         references[:, step] = target[:, :2]
     return Execution(positions, references, contact)
+
+
+def _points_left(planner: Planner, horizon: int, step: int) -> int:
+    """Points of a plan of ``horizon`` that lie ahead after ``step`` steps, rounded up to what the levels can halve."""
+    unit = 2 ** (len(planner.config.model.dim_mults) - 1) * planner.config.model.num_packs
+    return unit * math.ceil((horizon - step / planner.config.data.stride) / unit)
 
 
 def _executed_measures(

@@ -146,7 +146,7 @@ def test_the_experts_segments_are_free_and_their_steps_bounded(folder):
     for episode in small("tasks", "mazes/free-v0", steps=8000).iterate_episodes():
         waypoints = episode.observations["achieved_goal"][::4]
         assert segments_free(maze, waypoints[:-1], waypoints[1:], 0.08).all()
-        assert np.linalg.norm(np.diff(waypoints, axis=0), axis=1).max() < 0.22  # 5.5 m/s: the ball catches up with a set point of 4 m/s
+        assert np.linalg.norm(np.diff(waypoints, axis=0), axis=1).max() < 0.22  # 5.5 m/s, to catch up
 
 
 def test_a_users_map_is_collected_and_recovered(folder):

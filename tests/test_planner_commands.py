@@ -1,6 +1,8 @@
 """The console command as a user types it."""
 
 import json
+import subprocess
+import sys
 
 import gymnasium
 import minari
@@ -28,11 +30,10 @@ def spoilt(hash_dataset, datasets_root):
         observations = {key: np.array(value) for key, value in episode.observations.items()}
         if index == 1:
             observations["observation"][5, 2] = np.nan
-        rows = [{key: value[t] for key, value in observations.items()} for t in range(len(episode) + 1)]
         buffers.append(
             EpisodeBuffer(
                 id=index,
-                observations=rows,
+                observations=observations,
                 actions=list(episode.actions),
                 rewards=list(episode.rewards),
                 terminations=list(episode.terminations),
@@ -62,6 +63,14 @@ def test_a_mistake_in_training_is_one_line(refused, hash_dataset, tmp_path, argu
     line = refused("planner.main", "train", "hash", "--run", tmp_path / "run", *arguments)
     for word in words:
         assert word in line
+
+
+def test_in_a_process_of_its_own_a_mistake_is_one_line_and_exit_code_two(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "planner.main", "rollout", str(tmp_path)], capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
 
 
 def test_damaged_data_are_one_line(refused, spoilt, tmp_path):
@@ -150,23 +159,16 @@ def test_a_dataset_that_is_no_maze_trains_and_plans_and_says_what_needs_a_maze(
     environment.action_space.seed(0)
     buffers = []
     for index in range(3):
-        observation, _ = environment.reset(seed=index)
-        buffer = EpisodeBuffer(id=index, observations=observation)
+        observations, actions, rewards = [environment.reset(seed=index)[0]], [], []
         truncated = False
         while not truncated:
-            action = environment.action_space.sample()
-            observation, reward, terminated, truncated, _ = environment.step(action)
-            buffer = buffer.add_step_data(
-                {
-                    "action": action,
-                    "observation": observation,
-                    "reward": reward,
-                    "termination": terminated,
-                    "truncation": truncated,
-                    "info": {},
-                }
-            )
-        buffers.append(buffer)
+            actions.append(environment.action_space.sample())
+            observation, reward, _, truncated, _ = environment.step(actions[-1])
+            observations.append(observation)
+            rewards.append(reward)
+        count = len(actions)
+        ends = [False] * (count - 1) + [True]
+        buffers.append(EpisodeBuffer(index, None, None, observations, actions, rewards, [False] * count, ends))
     minari.create_dataset_from_buffers("flat/pendulum-v0", buffers, env="Pendulum-v1")
     config = tiny(data={"dataset": "flat/pendulum-v0", "actions": True}, evaluate_every=12)
     run = train(config, tmp_path / "run", "cpu", progress=False).path
