@@ -119,10 +119,7 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
 
 
 def format_cell(cell: Mapping[str, Any], measure: str) -> str:
-    """A mean with its interval as a reader wants it: per cent, multiples, metres or steps.
-
-    ``longest_step`` is told by its median, as its mean hangs on a few wild plans.
-    """
+    """A mean with its interval as a reader wants it: per cent, multiples, metres or steps."""
     if cell["mean"] is None:
         return "–"
     if measure in ("success", "plan_valid", "free_share", "wall_contact"):

@@ -87,7 +87,7 @@ def bar_figure(
             axis.bar(places, means, width, color=PALETTE[index % len(PALETTE)], label=label)
             error = np.abs(np.stack([means - lows, highs - means]))
             axis.errorbar(places, means, error, fmt="none", ecolor="0.25", elinewidth=1, capsize=2)
-        axis.set_xticks(range(len(columns)), [column.replace(", ", "\n") for column in columns], fontsize=7)
+        axis.set_xticks(range(len(columns)), columns, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
         axis.set_ylabel(MEASURE_LABELS[measure])
         axis.spines[["top", "right"]].set_visible(False)
         if measure in ("success", "plan_valid"):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from norm_study.claims import CLAIMS, Claim, decide, decide_all
-from norm_study.reproduce import Collected, load_parts, parts_file
+from norm_study.report import claims_markdown
+from norm_study.reproduce import Collected, collect, load_parts, parts_file
 
 PARTS = {part.name: part for part in load_parts(parts_file())}
 
@@ -93,3 +96,10 @@ def test_every_claim_is_supported_by_rows_in_its_favour_and_fails_on_rows_agains
 
 def test_missing_parts_are_said_to_be_missing():
     assert {claim["verdict"] for claim in decide_all({})} == {"not run"}
+
+
+def test_documented_verdicts_follow_from_the_committed_rows():
+    docs = Path(__file__).resolve().parent.parent / "docs"
+    table = claims_markdown(decide_all(collect(list(PARTS.values()), docs / "localization" / "rows", None)))
+    assert table == (docs / "localization" / "claims.md").read_text()
+    assert table in (docs / "localization.md").read_text()

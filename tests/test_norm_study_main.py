@@ -67,7 +67,22 @@ def test_probe_json(capsys):
 
 
 def test_unet_json(capsys):
-    sizes = ["--length", "24", "--dim", "4", "--groups", "4", "--dim-mults", "1", "--batch", "2", "--steps", "2"]
+    sizes = [
+        "--length",
+        "24",
+        "--dim",
+        "4",
+        "--groups",
+        "4",
+        "--dim-mults",
+        "1",
+        "--kernel",
+        "3",
+        "--batch",
+        "2",
+        "--steps",
+        "2",
+    ]
     summary = run_json(capsys, "unet", *sizes, *TESTS)["summary"]
     assert summary["receptive_field"] == [9, 9]
     assert summary["interior_localized"]["n"] == 2
@@ -104,8 +119,8 @@ def test_json_file_and_readable_summary(capsys, tmp_path):
         (["multihop", "--length", "40"], "length = 40"),
         (["groups", "--group-counts", "3"], "group_counts = 3"),
         (["groups", "--group-counts", "1,x"], "1,x"),
-        (["unet", "--length", "33"], "length = 33"),
-        (["unet", "--length", "40"], "receptive field"),
+        (["unet", "--length", "33", "--dim-mults", "1,2"], "length = 33"),
+        (["unet", "--length", "30"], "receptive field"),
         (["localize", *SMALL, *TESTS, "--json", "/dev/null/a.json"], "/dev/null"),
         (["nothing"], "nothing"),
     ],
