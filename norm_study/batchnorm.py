@@ -1,8 +1,8 @@
 """Figures 5 and 6: BatchNorm carries position with minibatch statistics and loses it with running ones.
 
 Training and the minibatch test run through PackNorm over the sequences of a minibatch, which is the same
-computation (see ``stacked.stacked_norm``). For the other test the same weights move into real BatchNorm layers
-in evaluation mode.
+computation (see ``stacked.stacked_norm``). For the other test the same weights move into real BatchNorm
+layers in evaluation mode.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class _Moments:
 
 
 @torch.no_grad()
-def with_running_statistics(
-    network: StackedNetwork, seeds: Sequence[int], config: BatchNormConfig
-) -> StackedNetwork:
+def with_running_statistics(network: StackedNetwork, seeds: Sequence[int], config: BatchNormConfig) -> StackedNetwork:
     """The same weights in BatchNorm layers that use running statistics.
 
     They are the average over ``config.calibration`` minibatches with the final weights, rather than the
@@ -48,9 +46,7 @@ def with_running_statistics(
     """
     device = next(network.parameters()).device
     moments = [_Moments(config.minibatch) for _ in network.norms]
-    hooks = [
-        norm.register_forward_pre_hook(m.observe) for norm, m in zip(network.norms, moments, strict=True)
-    ]
+    hooks = [norm.register_forward_pre_hook(m.observe) for norm, m in zip(network.norms, moments, strict=True)]
     noise, left = Noise(seeds, device, stream=5), config.calibration
     while left > 0:
         size = min(left, max(1, 128 // config.minibatch))

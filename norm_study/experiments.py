@@ -120,8 +120,10 @@ EXPERIMENTS: dict[str, Experiment] = {
     "localize": Experiment(
         "problem 2.1 with any norm (figure 1a)", LocalizationConfig, run_localization, _localization),
     "multihop": Experiment(
-        "localization farther than a single hop can carry, 3r < L/2", MultihopConfig, run_localization, _multihop),
-    "probe": Experiment("what each hidden layer knows about position (figure 1b)", ProbeConfig, run_probes, _probes),
+        "localization farther than a single hop can carry, 3r < L/2", MultihopConfig, run_localization,
+        _multihop),
+    "probe": Experiment(
+        "what each hidden layer knows about position (figure 1b)", ProbeConfig, run_probes, _probes),
     "packnorm": Experiment(
         "two overlapping sequences joined by nothing but the norm (figure 3)", PackNormConfig, run_packnorm,
         _packnorm),
@@ -137,13 +139,18 @@ def run_experiment(name: str, config: Any, seeds: Sequence[int], device: torch.d
     """Runs one experiment.
 
     Returns:
-        ``{"config", "rows", "summary"}``, fit for JSON; ``config`` also holds the experiment's name, the seeds,
-        the device and the seconds that it took.
+        ``{"config", "rows", "summary"}``, fit for JSON; ``config`` also holds the experiment's name, the
+        seeds, the device and the seconds that it took.
     """
     started = time.perf_counter()
     rows = EXPERIMENTS[name].run(config, seeds, device)
     seconds = round(time.perf_counter() - started, 1)
-    about = {"experiment": name, "seeds": list(seeds), "device": device.type, "threads": torch.get_num_threads()}
+    about = {
+        "experiment": name,
+        "seeds": list(seeds),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+    }
     return {
         "config": {**asdict(config), **about, "torch": torch.__version__, "seconds": seconds},
         "rows": rows,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from norm_study.localization import chunks, prediction_row, predict, train_networks
+from norm_study.localization import chunks, predict, prediction_row, train_networks
 from norm_study.probes import probe_predictions
 from norm_study.settings import GroupsConfig
 from norm_study.welch import localize
@@ -39,7 +39,8 @@ def run_groups(config: GroupsConfig, seeds: Sequence[int], device: torch.device)
                         "groups": count, "learning_rate": rate, "seed": seed, "mse": row["mse"],
                         "localization_distance": found.distance, "localized_share": found.share,
                         "unbroken_distance": found.unbroken_distance,
-                        "output_distance": row["localization_distance"], "output_share": row["localized_share"],
+                        "output_distance": row["localization_distance"],
+                        "output_share": row["localized_share"],
                     }
                 )  # fmt: skip
     return rows

@@ -68,8 +68,8 @@ def learning_rate_schedule(step: int, steps: int) -> float:
 
 
 def fit(
-    network: nn.Module, draw: Callable[[], tuple[Tensor, Tensor]], learning_rates: Sequence[float], steps: int,
-    label: str,
+    network: nn.Module, draw: Callable[[], tuple[Tensor, Tensor]], learning_rates: Sequence[float],
+    steps: int, label: str,
 ) -> None:  # fmt: skip
     """Trains a stack of networks on squared error, each as if it were alone.
 
@@ -112,11 +112,14 @@ def train_networks(
 
 @lru_cache(maxsize=8)
 def _trained(
-    config: LocalizationConfig, seeds: tuple[int, ...], learning_rates: tuple[float, ...], device: torch.device
+    config: LocalizationConfig,
+    seeds: tuple[int, ...],
+    learning_rates: tuple[float, ...],
+    device: torch.device,
 ) -> StackedNetwork:
     network = StackedNetwork(
-        seeds, config.norm, depth=config.depth, kernel=config.kernel, width=config.width, groups=config.groups,
-        minibatch=config.minibatch,
+        seeds, config.norm, depth=config.depth, kernel=config.kernel, width=config.width,
+        groups=config.groups, minibatch=config.minibatch,
     ).to(device)  # fmt: skip
     noise, wanted = Noise(seeds, device), target(config.length).to(device)
     label = f"{config.norm} L={config.length} seeds {','.join(map(str, seeds))}"
@@ -156,24 +159,24 @@ def prediction_row(predictions: np.ndarray, alpha: float, reach: int) -> dict[st
     }
 
 
-def run_localization(
-    config: LocalizationConfig, seeds: Sequence[int], device: torch.device
-) -> list[dict[str, Any]]:
+def run_localization(config: LocalizationConfig, seeds: Sequence[int], device: torch.device) -> list[dict[str, Any]]:
     """Trains and tests one network per seed; one row each."""
     rows = []
     for chunk in chunks(seeds, config.batch * config.width * config.length, device):
         network = train_networks(config, chunk, [config.learning_rate] * len(chunk), device)
         for seed, predictions in zip(chunk, predict(network, chunk, config), strict=True):
-            row = {"seed": seed, "norm": config.norm, **prediction_row(predictions, config.alpha, config.reach)}
+            row = {
+                "seed": seed,
+                "norm": config.norm,
+                **prediction_row(predictions, config.alpha, config.reach),
+            }
             rows.append(row)
         for row, change in zip(rows[-len(chunk) :], constant_input_spread(network, chunk, config), strict=True):
             row["constant_input_spread"] = change
     return rows
 
 
-def constant_input_spread(
-    network: nn.Module, seeds: Sequence[int], config: LocalizationConfig
-) -> list[float | None]:
+def constant_input_spread(network: nn.Module, seeds: Sequence[int], config: LocalizationConfig) -> list[float | None]:
     """Remark 2.2: how far interior predictions differ when the input is the same number everywhere.
 
     Returns:

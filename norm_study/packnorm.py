@@ -20,6 +20,7 @@ from torch import Tensor
 from norm_study.localization import Noise, chunks, fit
 from norm_study.settings import PackNormConfig
 from norm_study.stacked import StackedNetwork
+from planner.norms import NormKind
 
 
 def draw_pairs(noise: Noise, pairs: int, length: int, overlap: int) -> Tensor:
@@ -36,7 +37,7 @@ def pair_targets(pairs: int) -> Tensor:
 
 def run_packnorm(config: PackNormConfig, seeds: Sequence[int], device: torch.device) -> list[dict[str, Any]]:
     """Trains and tests one network per seed; one row each."""
-    kind = "packnorm_isolated" if config.coupled else "instance_isolated"
+    kind: NormKind = "packnorm_isolated" if config.coupled else "instance_isolated"
     rows = []
     for chunk in chunks(seeds, 2 * config.batch * config.width * config.length, device):
         network = StackedNetwork(

@@ -21,13 +21,16 @@ from norm_study.welch import localize
 
 @torch.no_grad()
 def activations(network: StackedNetwork, x: Tensor, layers: Sequence[int]) -> Tensor:
-    """(B, S, L) inputs to (B, layers*S*h, L): the chosen hidden layers (1 is the first) joined, layer first."""
+    """(B, S, L) inputs to (B, layers*S*h, L): the chosen hidden layers, 1 the first, joined in order."""
     found = [a for layer, a in enumerate(network.hidden(x), start=1) if layer in layers]
     return torch.cat(found, dim=1)
 
 
 def probe_predictions(
-    network: StackedNetwork, seeds: Sequence[int], config: LocalizationConfig, sizes: ProbeSizes,
+    network: StackedNetwork,
+    seeds: Sequence[int],
+    config: LocalizationConfig,
+    sizes: ProbeSizes,
     layers: Sequence[int],
 ) -> np.ndarray:
     """Trains one probe per (layer, network) on frozen activations and predicts with them.
@@ -44,16 +47,22 @@ def probe_predictions(
     """
     device = next(network.parameters()).device
     probe_seeds = [1000 * (layer + 1) + seed for layer in layers for seed in seeds]
-    probes = StackedNetwork(
-        probe_seeds, "none", inputs=config.width, depth=3, kernel=1, width=sizes.probe_width
-    ).to(device)
+    probes = StackedNetwork(probe_seeds, "none", inputs=config.width, depth=3, kernel=1, width=sizes.probe_width).to(
+        device
+    )
     noise, wanted = Noise(seeds, device, stream=3), target(config.length).to(device)
 
     def draw() -> tuple[Tensor, Tensor]:
         x = noise.draw(sizes.probe_batch, config.length, config.inputs)
         return activations(network, x, layers), wanted
 
-    fit(probes, draw, [sizes.probe_learning_rate] * len(probe_seeds), sizes.probe_steps, f"{config.norm} probes")
+    fit(
+        probes,
+        draw,
+        [sizes.probe_learning_rate] * len(probe_seeds),
+        sizes.probe_steps,
+        f"{config.norm} probes",
+    )
     noise, parts = Noise(seeds, device, stream=4), []
     with torch.no_grad():
         for first in range(0, config.predictions, 256):

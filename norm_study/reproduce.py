@@ -1,7 +1,8 @@
 """Runs the whole study, part by part, and writes rows, figures, verdicts and a page.
 
-Every finished (part, seed) is one file under ``rows/``, written aside and renamed. A part whose file states the
-sizes that are asked for is not run again, so the same command after an interruption goes on where it stopped.
+Every finished (part, seed) is one file under ``rows/``, written aside and renamed. A part whose file states
+the sizes that are asked for is not run again, so the same command after an interruption goes on where it
+stopped.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from envs.command_line import UserError
 from planner.norms import NormKind
 
 Inputs = Literal["noise", "constant"]
+RATE = "Adam's peak learning rate (100 steps warm-up, then cosine)"
 
 
 def option(default: Any, help: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
@@ -49,7 +50,7 @@ class Training(Checked):
 
     batch: int = option(64, "sequences per step", low=1)
     steps: int = option(4000, "training steps", low=1)
-    learning_rate: float = option(2e-3, "Adam's peak learning rate (100 steps warm-up, then cosine)", low=1e-9)
+    learning_rate: float = option(2e-3, RATE, low=1e-9)
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ class LocalizationConfig(Testing, Training, ConvolutionSizes):
     norm: NormKind = option("instance", "normalization kind", choices=get_args(NormKind))
     groups: int = option(8, "groups of the group norm", low=1)
     minibatch: int = option(2, "sequences that share the statistics of the batch norm", low=2)
-    inputs: Inputs = option("noise", "what the network sees: N(0, 1) noise, or one number per sequence",
-                            choices=get_args(Inputs))  # fmt: skip
+    inputs: Inputs = option("noise", "N(0, 1) noise, or one such number per sequence", choices=get_args(Inputs))
 
     def check_sizes(self) -> None:
         """Groups divide the width, minibatches the batch."""
@@ -97,8 +97,7 @@ class LocalizationConfig(Testing, Training, ConvolutionSizes):
             raise UserError(f"groups = {self.groups} must divide width = {self.width}")
         if self.norm == "batch" and (self.batch % self.minibatch or self.predictions % self.minibatch):
             raise UserError(
-                f"minibatch = {self.minibatch} must divide batch = {self.batch} "
-                f"and predictions = {self.predictions}"
+                f"minibatch = {self.minibatch} must divide batch = {self.batch} and predictions = {self.predictions}"
             )
         if self.norm in ("packnorm_isolated", "instance_isolated"):
             raise UserError(f"norm = {self.norm} needs packs: see norm-study packnorm")
@@ -112,8 +111,8 @@ class MultihopConfig(LocalizationConfig):
     kernel: int = option(3, "kernel size k, odd", low=1)
     width: int = option(64, "hidden channels h", low=1)
     batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(9000, "training steps", low=1)
-    learning_rate: float = option(3e-3, "Adam's peak learning rate (100 steps warm-up, then cosine)", low=1e-9)
+    steps: int = option(5500, "training steps", low=1)
+    learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     def check_sizes(self) -> None:
         """One hop must not reach the middle."""
@@ -127,11 +126,12 @@ class BatchNormConfig(LocalizationConfig):
     """Figures 5 and 6: a short sequence and a small minibatch, accumulated to ``batch``."""
 
     norm: NormKind = option("batch", "normalization kind", choices=("batch",))
-    length: int = option(48, "sequence length L", low=2)
+    length: int = option(40, "sequence length L", low=2)
     depth: int = option(6, "convolutions D", low=2)
     width: int = option(64, "hidden channels h", low=1)
-    steps: int = option(6000, "training steps", low=1)
-    learning_rate: float = option(3e-3, "Adam's peak learning rate (100 steps warm-up, then cosine)", low=1e-9)
+    batch: int = option(32, "sequences per step, a whole number of minibatches", low=1)
+    steps: int = option(5000, "training steps", low=1)
+    learning_rate: float = option(3e-3, RATE, low=1e-9)
     calibration: int = option(1000, "minibatches averaged into the running statistics", low=1)
 
 
@@ -155,12 +155,14 @@ class GroupsConfig(ProbeSizes, LocalizationConfig):
     """Figure 4: the group sweep, the best learning rate of each group count."""
 
     norm: NormKind = option("group", "normalization kind", choices=("group",))
-    group_counts: tuple[int, ...] = option((1, 2, 4, 8, 16), "group counts, one network each", low=1)
+    group_counts: tuple[int, ...] = option((1, 2, 4, 16), "group counts, one network each", low=1)
     learning_rates: tuple[float, ...] = option((1e-3, 4e-3), "learning rates tried for each", low=1e-9)
     length: int = option(96, "sequence length L", low=2)
     depth: int = option(6, "convolutions D", low=2)
     width: int = option(16, "hidden channels h", low=1)
     batch: int = option(32, "sequences per step", low=1)
+    steps: int = option(2000, "training steps", low=1)
+    probe_steps: int = option(400, "training steps of the probes", low=1)
 
     def check_sizes(self) -> None:
         """Every count divides the width."""
@@ -177,7 +179,9 @@ class PackNormConfig(Training, ConvolutionSizes):
     coupled: bool = option(True, "join the two in the norm layers; otherwise each is normalized alone")
     length: int = option(33, "sequence length L", low=1)
     depth: int = option(6, "convolutions D", low=2)
-    steps: int = option(2500, "training steps", low=1)
+    batch: int = option(32, "pairs of sequences per step", low=1)
+    steps: int = option(5000, "training steps", low=1)
+    learning_rate: float = option(3e-3, RATE, low=1e-9)
     predictions: int = option(4000, "fresh pairs that the error is taken over", low=2)
 
     def check_sizes(self) -> None:
@@ -195,12 +199,13 @@ class UNetConfig(Testing, Training):
 
     norm: NormKind = option("group", "normalization kind", choices=get_args(NormKind))
     groups: int = option(8, "groups of the group norm", low=1)
-    length: int = option(96, "sequence length L", low=2)
-    dim: int = option(16, "base width in channels", low=2)
-    dim_mults: tuple[int, ...] = option((1, 2), "width multipliers, one per level", low=1)
-    kernel: int = option(3, "kernel size, odd", low=1)
+    length: int = option(64, "sequence length L", low=2)
+    dim: int = option(32, "base width in channels", low=2)
+    dim_mults: tuple[int, ...] = option((1,), "width multipliers, one per level", low=1)
+    kernel: int = option(5, "kernel size, odd", low=1)
     batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(3000, "training steps", low=1)
+    steps: int = option(2000, "training steps", low=1)
+    learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     @property
     def total_stride(self) -> int:

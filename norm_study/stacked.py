@@ -22,9 +22,7 @@ from planner.norms import NormKind, make_norm
 class StackedConv1d(nn.Module):
     """S convolutions, (B, S*in, T) to (B, S*out, T'), initialized as ``nn.Conv1d`` is."""
 
-    def __init__(
-        self, generators: Sequence[torch.Generator], inputs: int, outputs: int, kernel: int, padding: int
-    ):
+    def __init__(self, generators: Sequence[torch.Generator], inputs: int, outputs: int, kernel: int, padding: int):
         super().__init__()
         self.networks, self.padding = len(generators), padding
         bound = 1 / math.sqrt(inputs * kernel)
@@ -62,9 +60,9 @@ class FoldedNorm(nn.Module):
 def stacked_norm(kind: NormKind, networks: int, channels: int, groups: int, minibatch: int) -> nn.Module:
     """The norm layer of ``planner.norms`` for S networks side by side.
 
-    BatchNorm over minibatches of m sequences pools what PackNorm over m packs pools, so a batch that holds many
-    minibatches in consecutive rows is normalized minibatch by minibatch in one pass. Its gradient is the one
-    that accumulation over the minibatches gives.
+    BatchNorm over minibatches of m sequences pools what PackNorm over m packs pools, so a batch that holds
+    many minibatches in consecutive rows is normalized minibatch by minibatch in one pass. Its gradient is the
+    one that accumulation over the minibatches gives.
     """
     match kind:
         case "group":
@@ -128,7 +126,7 @@ class StackedAdam:
     """Adam with a learning rate per network; every parameter's first axis is (network, rest)."""
 
     def __init__(self, parameters: Iterator[nn.Parameter], learning_rates: Sequence[float]):
-        self.parameters = [p for p in parameters if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in parameters if p.requires_grad]
         self.rates = torch.tensor(learning_rates, device=self.parameters[0].device)
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
@@ -144,7 +142,7 @@ class StackedAdam:
     def step(self, schedule: float = 1.0, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         """One update; ``schedule`` multiplies every network's learning rate."""
         self.steps += 1
-        gradients = [p.grad for p in self.parameters]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         torch._foreach_lerp_(self.first, gradients, 1 - beta1)
         torch._foreach_mul_(self.second, beta2)
         torch._foreach_addcmul_(self.second, gradients, gradients, 1 - beta2)

@@ -108,4 +108,4 @@ def localize(predictions: np.ndarray, alpha: float = 0.01) -> Localization:
         raise UserError("predictions contain numbers that are not finite: the network has diverged")
     p_values = pairwise_p_values(predictions)
     np.fill_diagonal(p_values, 0.0)
-    return Localization((p_values < alpha).all(axis=1))
+    return Localization(np.all(p_values < alpha, axis=1))

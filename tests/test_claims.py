@@ -99,7 +99,6 @@ def test_missing_parts_are_said_to_be_missing():
 
 
 def test_documented_verdicts_follow_from_the_committed_rows():
-    docs = Path(__file__).resolve().parent.parent / "docs"
-    table = claims_markdown(decide_all(collect(list(PARTS.values()), docs / "localization" / "rows", None)))
-    assert table == (docs / "localization" / "claims.md").read_text()
-    assert table in (docs / "localization.md").read_text()
+    docs = Path(__file__).resolve().parent.parent / "docs" / "localization"
+    table = claims_markdown(decide_all(collect(list(PARTS.values()), docs / "rows", None)))
+    assert table == (docs / "claims.md").read_text()

@@ -1,0 +1,68 @@
+"""What it costs to train many networks at once, against one by one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from norm_study.localization import Noise, fit, target
+from norm_study.settings import LocalizationConfig, option
+from norm_study.stacked import StackedNetwork
+
+
+@dataclass(frozen=True)
+class BenchConfig(LocalizationConfig):
+    """Networks small enough that a single one leaves the machine idle."""
+
+    length: int = option(32, "sequence length L", low=2)
+    depth: int = option(6, "convolutions D", low=2)
+    kernel: int = option(3, "kernel size k, odd", low=1)
+    width: int = option(16, "hidden channels h", low=1)
+    batch: int = option(16, "sequences per step", low=1)
+    steps: int = option(60, "training steps timed", low=1)
+    networks: int = option(16, "networks trained at once", low=1)
+    repeats: int = option(3, "times that either is measured; the fastest counts", low=1)
+
+
+def _seconds(config: BenchConfig, seeds: list[int], device: torch.device) -> float:
+    network = StackedNetwork(
+        seeds, config.norm, depth=config.depth, kernel=config.kernel, width=config.width,
+        groups=config.groups, minibatch=config.minibatch,
+    ).to(device)  # fmt: skip
+    noise, wanted = Noise(seeds, device), target(config.length).to(device)
+    rates = [config.learning_rate] * len(seeds)
+    started = time.perf_counter()
+    fit(network, lambda: (noise.draw(config.batch, config.length), wanted), rates, config.steps, "bench")
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def run_bench(config: BenchConfig, device: torch.device) -> dict[str, Any]:
+    """Times N networks in one stack against N single runs, alternately.
+
+    Returns:
+        ``summary.ratio`` is the stack's time over that of the single runs together; the rates count only the
+        convolutions' arithmetic, so that they show how near the machine's limit either comes.
+    """
+    seeds = list(range(config.networks))
+    _seconds(config, seeds[:1], device)  # the first run pays for start-up
+    rows = [
+        {
+            "stacked_s": _seconds(config, seeds, device),
+            "single_s": sum(_seconds(config, [s], device) for s in seeds),
+        }
+        for _ in range(config.repeats)
+    ]
+    stacked, single = (min(row[key] for row in rows) for key in ("stacked_s", "single_s"))
+    per_position = 6 * config.kernel * config.width * (config.width * (config.depth - 2) + 2)
+    flops = per_position * config.batch * config.length * config.steps * config.networks
+    summary = {
+        "ratio": stacked / single, "stacked_s": stacked, "single_s": single, "networks": config.networks,
+        "stacked_gflops": flops / stacked / 1e9, "single_gflops": flops / single / 1e9,
+    }  # fmt: skip
+    about = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"config": {**asdict(config), **about}, "rows": rows, "summary": summary}

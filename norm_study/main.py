@@ -1,0 +1,95 @@
+"""The console command ``norm-study``: the paper's experiments, one by one or all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from envs.command_line import OneLineParser, run_command
+from norm_study.bench import BenchConfig, run_bench
+from norm_study.experiments import EXPERIMENTS, run_experiment
+from norm_study.options import (
+    add_device,
+    add_options,
+    add_run_options,
+    config_from,
+    device_from,
+    seeds_from,
+)
+from norm_study.report import reproduce
+from norm_study.reproduce import write_atomically
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def parser() -> argparse.ArgumentParser:
+    """All subcommands with their options."""
+    top = OneLineParser(prog="norm-study", description="What normalization layers tell through time.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, experiment in EXPERIMENTS.items():
+        command = commands.add_parser(name, help=experiment.help, description=experiment.config.__doc__)
+        add_options(command, experiment.config)
+        add_run_options(command, seeds=1)
+    bench = commands.add_parser("bench", help="one stacked training against one by one", description=run_bench.__doc__)
+    add_options(bench, BenchConfig)
+    add_device(bench)
+    bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
+    whole = commands.add_parser(
+        "reproduce", help="everything, with a verdict per claim",
+        description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
+    )  # fmt: skip
+    whole.add_argument("--budget", choices=("quick", "full"), default="quick",
+                       help="quick takes the slowest parts from the committed full rows")  # fmt: skip
+    whole.add_argument("--out", type=Path, default=Path("runs/localization"), metavar="FOLDER",
+                       help="where the results go")  # fmt: skip
+    whole.add_argument("--full-rows", type=Path, default=REPOSITORY / "docs" / "localization" / "rows",
+                       metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
+    add_device(whole)
+    return top
+
+
+def emit(result: dict[str, Any], to: str | None) -> None:
+    """Prints the summary, and writes the whole result where ``--json`` says."""
+    text = json.dumps(result, allow_nan=False, indent=None)
+    if to == "-":
+        print(text)
+        return
+    if to is not None:
+        write_atomically(Path(to), text + "\n")
+    for key, value in result["summary"].items():
+        print(f"{key}: {_readable(value)}")
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict) and "mean" in value:
+        if value["low"] is None:
+            return f"{value['mean']:.4g}"
+        return f"{value['mean']:.4g} (95 % {value['low']:.4g} to {value['high']:.4g}, n = {value['n']})"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "".join("\n  " + ", ".join(f"{k} {_readable(v)}" for k, v in entry.items()) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def command(argv: Sequence[str] | None) -> None:
+    """Runs one subcommand."""
+    arguments = parser().parse_args(argv)
+    if arguments.command == "reproduce":
+        reproduce(arguments.budget, arguments.out, arguments.full_rows, device_from(arguments.device))
+    elif arguments.command == "bench":
+        emit(run_bench(config_from(BenchConfig, arguments), device_from(arguments.device)), arguments.json)
+    else:
+        config = config_from(EXPERIMENTS[arguments.command].config, arguments)
+        seeds, device = seeds_from(arguments), device_from(arguments.device)
+        emit(run_experiment(arguments.command, config, seeds, device), arguments.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_command(command, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,130 @@
+"""The claims table and one self-contained page out of the study's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from markupsafe import Markup
+
+from norm_study.claims import decide_all
+from norm_study.figures import FIGURES, draw_figures
+from norm_study.reproduce import (
+    Budget,
+    Collected,
+    collect,
+    load_parts,
+    parts_file,
+    run_parts,
+    write_atomically,
+)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, as the tables show them."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def interval_text(interval: Mapping[str, Any]) -> str:
+    """Mean and interval on one line."""
+    if interval["low"] is None:
+        return number(interval["mean"])
+    return f"{number(interval['mean'])} [{number(interval['low'])}, {number(interval['high'])}]"
+
+
+def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The claims as a Markdown table."""
+    lines = [
+        "| claim | source | number | rule | measured, mean [95 % interval] | seeds | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for claim in claims:
+        verdict = f"**{claim['verdict']}**" + (" (from the full rows)" if claim["from_full_rows"] else "")
+        cells = (claim["sentence"], claim["source"], claim["number"], claim["rule"],
+                 interval_text(claim["interval"]), str(len(claim["seeds"])), verdict)  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
+    """Sizes and durations of every finished part, for the page and the documentation."""
+    table = []
+    for name, found in results.items():
+        config = vars(found.part.config())
+        shown = ("norm", "length", "depth", "kernel", "width", "dim", "dim_mults", "batch", "steps",
+                 "learning_rate", "learning_rates", "overlap", "coupled", "minibatch")  # fmt: skip
+        hidden = {"minibatch"} if config.get("norm") != "batch" else set()
+        if "learning_rates" in config:
+            hidden.add("learning_rate")
+        sizes = ", ".join(f"{key} {config[key]}" for key in shown if key in config and key not in hidden)
+        ran = {"seeds": found.seeds, "seconds": found.seconds, "borrowed": found.borrowed}
+        table.append({"name": name, "experiment": found.part.experiment, "sizes": sizes, **ran})
+    return table
+
+
+def parts_markdown(results: Mapping[str, Collected]) -> str:
+    """Sizes and durations as a Markdown table."""
+    lines = ["| part | sizes | seeds | seconds |", "|---|---|---|---|"]
+    lines += [
+        f"| `{row['name']}` | {row['sizes']} | {', '.join(map(str, row['seeds']))} | {row['seconds']:.0f} |"
+        for row in parts_table(results)
+    ]
+    minutes = sum(found.seconds for found in results.values()) / 60
+    lines += ["", f"Together {minutes:.0f} minutes, one after another."]
+    return "\n".join(lines) + "\n"
+
+
+def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str, Collected], folder: Path) -> str:
+    """One HTML page with everything inside it, figures as SVG."""
+    figures = [
+        {"name": name, "caption": FIGURES[name][2], "svg": Markup(_inline_svg(path, name))}
+        for name in FIGURES
+        if (path := folder / "figures" / f"{name}.svg").is_file() and all(p in results for p in FIGURES[name][1])
+    ]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["interval"] = interval_text
+    template = environment.from_string(files("norm_study").joinpath("report.html.j2").read_text())
+    return template.render(budget=budget, claims=claims, figures=figures, parts=parts_table(results))
+
+
+def _inline_svg(path: Path, name: str) -> str:
+    """The figure's SVG element, with ids of its own: every figure of a page shares one space of names."""
+    text = path.read_text()
+    text = text[text.index("<svg") :]
+    for before, after in (
+        ('id="', f'id="{name}-'),
+        ("url(#", f"url(#{name}-"),
+        ('href="#', f'href="#{name}-'),
+    ):
+        text = text.replace(before, after)
+    return text
+
+
+def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device) -> None:
+    """Runs the budget's parts, then writes figures, claims and the page into ``out``.
+
+    Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
+    """
+    parts = load_parts(parts_file())
+    for _ in run_parts([part for part in parts if budget in part.budgets], out / "rows", device):
+        pass
+    write_results(budget, out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
+
+
+def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -> None:
+    """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
+    claims = decide_all(results)
+    draw_figures(results, out / "figures")
+    write_atomically(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
+    write_atomically(out / "claims.md", claims_markdown(claims))
+    write_atomically(out / "parts.md", parts_markdown(results))
+    write_atomically(out / "report.html", page(budget, claims, results, out))
+    for claim in claims:
+        source = " (full rows)" if claim["from_full_rows"] else ""
+        print(f"{claim['verdict']:<13} {interval_text(claim['interval']):<28} {claim['sentence']}{source}")
+    print(f"page: {out / 'report.html'}")
