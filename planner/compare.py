@@ -28,6 +28,7 @@ SEEDS_FOR_AN_INTERVAL = 3
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
+SHARES = ("success", "plan_valid", "free_share", "wall_contact")
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,13 @@ def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]
 def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> dict[str, Any]:
     values = [[row[name] for row in rows] for rows in rows_by_seed]
     everything = [value for seed in values for value in seed]
-    if len(values) < SEEDS_FOR_AN_INTERVAL:
-        return {**mean_interval(everything), "over": "episodes"}
+    pooled = {**mean_interval(everything), "over": "episodes"}
+    # Where every episode of every seed agrees, seeds do not vary; only the number of episodes bounds what is known.
+    if len(values) < SEEDS_FOR_AN_INTERVAL or len(set(everything)) == 1:
+        return pooled
     over_seeds = mean_interval([float(np.mean(seed)) for seed in values])
+    if name in SHARES:
+        over_seeds |= {"low": max(0.0, over_seeds["low"]), "high": min(1.0, over_seeds["high"])}
     return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}
 
 
@@ -122,7 +127,7 @@ def format_cell(cell: Mapping[str, Any], measure: str) -> str:
     """A mean with its interval as a reader wants it: per cent, multiples, metres or steps."""
     if cell["mean"] is None:
         return "–"
-    if measure in ("success", "plan_valid", "free_share", "wall_contact"):
+    if measure in SHARES:
         scale, digits, unit = 100.0, 1, " %"
     elif measure == "steps_to_goal":
         scale, digits, unit = 1.0, 0, ""

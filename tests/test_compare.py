@@ -1,0 +1,30 @@
+import pytest
+
+from planner.compare import _interval, format_cell
+
+
+def seeds(*shares, episodes=10):
+    """Episodes of one run per share, of which that share succeeds."""
+    return [[{"success": index < share * episodes} for index in range(episodes)] for share in shares]
+
+
+def test_three_seeds_give_an_interval_over_seeds_within_zero_and_one():
+    cell = _interval(seeds(0.9, 1.0, 0.8), "success")
+    assert cell["over"] == "seeds"
+    assert cell["n"] == 3
+    assert cell["mean"] == pytest.approx(0.9)
+    assert cell["low"] == pytest.approx(0.9 - 4.3027 * 0.1 / 3**0.5, abs=1e-3)
+    assert cell["high"] == 1
+
+
+def test_fewer_seeds_or_episodes_that_all_agree_give_an_interval_over_episodes():
+    assert _interval(seeds(0.5, 0.5), "success")["over"] == "episodes"
+    cell = _interval(seeds(0, 0, 0), "success")
+    assert cell["over"] == "episodes"
+    assert 0.05 < cell["high"] < 0.15
+
+
+def test_cells_read_as_a_reader_wants_them():
+    assert format_cell({"mean": 0.5, "low": 0.25, "high": 0.75}, "success") == "50.0 % [25.0, 75.0]"
+    assert format_cell({"mean": 1.234, "low": None, "high": None}, "end_gap") == "1.23 m"
+    assert format_cell({"mean": None}, "end_gap") == "–"
