@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-POSITION_GAIN = 10.0
-VELOCITY_GAIN = 1.0
+from envs.expert import tracking_action
 
 
 def reference(plans_NHS: np.ndarray, stride: int) -> np.ndarray:
@@ -34,6 +33,6 @@ def reference(plans_NHS: np.ndarray, stride: int) -> np.ndarray:
 
 def control(states_N4: np.ndarray, reference_N4: np.ndarray) -> np.ndarray:
     """The PD controller a = clip(10 (x_ref − x) + (v_ref − v)), with actions in [−1, 1], as (N, 2) float32."""
-    error = reference_N4 - states_N4
-    action = POSITION_GAIN * error[:, :2] + VELOCITY_GAIN * error[:, 2:]
-    return np.clip(action, -1.0, 1.0).astype(np.float32)
+    return tracking_action(reference_N4[:, :2], reference_N4[:, 2:], states_N4[:, :2], states_N4[:, 2:]).astype(
+        np.float32
+    )

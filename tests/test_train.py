@@ -15,21 +15,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from envs.command_line import UserError
 from planner.config import to_yaml
 from planner.data import load_data
+from planner.norms import NORM_KINDS
 from planner.plan import Planner
 from planner.run import RunFolder
 from planner.train import NotFiniteError, Trainer, learning_rate, make_network, train
-
-NORMS = [
-    "none",
-    "group",
-    "instance",
-    "layer",
-    "batch",
-    "channel",
-    "rms",
-    "packnorm_isolated",
-    "instance_isolated",
-]
 
 
 def digest(path):
@@ -40,7 +29,7 @@ def digest(path):
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", NORM_KINDS)
 def test_one_batch_is_overfit(tiny, hash_dataset, norm):
     packs = 2 if norm.endswith("_isolated") else 1
     config = tiny(model={"norm": norm, "num_packs": packs, "dim": 16}, learning_rate=3e-3, steps=10_000)
