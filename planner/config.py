@@ -17,6 +17,7 @@ import yaml
 
 from envs.command_line import UserError
 from planner.norms import NormKind
+from planner.sampler import SamplerKind
 from planner.unet import PaddingMode, Placement, check_architecture, check_horizon
 
 
@@ -67,7 +68,7 @@ class DiffusionConfig(_Checked):
 
     train_steps: int = _option(64, "noise levels of the diffusion process", low=2)
     prediction: Literal["sample", "noise"] = _option("sample", "what the network predicts")
-    sampler: Literal["ddpm", "ddim"] = _option("ddpm", "default sampler")
+    sampler: SamplerKind = _option("ddpm", "default sampler")
     sampling_steps: int = _option(64, "default number of sampling steps", low=1)
 
 

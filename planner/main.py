@@ -109,7 +109,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sampler", choices=("ddpm", "ddim"), help="default: the run's")
+    parser.add_argument("--sampler", choices=("ddpm", "ddim", "dpm"), help="default: the run's")
     parser.add_argument("--sampling-steps", type=_positive, help="network evaluations per plan (default: the run's)")
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from envs.command_line import UserError
 
-SamplerKind = Literal["ddpm", "ddim"]
+SamplerKind = Literal["ddpm", "ddim", "dpm"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,45 @@ class Conditions:
         return torch.where(self.known, self.values, plans_BDT)
 
 
-def make_scheduler(kind: SamplerKind, schedule: DDPMScheduler) -> DDPMScheduler | DDIMScheduler:
-    """A diffusers scheduler with the noise levels of ``schedule``."""
+def sampling_levels(noisiest: int, num_steps: int) -> list[int]:
+    """The noise levels to visit, noisiest first, ``noisiest`` of them spread over ``num_steps`` steps.
+
+    This is ``trailing`` spacing: the first step starts at the noisiest level, however few they are. It is counted
+    in whole numbers, since diffusers' own comes out one level too long for some numbers of steps.
+    """
+    return [(noisiest * left + num_steps // 2) // num_steps - 1 for left in range(num_steps, 0, -1)]
+
+
+def make_scheduler(
+    kind: SamplerKind, schedule: DDPMScheduler, levels: list[int]
+) -> DDPMScheduler | DPMSolverMultistepScheduler:
+    """A diffusers scheduler that takes predicted clean plans through ``levels`` of ``schedule``, and then to none.
+
+    ``ddim`` is DPM-Solver++ of order one, which is the same formula (Lu et al. 2022, section 4.1); diffusers'
+    DDIMScheduler takes a wrong previous level where the number of steps does not divide that of the levels.
+    """
     match kind:
         case "ddpm":
-            return DDPMScheduler.from_config(schedule.config)
-        case "ddim":
-            return DDIMScheduler.from_config(schedule.config)
+            scheduler = DDPMScheduler.from_config(schedule.config, prediction_type="sample")
+        case "ddim" | "dpm":
+            scheduler = DPMSolverMultistepScheduler(
+                num_train_timesteps=schedule.config["num_train_timesteps"],
+                beta_schedule=schedule.config["beta_schedule"],
+                prediction_type="sample",
+                algorithm_type="dpmsolver++",
+                solver_order=2 if kind == "dpm" else 1,
+                final_sigmas_type="zero",
+            )
+    scheduler.set_timesteps(timesteps=levels)
+    return scheduler
+
+
+def predicted_clean(schedule: DDPMScheduler, prediction: Tensor, noisy: Tensor, level: int) -> Tensor:
+    """The clean plans that the network's prediction means, clipped to the data's range [−1, 1]."""
+    if schedule.config["prediction_type"] == "epsilon":
+        kept = schedule.alphas_cumprod[level].item()
+        prediction = (noisy - (1 - kept) ** 0.5 * prediction) / kept**0.5
+    return prediction.clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -61,7 +93,8 @@ def sample(
         denoise: maps noisy (B, D, T) and levels (B,) to the prediction that ``schedule`` names.
         schedule: the noise levels of the training.
         conditions: what is known of each plan.
-        kind: ancestral (``ddpm``) or deterministic (``ddim``) steps.
+        kind: ancestral steps (``ddpm``), or deterministic ones of order one (``ddim``) or two (``dpm``:
+            DPM-Solver++ 2M, Lu et al. 2022).
         num_steps: network evaluations, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
         on_step: called with the number of steps done and the plans, after inpainting.
@@ -72,17 +105,18 @@ def sample(
     Raises:
         UserError: ``num_steps`` out of range.
     """
-    levels = schedule.config["num_train_timesteps"]
-    if not 1 <= num_steps <= levels:
-        raise UserError(f"sampling steps = {num_steps} must be from 1 to the {levels} levels of the training")
-    scheduler = make_scheduler(kind, schedule)
+    num_levels = schedule.config["num_train_timesteps"]
+    if not 1 <= num_steps <= num_levels:
+        raise UserError(f"sampling steps = {num_steps} must be from 1 to the {num_levels} levels of the training")
+    levels = sampling_levels(num_levels, num_steps)
+    scheduler = make_scheduler(kind, schedule, levels)
     values = conditions.values
-    scheduler.set_timesteps(num_steps, device=values.device)
     plans = torch.randn(values.shape, generator=generator, device=values.device, dtype=values.dtype)
     plans = conditions.write(plans)
-    for done, level in enumerate(scheduler.timesteps, start=1):
-        prediction = denoise(plans, level.expand(len(plans)))
-        plans = scheduler.step(prediction, level, plans, generator=generator).prev_sample
+    for done, level in enumerate(levels, start=1):
+        prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
+        clean = predicted_clean(schedule, prediction, plans, level)
+        plans = scheduler.step(clean, level, plans, generator=generator).prev_sample
         plans = conditions.write(plans)
         if on_step is not None:
             on_step(done, plans)

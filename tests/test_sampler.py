@@ -1,11 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 
 from envs.command_line import UserError
 from planner.diffusion import make_schedule, training_loss
-from planner.sampler import Conditions, sample
+from planner.sampler import Conditions, sample, sampling_levels
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
 
@@ -25,7 +29,7 @@ def gaussian_denoiser(schedule, mean, deviation):
 
 
 @pytest.mark.parametrize("prediction", ["sample", "noise"])
-@pytest.mark.parametrize(("kind", "num_steps"), [("ddpm", 200), ("ddim", 100)])
+@pytest.mark.parametrize(("kind", "num_steps"), [("ddpm", 200), ("ddim", 100), ("ddim", 77), ("dpm", 50)])
 def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, prediction):
     schedule = make_schedule(200, prediction)
     conditions = Conditions(NOTHING_KNOWN, torch.zeros(5000, 1, 4))
@@ -40,6 +44,51 @@ def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, pred
     assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
     # DDPM's fixed_small variance and finitely many steps leave a few per cent
     assert plans.std().item() == pytest.approx(0.15, rel=0.08)
+
+
+@pytest.mark.parametrize(("kind", "order"), [("ddim", 1), ("dpm", 2)])
+def test_the_error_of_deterministic_steps_falls_with_the_order_that_they_claim(kind, order):
+    """For Gaussian data the flow takes standard normal z to mean + deviation · z (Song et al. 2021)."""
+    schedule, mean, deviation = make_schedule(1600, "sample"), 0.1, 0.2
+    steps = (10, 20, 40, 80)
+    errors = []
+    for num_steps in steps:
+        conditions = Conditions(NOTHING_KNOWN, torch.zeros(16, 1, 4))
+        noise = torch.randn(16, 1, 4, generator=torch.Generator().manual_seed(0))
+        denoise = gaussian_denoiser(schedule, mean, deviation)
+        generator = torch.Generator().manual_seed(0)
+        plans = sample(denoise, schedule, conditions, kind=kind, num_steps=num_steps, generator=generator)
+        errors.append((plans - (mean + deviation * noise)).square().mean().sqrt().item())
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert -slope == pytest.approx(order, abs=0.3)
+    assert errors[-1] < 0.01 < errors[0]
+
+
+@pytest.mark.parametrize("num_steps", [4, 16])
+@pytest.mark.parametrize("prediction", ["sample", "noise"])
+def test_ddim_is_that_of_diffusers_where_the_steps_divide_the_levels(num_steps, prediction):
+    schedule = make_schedule(64, prediction)
+    conditions = Conditions(NOTHING_KNOWN, torch.zeros(8, 1, 4))
+    denoise = gaussian_denoiser(schedule, 0.1, 0.2)
+    ours = sample(
+        denoise, schedule, conditions, kind="ddim", num_steps=num_steps, generator=torch.Generator().manual_seed(3)
+    )
+    theirs = DDIMScheduler.from_config(schedule.config)
+    theirs.set_timesteps(num_steps)
+    plans = torch.randn(8, 1, 4, generator=torch.Generator().manual_seed(3))
+    for level in theirs.timesteps:
+        plans = theirs.step(denoise(plans, level.expand(8)), level, plans).prev_sample
+    torch.testing.assert_close(ours, plans, rtol=0, atol=2e-4)
+
+
+@given(st.integers(1, 300), st.data())
+def test_any_number_of_steps_visits_as_many_levels_from_the_noisiest_down(levels, data):
+    steps = data.draw(st.integers(1, levels))
+    visited = sampling_levels(levels, steps)
+    assert len(visited) == steps
+    assert visited[0] == levels - 1
+    assert visited[-1] >= 0
+    assert all(noisier > cleaner for noisier, cleaner in zip(visited, visited[1:], strict=False))
 
 
 def test_few_ddim_steps_still_start_at_pure_noise():
@@ -61,7 +110,7 @@ def test_few_ddim_steps_still_start_at_pure_noise():
     assert seen == [63, 47, 31, 15]
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
 def test_conditions_hold_exactly_after_every_step(kind):
     schedule = make_schedule(16, "sample")
     known = torch.zeros(3, 8, dtype=torch.bool)
