@@ -111,6 +111,9 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", choices=("ddpm", "ddim", "dpm"), help="default: the run's")
     parser.add_argument("--sampling-steps", type=_positive, help="network evaluations per plan (default: the run's)")
+    parser.add_argument(
+        "--best-of", "--best_of", type=_positive, default=1, metavar="N", help="draw N per plan, keep the best"
+    )
 
 
 def _add_rollout(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +183,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         horizon=arguments.horizon,
         sampler=arguments.sampler,
         sampling_steps=arguments.sampling_steps,
+        best_of=arguments.best_of,
     )
     maze = planner.statistics.maze
     if kind == ".json":

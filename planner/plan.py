@@ -13,6 +13,7 @@ from envs.command_line import UserError
 from planner.config import Config
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
+from planner.measures import choose_best
 from planner.run import RunFolder
 from planner.sampler import Conditions, SamplerKind, sample
 from planner.unet import TemporalUNet, check_horizon
@@ -82,6 +83,7 @@ class Planner:
         horizon: int | None = None,
         sampler: SamplerKind | None = None,
         sampling_steps: int | None = None,
+        best_of: int = 1,
     ) -> np.ndarray:
         """Samples plans from ``start`` to ``goal``.
 
@@ -93,21 +95,24 @@ class Planner:
             horizon: planned points; by default the training's.
             sampler: by default the run's.
             sampling_steps: network evaluations; by default the run's.
+            best_of: so many are drawn for each plan that is returned: the shortest valid one, see
+                :func:`planner.measures.choose_best`. Needs a maze.
 
         Returns:
             (num_plans, H, D) plans in data units for one problem, (B, num_plans, H, D) for a batch. Start and
             goal stand in them exactly as given.
 
         Raises:
-            UserError: shapes, horizon or steps that do not fit, or values that are not finite.
+            UserError: shapes, horizon or steps that do not fit, values that are not finite, or ``best_of``
+                without a maze.
         """
         starts, goals = self._problem(start, goal)
-        if num_plans < 1:
-            raise UserError(f"num_plans = {num_plans} must be at least 1")
+        if num_plans < 1 or best_of < 1:
+            raise UserError(f"num_plans = {num_plans} and best_of = {best_of} must be at least 1")
         horizon = horizon or self.config.data.horizon
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
         generator = torch.Generator(self.device).manual_seed(seed)
-        starts_N, goals_N = (np.repeat(values, num_plans, axis=0) for values in (starts, goals))
+        starts_N, goals_N = (np.repeat(values, num_plans * best_of, axis=0) for values in (starts, goals))
         parts = [
             self._sample(
                 starts_N[first : first + PLANS_PER_BATCH],
@@ -119,8 +124,23 @@ class Planner:
             )
             for first in range(0, len(starts_N), PLANS_PER_BATCH)
         ]
-        plans = np.concatenate(parts).reshape(len(starts), num_plans, horizon, -1)
+        plans = np.concatenate(parts).reshape(len(starts) * num_plans, best_of, horizon, -1)
+        if best_of > 1:
+            plans = self.best(plans)[0][:, None]
+        plans = plans.reshape(len(starts), num_plans, horizon, -1)
         return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
+
+    def best(self, plans_BNHD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The best (B, H, D) of N plans for each problem, and the share (B,) of valid ones among the N.
+
+        Raises:
+            UserError: the planner's environment is no maze, where validity means nothing.
+        """
+        maze = self.statistics.maze
+        if maze is None:
+            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is none")
+        chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m)
+        return plans_BNHD[np.arange(len(plans_BNHD)), chosen], valid_share
 
     def _problem(self, start: ArrayLike, goal: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Checks and broadcasts start and goal to (B, S) and (B, G)."""

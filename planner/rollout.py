@@ -51,6 +51,7 @@ class RolloutSettings:
         replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
             plan once.
         sampler, sampling_steps: ``None``: the run's.
+        best_of: plans drawn for each one that is executed: the shortest valid one.
     """
 
     episodes: int = 10
@@ -59,6 +60,7 @@ class RolloutSettings:
     replan_every: int = 0
     sampler: SamplerKind | None = None
     sampling_steps: int | None = None
+    best_of: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
     if settings.episodes < 1 or settings.replan_every < 0:
         raise UserError(f"episodes = {settings.episodes} must be at least 1 and replan_every at least 0")
+    if settings.best_of < 1:
+        raise UserError(f"best_of = {settings.best_of} must be at least 1")
     problems = [(task, settings.seed + index) for task in tasks for index in range(settings.episodes)]
     parts = [
         _rollout_chunk(planner, maze, problems[first : first + EPISODES_SIDE_BY_SIDE], settings, first)
@@ -138,7 +142,7 @@ def _rollout_chunk(
             observation, _ = environment.reset(seed=seed, options={"start_cell": task.start, "goal_cell": task.goal})
             states[index], goals[index] = observation["observation"], observation["desired_goal"]
         began = time.perf_counter()
-        plans = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
+        plans, valid_share = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
         planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
         execution = _execute(planner, environments, states, goals, plans, limit, settings, first)
     finally:
@@ -156,6 +160,7 @@ def _rollout_chunk(
             "seed": seed,
             "horizon": horizon,
             **{name: values[index].item() for name, values in measures.items()},
+            "valid_among_n": valid_share[index].item(),
             "planning_ms": planning_ms,
         }
         for index, (task, seed) in enumerate(problems)
@@ -163,16 +168,20 @@ def _rollout_chunk(
     return Rollout(rows, plans, execution.positions)
 
 
-def _plan(planner: Planner, states: np.ndarray, goals: np.ndarray, settings: RolloutSettings, seed: int) -> np.ndarray:
-    """One plan per episode (N, H, D)."""
-    return planner.plan(
+def _plan(
+    planner: Planner, states: np.ndarray, goals: np.ndarray, settings: RolloutSettings, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One plan per episode (N, H, D), the best of those drawn for it, and the share (N,) of valid ones among them."""
+    candidates = planner.plan(
         states,
         goals,
+        num_plans=settings.best_of,
         seed=seed,
         horizon=settings.horizon,
         sampler=settings.sampler,
         sampling_steps=settings.sampling_steps,
-    )[:, 0]
+    )
+    return planner.best(candidates)
 
 
 def _execute(
@@ -198,7 +207,7 @@ def _execute(
             left = _points_left(planner, horizon, step)
             if left >= FEWEST_REPLANNED_POINTS:
                 anew = replace(settings, horizon=left)
-                plans = _plan(planner, states, goals, anew, settings.seed * 1_000_003 + first + 7919 * step)
+                plans, _ = _plan(planner, states, goals, anew, settings.seed * 1_000_003 + first + 7919 * step)
                 followed, begin = reference(plans, planner.config.data.stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]

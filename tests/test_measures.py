@@ -1,7 +1,7 @@
 import numpy as np
 
 from envs.maps import get_map
-from planner.measures import plan_measures
+from planner.measures import choose_best, path_length_m, plan_measures
 
 HASH = get_map("hash")
 CORRIDOR_Y = HASH.cell_to_xy(np.array([3, 1]))[1]
@@ -42,3 +42,19 @@ def test_points_pressed_into_a_wall_by_the_contact_count_as_free_and_deeper_ones
     plan = straight(41)
     assert plan_measures((plan + [0, 0.4])[None], HASH, 0.2)["free_share"][0] == 1
     assert plan_measures((plan + [0, 0.45])[None], HASH, 0.2)["free_share"][0] < 1
+
+
+def test_the_best_of_several_plans_is_valid_then_short():
+    long_way = straight(41)
+    long_way[1::2, 1] += 0.05
+    through_wall = straight(41) + [0, 0.6]
+    jump = straight(41, end=2.0)
+    jump[-1, 0] = 4.0
+    problems = np.stack([[through_wall, long_way, straight(41), jump], [through_wall, jump, jump, through_wall]])
+    chosen, valid_share = choose_best(problems, HASH, data_longest_step_m=0.2)
+    assert chosen.tolist() == [2, 1]
+    assert valid_share.tolist() == [0.5, 0.0]
+
+
+def test_the_length_of_a_path_is_the_sum_of_its_steps():
+    assert path_length_m(np.array([[[0.0, 0], [3, 4], [3, 5]]])).tolist() == [6.0]

@@ -123,13 +123,25 @@ def test_plan_draws_png_gif_and_writes_json(command, tiny_run, tmp_path):
 
 
 def test_rollout_writes_the_promised_json(command, tiny_run, tmp_path):
-    done = command("planner.main", "rollout", tiny_run, "--episodes", 1, "--tasks", "held_out", "--json", "-")
+    done = command(
+        "planner.main", "rollout", tiny_run, "--episodes", 1, "--tasks", "held_out", "--best-of", 2, "--json", "-"
+    )
     result = json.loads(done.stdout)
     held_out = result["summary"]["held_out"]
     for name in ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal"):
         assert set(held_out[name]) == {"mean", "median", "low", "high", "n"}
     assert len(result["rows"]) == held_out["success"]["n"]
-    expected = {"task", "split", "seed", "wall_contact", "tracking_error", "score", "planning_ms", "success"}
+    expected = {
+        "task",
+        "split",
+        "seed",
+        "wall_contact",
+        "tracking_error",
+        "score",
+        "planning_ms",
+        "success",
+        "valid_among_n",
+    }
     assert expected <= set(result["rows"][0])
 
 
@@ -175,8 +187,10 @@ def test_a_dataset_that_is_no_maze_trains_and_plans_and_says_what_needs_a_maze(
     plans = Planner.from_run(run, device="cpu").plan([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], num_plans=2)
     assert plans.shape == (2, 32, 3 + 1)
     assert (plans[:, -1, :3] == np.float32([0, 1, 0])).all()
-    done = command("planner.main", "plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.json")
+    problem = ["plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.json"]
+    done = command("planner.main", *problem)
     assert done.returncode == 0, done.stderr
+    assert "best_of needs a maze" in refused("planner.main", *problem, "--best-of", 2)
     assert "Pendulum-v1" in refused("planner.main", "rollout", run)
     assert "maze" in refused(
         "planner.main", "plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.png"

@@ -77,6 +77,28 @@ def test_replanning_runs_and_starts_where_the_ball_is(oracle):
     assert all(row["success"] for row in rows)
 
 
+def test_the_best_of_several_is_executed_and_the_valid_share_told(oracle, monkeypatch):
+    """Three candidates: one jumps to the goal, one is the walk itself, one walks a little longer."""
+    walk = oracle.plan
+
+    def candidates(start, goal, num_plans=1, **settings):
+        good = walk(start, goal, **settings)
+        jump, longer = good.copy(), good.copy()
+        jump[:, :, 1:] = jump[:, :, -1:]
+        longer[:, :, 5:-5:2, 0] += 0.02
+        assert num_plans == 3
+        return np.concatenate([jump, longer, good], axis=1)
+
+    monkeypatch.setattr(oracle, "plan", candidates)
+    tasks = choose_tasks(get_map("hash"), ["straight"])[:2]
+    result = rollout(oracle, tasks, RolloutSettings(episodes=1, horizon=96, best_of=3))
+    assert all(row["plan_valid"] and row["success"] for row in result.rows)
+    assert [row["valid_among_n"] for row in result.rows] == [pytest.approx(2 / 3)] * 2
+    starts = np.concatenate([result.positions[:, 0], np.zeros((2, 2))], axis=1)
+    expected = walk(starts, result.plans[:, -1, :2], horizon=96)[:, 0]
+    assert np.allclose(result.plans[..., :2], expected[..., :2], atol=1e-6)
+
+
 def test_summary_counts_failures_as_the_limit_and_splits_apart(oracle):
     rows = [
         {"split": split, "success": good, "plan_valid": good, "longest_step": 1.0, "end_gap": 0.1}
@@ -116,6 +138,18 @@ def test_plans_are_a_function_of_the_seed(tiny_run):
     one, same, other = (planner.plan([-4.0, 2.0], [2.0, 4.0], seed=seed) for seed in (3, 3, 4))
     assert (one == same).all()
     assert (one != other).any()
+
+
+def test_one_of_several_plans_is_that_which_choosing_among_them_gives(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    starts, goals = [[-4.0, 2.0], [2.0, 4.0]], [[4.0, 2.0], [-2.0, -4.0]]
+    best = planner.plan(starts, goals, best_of=4, seed=1)
+    assert best.shape == (2, 1, 32, 4)
+    candidates = planner.plan(starts, goals, num_plans=4, seed=1)
+    assert (best[:, 0] == planner.best(candidates)[0]).all()
+    for few in ({"best_of": 0}, {"num_plans": 0}):
+        with pytest.raises(UserError, match="at least 1"):
+            planner.plan(starts, goals, **few)
 
 
 def test_raw_and_averaged_weights_and_any_kept_checkpoint_can_be_chosen(tiny_run):
