@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
@@ -130,6 +141,14 @@ def _add_rollout(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=0,
         help="environment steps after which to plan anew; 0: plan once",
+    )
+    parser.add_argument(
+        "--replan-warm",
+        "--replan_warm",
+        type=_number,
+        default=0.0,
+        metavar="SHARE",
+        help="replan from the last plan, noised again to this share of the noise levels; 0: from pure noise",
     )
     _add_sampling(parser)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from einops import repeat
 from numpy.typing import ArrayLike
 
 from envs.command_line import UserError
@@ -15,7 +16,7 @@ from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.measures import choose_best
 from planner.run import RunFolder
-from planner.sampler import Conditions, SamplerKind, sample
+from planner.sampler import Conditions, SamplerKind, WarmStart, sample
 from planner.unet import TemporalUNet, check_horizon
 
 PLANS_PER_BATCH = 1024
@@ -84,6 +85,8 @@ class Planner:
         sampler: SamplerKind | None = None,
         sampling_steps: int | None = None,
         best_of: int = 1,
+        last_plans: np.ndarray | None = None,
+        warm_level: float = 0.0,
     ) -> np.ndarray:
         """Samples plans from ``start`` to ``goal``.
 
@@ -97,14 +100,18 @@ class Planner:
             sampling_steps: network evaluations; by default the run's.
             best_of: so many are drawn for each plan that is returned: the shortest valid one, see
                 :func:`planner.measures.choose_best`. Needs a maze.
+            last_plans: (B, H, D) plans in data units to begin from, one per problem, as
+                :func:`planner.policy.shifted` gives them.
+            warm_level: how far ``last_plans`` are noised again, as a share of the training's noise levels; 0: from
+                pure noise.
 
         Returns:
             (num_plans, H, D) plans in data units for one problem, (B, num_plans, H, D) for a batch. Start and
             goal stand in them exactly as given.
 
         Raises:
-            UserError: shapes, horizon or steps that do not fit, values that are not finite, or ``best_of``
-                without a maze.
+            UserError: shapes, horizon, steps or level that do not fit, values that are not finite, or
+                ``best_of`` without a maze.
         """
         starts, goals = self._problem(start, goal)
         if num_plans < 1 or best_of < 1:
@@ -113,6 +120,7 @@ class Planner:
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
         generator = torch.Generator(self.device).manual_seed(seed)
         starts_N, goals_N = (np.repeat(values, num_plans * best_of, axis=0) for values in (starts, goals))
+        last_N = self._last_plans(last_plans, len(starts), horizon, num_plans * best_of) if warm_level else None
         parts = [
             self._sample(
                 starts_N[first : first + PLANS_PER_BATCH],
@@ -121,6 +129,7 @@ class Planner:
                 sampler or self.config.diffusion.sampler,
                 sampling_steps or self.config.diffusion.sampling_steps,
                 generator,
+                None if last_N is None else WarmStart(last_N[first : first + PLANS_PER_BATCH], warm_level),
             )
             for first in range(0, len(starts_N), PLANS_PER_BATCH)
         ]
@@ -159,6 +168,15 @@ class Planner:
             raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals") from None
         return np.repeat(starts, batch // len(starts), 0), np.repeat(goals, batch // len(goals), 0)
 
+    def _last_plans(self, plans: np.ndarray | None, problems: int, horizon: int, repeats: int) -> torch.Tensor:
+        """Plans to begin from, (B, H, D) in data units, normalized as (B · repeats, D, H)."""
+        shape = (problems, horizon, self.statistics.layout.transition_dim)
+        if plans is None or plans.shape != shape:
+            given = None if plans is None else plans.shape
+            raise UserError(f"a warm start needs last plans of shape {shape}, not {given}")
+        normalized = self._normalizer.normalize(torch.as_tensor(plans, dtype=torch.float32, device=self.device))
+        return repeat(normalized, "b t d -> (b repeats) d t", repeats=repeats)
+
     def _sample(
         self,
         starts_BS: np.ndarray,
@@ -167,6 +185,7 @@ class Planner:
         sampler: SamplerKind,
         sampling_steps: int,
         generator: torch.Generator,
+        warm: WarmStart | None,
     ) -> np.ndarray:
         """One batch of plans (B, H, D)."""
         layout = self.statistics.layout
@@ -182,6 +201,7 @@ class Planner:
             kind=sampler,
             num_steps=sampling_steps,
             generator=generator,
+            warm=warm,
         )
         in_units = self._normalizer.denormalize(plans.transpose(1, 2))
         # Normalizing and back rounds; what was given is written as it was given.

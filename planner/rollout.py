@@ -19,7 +19,7 @@ from envs.point_maze import make_env
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.policy import control, reference
+from planner.policy import control, reference, shifted
 from planner.sampler import SamplerKind
 
 GOAL_TOLERANCE_M = 0.45
@@ -50,6 +50,8 @@ class RolloutSettings:
         horizon: planned points; ``None``: the training's.
         replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
             plan once.
+        replan_warm: replanning begins from the last plan, shifted and noised again to this share of the noise
+            levels, in as much smaller a share of the steps; 0: from pure noise.
         sampler, sampling_steps: ``None``: the run's.
         best_of: plans drawn for each one that is executed: the shortest valid one.
     """
@@ -58,6 +60,7 @@ class RolloutSettings:
     seed: int = 0
     horizon: int | None = None
     replan_every: int = 0
+    replan_warm: float = 0.0
     sampler: SamplerKind | None = None
     sampling_steps: int | None = None
     best_of: int = 1
@@ -116,6 +119,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"episodes = {settings.episodes} must be at least 1 and replan_every at least 0")
     if settings.best_of < 1:
         raise UserError(f"best_of = {settings.best_of} must be at least 1")
+    if not 0 <= settings.replan_warm <= 1:
+        raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
     problems = [(task, settings.seed + index) for task in tasks for index in range(settings.episodes)]
     parts = [
         _rollout_chunk(planner, maze, problems[first : first + EPISODES_SIDE_BY_SIDE], settings, first)
@@ -169,7 +174,12 @@ def _rollout_chunk(
 
 
 def _plan(
-    planner: Planner, states: np.ndarray, goals: np.ndarray, settings: RolloutSettings, seed: int
+    planner: Planner,
+    states: np.ndarray,
+    goals: np.ndarray,
+    settings: RolloutSettings,
+    seed: int,
+    last_plans: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One plan per episode (N, H, D), the best of those drawn for it, and the share (N,) of valid ones among them."""
     candidates = planner.plan(
@@ -180,6 +190,8 @@ def _plan(
         horizon=settings.horizon,
         sampler=settings.sampler,
         sampling_steps=settings.sampling_steps,
+        last_plans=last_plans,
+        warm_level=settings.replan_warm if last_plans is not None else 0.0,
     )
     return planner.best(candidates)
 
@@ -207,7 +219,9 @@ def _execute(
             left = _points_left(planner, horizon, step)
             if left >= FEWEST_REPLANNED_POINTS:
                 anew = replace(settings, horizon=left)
-                plans, _ = _plan(planner, states, goals, anew, settings.seed * 1_000_003 + first + 7919 * step)
+                seed = settings.seed * 1_000_003 + first + 7919 * step
+                last = shifted(plans, step - begin, planner.config.data.stride, left)
+                plans, _ = _plan(planner, states, goals, anew, seed, last)
                 followed, begin = reference(plans, planner.config.data.stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]

@@ -35,6 +35,24 @@ class Conditions:
         return torch.where(self.known, self.values, plans_BDT)
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """Plans to begin from instead of pure noise, such as the last ones, shifted (Janner et al. 2022, section 5.4).
+
+    Attributes:
+        plans: (B, D, T) normalized.
+        level: how far they are noised again, as a share of the training's noise levels, above 0 up to 1. Network
+            evaluations shrink with it.
+    """
+
+    plans: Tensor
+    level: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level <= 1:
+            raise UserError(f"warm level = {self.level} must be above 0 and at most 1")
+
+
 def sampling_levels(noisiest: int, num_steps: int) -> list[int]:
     """The noise levels to visit, noisiest first, ``noisiest`` of them spread over ``num_steps`` steps.
 
@@ -85,6 +103,7 @@ def sample(
     kind: SamplerKind = "ddpm",
     num_steps: int,
     generator: torch.Generator,
+    warm: WarmStart | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Samples plans that meet their conditions exactly.
@@ -97,6 +116,7 @@ def sample(
             DPM-Solver++ 2M, Lu et al. 2022).
         num_steps: network evaluations, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
+        warm: plans to begin from; without it, pure noise.
         on_step: called with the number of steps done and the plans, after inpainting.
 
     Returns:
@@ -108,10 +128,14 @@ def sample(
     num_levels = schedule.config["num_train_timesteps"]
     if not 1 <= num_steps <= num_levels:
         raise UserError(f"sampling steps = {num_steps} must be from 1 to the {num_levels} levels of the training")
-    levels = sampling_levels(num_levels, num_steps)
+    share = warm.level if warm else 1.0
+    levels = sampling_levels(max(1, round(share * num_levels)), max(1, round(share * num_steps)))
     scheduler = make_scheduler(kind, schedule, levels)
     values = conditions.values
     plans = torch.randn(values.shape, generator=generator, device=values.device, dtype=values.dtype)
+    if warm:
+        kept = schedule.alphas_cumprod[levels[0]].item()
+        plans = kept**0.5 * warm.plans + (1 - kept) ** 0.5 * plans
     plans = conditions.write(plans)
     for done, level in enumerate(levels, start=1):
         prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))

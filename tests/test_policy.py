@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from planner.policy import control, reference
+from planner.policy import control, reference, shifted
 
 
 def test_the_reference_meets_every_waypoint_and_is_straight_between():
@@ -24,3 +24,17 @@ def test_the_controller_pushes_to_the_reference_and_stays_in_the_action_space():
     assert actions.dtype == np.float32
     assert actions[0] == pytest.approx([0.2, 0.2])
     assert actions[1] == pytest.approx([1, -1])
+
+
+def test_a_shifted_plan_is_the_rest_of_the_old_one_and_then_holds_its_end():
+    plans = np.random.default_rng(0).normal(size=(3, 6, 5))
+    assert np.allclose(shifted(plans, steps=8, stride=4, num_points=4), plans[:, 2:])
+    between = shifted(plans, steps=6, stride=4, num_points=8)
+    assert np.allclose(between[:, 0], plans[:, 1:3].mean(1))
+    assert np.allclose(between[:, 4:], plans[:, -1:])
+
+
+def test_a_shifted_plan_means_the_reference_that_was_being_followed():
+    plans = np.random.default_rng(0).normal(size=(2, 6, 4))
+    along = reference(shifted(plans, steps=8, stride=4, num_points=4), stride=4)
+    assert np.allclose(along[:, :, :2], reference(plans, stride=4)[:, 8:, :2])

@@ -77,6 +77,43 @@ def test_replanning_runs_and_starts_where_the_ball_is(oracle):
     assert all(row["success"] for row in rows)
 
 
+def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monkeypatch):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    plan, begun_from = planner.plan, []
+
+    def spy(start, goal, **settings):
+        plans = plan(start, goal, **settings)
+        begun_from.append((settings["last_plans"], settings["warm_level"], plans[:, 0]))
+        return plans
+
+    monkeypatch.setattr(planner, "plan", spy)
+    settings = RolloutSettings(episodes=1, replan_every=40, replan_warm=0.25)
+    rollout(planner, get_map("hash").tasks[:2], settings)
+    assert [level for _, level, _ in begun_from] == [0.0, 0.25]
+    (_, _, first), (last, _, again) = begun_from
+    assert np.allclose(last[:, :22], first[:, 10:])
+    assert again.shape == last.shape
+    problem = {"start": again[:, 0], "goal": again[:, -1, :2], "seed": 5, "horizon": again.shape[1]}
+    warm, elsewhere = (plan(**problem, last_plans=plans, warm_level=0.25) for plans in (last, last + 0.1))
+    assert (warm != elsewhere).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"replan_warm": 1.5}, "replan_warm = 1.5"), ({"best_of": 0}, "best_of = 0"), ({"episodes": 0}, "episodes = 0")],
+)
+def test_settings_out_of_range_are_refused(tiny_run, settings, words):
+    with pytest.raises(UserError, match=words):
+        rollout(Planner.from_run(tiny_run, device="cpu"), get_map("hash").tasks[:1], RolloutSettings(**settings))
+
+
+def test_a_warm_start_without_fitting_plans_is_refused(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    for last in (None, np.zeros((1, 16, 4))):
+        with pytest.raises(UserError, match=r"\(1, 32, 4\)"):
+            planner.plan([-4.0, 2.0], [2.0, 4.0], last_plans=last, warm_level=0.5)
+
+
 def test_the_best_of_several_is_executed_and_the_valid_share_told(oracle, monkeypatch):
     """Three candidates: one jumps to the goal, one is the walk itself, one walks a little longer."""
     walk = oracle.plan

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from envs.command_line import UserError
 from planner.diffusion import make_schedule, training_loss
-from planner.sampler import Conditions, sample, sampling_levels
+from planner.sampler import Conditions, WarmStart, sample, sampling_levels
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
 
@@ -152,6 +152,51 @@ def test_same_generator_seed_same_plans_and_another_seed_others():
 
     assert torch.equal(plans(1), plans(1))
     assert not torch.equal(plans(1), plans(2))
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
+def test_a_warm_start_keeps_the_distribution_and_stays_the_nearer_the_lower_its_level(kind):
+    schedule = make_schedule(200, "sample")
+    last = 0.3 + 0.15 * torch.randn(4000, 1, 4, generator=torch.Generator().manual_seed(1))
+    distances, evaluations = [], []
+    for level in (0.1, 0.3, 1.0):
+        seen = []
+        denoise = gaussian_denoiser(schedule, 0.3, 0.15)
+        plans = sample(
+            lambda noisy, levels, denoise=denoise, seen=seen: seen.append(int(levels[0])) or denoise(noisy, levels),
+            schedule,
+            Conditions(NOTHING_KNOWN, torch.zeros(4000, 1, 4)),
+            kind=kind,
+            num_steps=200,
+            generator=torch.Generator().manual_seed(0),
+            warm=WarmStart(last, level),
+        )
+        assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
+        assert plans.std().item() == pytest.approx(0.15, rel=0.08)
+        distances.append((plans - last).abs().mean().item())
+        evaluations.append((seen[0], len(seen)))
+    assert distances[0] < 0.8 * distances[1] < 0.8 * distances[2]
+    assert evaluations == [(19, 20), (59, 60), (199, 200)]
+
+
+def test_conditions_hold_in_a_warm_start_too():
+    schedule, known = make_schedule(16, "sample"), torch.ones(1, 4, dtype=torch.bool)
+    values = torch.rand(3, 1, 4)
+    plans = sample(
+        lambda noisy, levels: noisy,
+        schedule,
+        Conditions(known, values),
+        num_steps=16,
+        generator=torch.Generator().manual_seed(0),
+        warm=WarmStart(torch.zeros(3, 1, 4), 0.5),
+    )
+    assert torch.equal(plans, values)
+
+
+@pytest.mark.parametrize("level", [0.0, -0.5, 1.5])
+def test_a_warm_level_out_of_range_is_refused(level):
+    with pytest.raises(UserError, match=str(level)):
+        WarmStart(torch.zeros(1, 1, 4), level)
 
 
 def test_too_many_sampling_steps_are_refused_with_both_numbers():
