@@ -20,7 +20,8 @@ from norm_study.options import (
     seeds_from,
 )
 from norm_study.report import reproduce
-from norm_study.reproduce import write_atomically
+from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
+from planner.run import write_aside
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     add_options(bench, BenchConfig)
     add_device(bench)
     bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
+    add_stitch(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -58,7 +60,7 @@ def emit(result: dict[str, Any], to: str | None) -> None:
         print(text)
         return
     if to is not None:
-        write_atomically(Path(to), text + "\n")
+        write_aside(Path(to), text + "\n")
     for key, value in result["summary"].items():
         print(f"{key}: {_readable(value)}")
 
@@ -78,6 +80,10 @@ def command(argv: Sequence[str] | None) -> None:
     arguments = parser().parse_args(argv)
     if arguments.command == "reproduce":
         reproduce(arguments.budget, arguments.out, arguments.full_rows, device_from(arguments.device))
+    elif arguments.command == "stitch":
+        result = run_stitch(arguments)
+        if result is not None:
+            emit_stitch(result, arguments.json)
     elif arguments.command == "bench":
         emit(run_bench(config_from(BenchConfig, arguments), device_from(arguments.device)), arguments.json)
     else:

@@ -21,8 +21,8 @@ from norm_study.reproduce import (
     load_parts,
     parts_file,
     run_parts,
-    write_atomically,
 )
+from planner.run import write_aside
 
 
 def number(value: float | None) -> str:
@@ -120,10 +120,10 @@ def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -
     """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
     claims = decide_all(results)
     draw_figures(results, out / "figures")
-    write_atomically(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
-    write_atomically(out / "claims.md", claims_markdown(claims))
-    write_atomically(out / "parts.md", parts_markdown(results))
-    write_atomically(out / "report.html", page(budget, claims, results, out))
+    write_aside(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
+    write_aside(out / "claims.md", claims_markdown(claims))
+    write_aside(out / "parts.md", parts_markdown(results))
+    write_aside(out / "report.html", page(budget, claims, results, out))
     for claim in claims:
         source = " (full rows)" if claim["from_full_rows"] else ""
         print(f"{claim['verdict']:<13} {interval_text(claim['interval']):<28} {claim['sentence']}{source}")

@@ -8,7 +8,6 @@ stopped.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 
 from envs.command_line import UserError
 from norm_study.experiments import EXPERIMENTS, run_experiment
+from planner.run import write_aside
 
 Budget = Literal["quick", "full"]
 
@@ -74,14 +74,6 @@ def load_parts(path: Path) -> list[Part]:
     return parts
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes aside and renames, so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
-
-
 def rows_file(folder: Path, part: Part, seed: int) -> Path:
     """Where one seed of a part is kept."""
     return folder / f"{part.name}-seed{seed}.json"
@@ -115,7 +107,7 @@ def run_parts(parts: Sequence[Part], folder: Path, device: torch.device) -> Iter
                 about["seconds"] = round(about["seconds"] / len(seeds), 1)
                 summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
                 text = json.dumps({"config": about, "rows": own, "summary": summary}, allow_nan=False)
-                write_atomically(rows_file(folder, part, seed), text + "\n")
+                write_aside(rows_file(folder, part, seed), text + "\n")
                 yield part, seed
 
 

@@ -18,13 +18,12 @@ from matplotlib.figure import Figure
 from envs.command_line import UserError
 from planner.data import PlannerData, load_data
 from planner.figures import bar_figure, plans_figure
-from planner.intervals import mean_interval
+from planner.intervals import interval_over_seeds, mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
 from planner.run import RunFolder, read_json, write_aside
 
-SEEDS_FOR_AN_INTERVAL = 3
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
@@ -98,16 +97,7 @@ def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]
 
 
 def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> dict[str, Any]:
-    values = [[row[name] for row in rows] for rows in rows_by_seed]
-    everything = [value for seed in values for value in seed]
-    pooled = {**mean_interval(everything), "over": "episodes"}
-    # Where every episode of every seed agrees, seeds do not vary; only the number of episodes bounds what is known.
-    if len(values) < SEEDS_FOR_AN_INTERVAL or len(set(everything)) == 1:
-        return pooled
-    over_seeds = mean_interval([float(np.mean(seed)) for seed in values])
-    if name in SHARES:
-        over_seeds |= {"low": max(0.0, over_seeds["low"]), "high": min(1.0, over_seeds["high"])}
-    return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}
+    return interval_over_seeds([[row[name] for row in rows] for rows in rows_by_seed], share=name in SHARES)
 
 
 def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+SEEDS_FOR_AN_INTERVAL = 3
+
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Mean, median and the 95 % confidence interval of the mean.
@@ -36,3 +38,25 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
         half = float(stats.t.ppf(0.975, n - 1) * stats.sem(kept))
         low, high = mean - half, mean + half
     return {"mean": mean, "median": float(np.median(kept)), "low": low, "high": high, "n": n}
+
+
+def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: bool = False) -> dict[str, Any]:
+    """The interval that a table of several training seeds shows.
+
+    Over seeds (Student's t on their means) where there are at least three, else over episodes. Where every episode of
+    every seed agrees, seeds do not vary, and only the number of episodes bounds what is known.
+
+    Args:
+        values_by_seed: per seed the values of its episodes.
+        share: whether the values are shares, whose interval ends at 0 and 1.
+
+    Returns:
+        As :func:`mean_interval`, and ``over``: "seeds" or "episodes".
+    """
+    everything = [value for values in values_by_seed for value in values]
+    if len(values_by_seed) < SEEDS_FOR_AN_INTERVAL or len(set(everything)) == 1:
+        return {**mean_interval(everything), "over": "episodes"}
+    over_seeds = mean_interval([float(np.mean(values)) for values in values_by_seed])
+    if share:
+        over_seeds |= {"low": max(0.0, over_seeds["low"]), "high": min(1.0, over_seeds["high"])}
+    return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}

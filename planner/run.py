@@ -38,11 +38,12 @@ from planner.unet_convert import load_unet
 _PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
 
 
-def write_aside(path: Path, text: str) -> None:
+def write_aside(path: Path, content: str | bytes) -> None:
     """Writes a small file so that it is either the old one or the new one, whenever we are killed."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)

@@ -1,0 +1,221 @@
+"""The stitching study's grid: one planner per norm, padding, receptive field and seed, trained and measured once each.
+
+Every run is a process of its own (``planner train``, then ``norm-study stitch --run``), so that several run at once
+and a killed study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tqdm import tqdm
+
+from envs.command_line import UserError
+from norm_study.stitching import StitchSettings
+from planner.norms import ISOLATED, NormKind
+from planner.run import write_aside
+from planner.unet import PaddingMode
+
+Field = Literal["quarter", "half", "whole"]
+"""Receptive field to one side, as a share of the training horizon of 68 points."""
+
+FIELDS: dict[Field, dict[str, str]] = {
+    "quarter": {"model.kernel_size": "5", "model.dim_mults": "1"},  # −18 … +18
+    "half": {"model.kernel_size": "3", "model.dim_mults": "1,2"},  # −32 … +31
+    "whole": {"model.kernel_size": "3", "model.dim_mults": "1,2,4"},  # −78 … +75
+}
+FACTOR_NORMS: tuple[NormKind, ...] = ("group", "none", "channel", "instance", "layer", "batch", "rms")
+PACKED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
+PRESET = "stitch"
+
+
+@dataclass(frozen=True)
+class FactorRun:
+    """One cell of the grid at one seed."""
+
+    norm: NormKind
+    padding: PaddingMode
+    field: Field
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run folder and its rows."""
+        return f"{self.norm}-{self.padding}-{self.field}-seed{self.seed}"
+
+    def overrides(self) -> dict[str, str]:
+        """The settings in which it differs from the preset."""
+        packs = "2" if self.norm in ISOLATED else "1"
+        return {
+            "model.norm": self.norm,
+            "model.num_packs": packs,
+            "model.padding_mode": self.padding,
+            "seed": str(self.seed),
+            **FIELDS[self.field],
+        }
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which cells of the grid to run, each with ``seeds`` seeds.
+
+    Packed norms exist at one padding and one receptive field only: they belong to the 2×2 table.
+    """
+
+    norms: tuple[NormKind, ...] = (*FACTOR_NORMS, *PACKED)
+    paddings: tuple[PaddingMode, ...] = ("zeros", "replicate")
+    fields: tuple[Field, ...] = ("half", "quarter", "whole")
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the names.
+
+        Raises:
+            UserError: one that does not exist, or no seed.
+        """
+        for option, values, allowed in (
+            ("norms", self.norms, (*FACTOR_NORMS, *PACKED)),
+            ("paddings", self.paddings, get_args(PaddingMode)),
+            ("fields", self.fields, get_args(Field)),
+        ):
+            for value in values:
+                if value not in allowed:
+                    raise UserError(f"{option} = {value!r} is not one of {', '.join(allowed)}")
+        if self.seeds < 1:
+            raise UserError(f"seeds = {self.seeds} must be at least 1")
+
+    def runs(self) -> list[FactorRun]:
+        """All cells, seed by seed within a cell, the ones that decide first."""
+        cells = [
+            (norm, padding, field)
+            for field in self.fields
+            for padding in self.paddings
+            for norm in self.norms
+            if norm not in PACKED or (padding, field) == (self.paddings[0], self.fields[0])
+        ]
+        return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
+
+
+def run_grid(
+    grid: Grid, out: Path, settings: StitchSettings, *, jobs: int, steps: int | None, runs_folder: Path
+) -> None:
+    """Trains and measures what is not yet finished.
+
+    Args:
+        grid: which cells.
+        out: rows go to ``out/rows/NAME.json.gz``.
+        settings: of the measurement.
+        jobs: runs at a time; with more than one, each gets one thread.
+        steps: optimizer steps, the same for every run; ``None``: the preset's.
+        runs_folder: where run folders are kept.
+
+    Raises:
+        UserError: a run failed; the others are finished first.
+    """
+    waiting = [run for run in grid.runs() if not is_finished(out, run, settings, steps)]
+    environment = dict(os.environ, TQDM_DISABLE="1")
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = "1"
+
+    def one(run: FactorRun) -> str | None:
+        return _train_and_measure(run, out, settings, steps, runs_folder, environment)
+
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(waiting), unit="run", desc="stitching grid") as bar:
+        problems = []
+        for problem in pool.map(one, waiting):
+            bar.update()
+            problems += [problem] if problem else []
+    if problems:
+        raise UserError(f"{len(problems)} of {len(waiting)} runs failed, the first: {problems[0]}")
+
+
+def _train_and_measure(
+    run: FactorRun,
+    out: Path,
+    settings: StitchSettings,
+    steps: int | None,
+    runs_folder: Path,
+    environment: dict[str, str],
+) -> str | None:
+    """Runs one cell; returns the last line of what went wrong, or ``None``."""
+    started = time.perf_counter()
+    folder = runs_folder / run.name
+    options = [text for key, value in run.overrides().items() for text in (f"--{key}", value)]
+    options += ["--steps", str(steps)] if steps else []
+    measured = runs_folder / f"{run.name}.json"
+    asked = ["--horizons", ",".join(map(str, settings.multiples)), "--episodes", str(settings.episodes),
+             "--best-of", str(settings.best_of), "--seed", str(settings.seed)]  # fmt: skip
+    for module, arguments in (
+        ("planner.main", ["train", PRESET, "--run", str(folder), *options]),
+        ("norm_study.main", ["stitch", "--run", str(folder), *asked, "--json", str(measured)]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            return f"{run.name}: {lines[-1] if lines else f'exit code {done.returncode}'}"
+    result = json.loads(measured.read_text())
+    seconds = round(time.perf_counter() - started, 1)
+    stored = {"question": _question(run, settings, steps), "seconds": seconds, **result}
+    packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
+    write_aside(rows_path(out, run), packed)
+    measured.unlink()
+    return None
+
+
+def _question(run: FactorRun, settings: StitchSettings, steps: int | None) -> dict[str, Any]:
+    """What a stored answer must have been asked."""
+    return json.loads(json.dumps({**run.overrides(), **vars(settings), "steps": steps}))
+
+
+def rows_path(out: Path, run: FactorRun) -> Path:
+    """Where a run's rows are kept."""
+    return out / "rows" / f"{run.name}.json.gz"
+
+
+def is_finished(out: Path, run: FactorRun, settings: StitchSettings, steps: int | None) -> bool:
+    """Whether rows to exactly this question are there."""
+    stored = _read(rows_path(out, run))
+    return stored is not None and stored["question"] == _question(run, settings, steps)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except (FileNotFoundError, EOFError, OSError, json.JSONDecodeError):
+        return None
+
+
+def stored_runs(out: Path, grid: Grid) -> Iterator[tuple[FactorRun, dict[str, Any]]]:
+    """What is stored of a grid: each finished run with its ``rows``, ``intervention`` and ``facts``."""
+    for run in grid.runs():
+        stored = _read(rows_path(out, run))
+        if stored is not None:
+            yield run, stored
+
+
+def command_of(grid: Grid, settings: StitchSettings, jobs: int, steps: int | None, out: Path) -> str:
+    """The command line that makes this grid, for the page that shows it."""
+    words: Sequence[str] = (
+        "norm-study stitch --suite factors",
+        f"--norms {','.join(grid.norms)}",
+        f"--paddings {','.join(grid.paddings)}",
+        f"--fields {','.join(grid.fields)}",
+        f"--seeds {grid.seeds}",
+        f"--horizons {','.join(map(str, settings.multiples))}",
+        f"--episodes {settings.episodes} --best-of {settings.best_of} --jobs {jobs}",
+        *([f"--steps {steps}"] if steps else []),
+        f"--out {out}",
+    )
+    return " ".join(words)

@@ -1,0 +1,154 @@
+"""``norm-study stitch``: measure trained runs, or train and measure a grid of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.command_line import UserError
+from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Grid, command_of, run_grid
+from norm_study.intervention import InterventionSettings, intervention_rows
+from norm_study.options import add_device
+from norm_study.stitch_report import write_study
+from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
+from planner.run import RunFolder, write_aside
+from planner.unet import PaddingMode
+
+
+def add_stitch(commands: Any) -> None:
+    """Adds the subcommand."""
+    stitch = commands.add_parser(
+        "stitch", help="what compositionality a planner's norm leaves",
+        description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
+    )  # fmt: skip
+    stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
+    stitch.add_argument("--suite", choices=("factors",), help="train and measure norms x paddings x fields x seeds")
+    stitch.add_argument("--horizons", type=_list(int), default=(1, 2, 4), metavar="A,B",
+                        help="multiples of the training horizon")  # fmt: skip
+    stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
+    stitch.add_argument("--best-of", type=int, default=16, metavar="INT", help="plans per problem; 1: leave out")
+    stitch.add_argument("--seed", type=int, default=0, metavar="INT", help="of starts, goals and plans")
+    stitch.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+    add_device(stitch)
+    suite = stitch.add_argument_group("with --suite")
+    suite.add_argument("--budget", choices=("quick", "full"), default="full",
+                       help="quick: every norm, one padding, one receptive field, one seed")  # fmt: skip
+    suite.add_argument("--norms", type=_list(str), default=(*FACTOR_NORMS, *PACKED), metavar="A,B", help="norm kinds")
+    suite.add_argument("--paddings", type=_list(str), default=("zeros", "replicate"), metavar="A,B", help="paddings")
+    suite.add_argument("--fields", type=_list(str), default=tuple(FIELDS), metavar="A,B",
+                       help="receptive fields, as shares of the horizon")  # fmt: skip
+    suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
+    suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
+    suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
+    suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
+                       help="rows, tables and figures")  # fmt: skip
+    suite.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
+                       help="run folders")  # fmt: skip
+
+
+def _list(kind: type) -> Any:
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(kind(part) for part in text.split(","))
+
+    parse.__name__ = f"comma-separated {kind.__name__}"
+    return parse
+
+
+def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Runs the subcommand; returns the result for ``--json``, or ``None`` after a suite.
+
+    Raises:
+        UserError: neither or both of ``--run`` and ``--suite``, or settings out of range.
+    """
+    if bool(arguments.run) == bool(arguments.suite):
+        raise UserError("stitch needs either --run RUN or --suite factors")
+    settings = StitchSettings(arguments.horizons, arguments.episodes, arguments.best_of, arguments.seed)
+    if arguments.run:
+        return _measure(arguments.run, settings, arguments.device)
+    grid = _grid(arguments)
+    if arguments.jobs < 1:
+        raise UserError(f"jobs = {arguments.jobs} must be at least 1")
+    started = time.perf_counter()
+    run_grid(grid, arguments.out, settings, jobs=arguments.jobs, steps=arguments.steps,
+             runs_folder=arguments.runs_folder)  # fmt: skip
+    command = command_of(grid, settings, arguments.jobs, arguments.steps, arguments.out)
+    print(write_study(grid, arguments.out, command))
+    print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
+    return None
+
+
+def _grid(arguments: argparse.Namespace) -> Grid:
+    if arguments.budget == "quick":
+        paddings: tuple[PaddingMode, ...] = ("zeros",)
+        return Grid(norms=arguments.norms, paddings=paddings, fields=("half",), seeds=1)
+    return Grid(arguments.norms, arguments.paddings, arguments.fields, arguments.seeds)
+
+
+def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str, Any]:
+    """Measures finished runs: ``{"config", "rows", "summary", "intervention", "facts", "plans"}``."""
+    started = time.perf_counter()
+    rows = [row for run in runs for row in stitch_rows(run, settings, device)]
+    moved = [row for run in runs for row in intervention_rows(run, InterventionSettings(), device)]
+    about = {"runs": runs, **asdict(settings), "intervention": asdict(InterventionSettings())}
+    config = {**about, "torch": torch.__version__, "seconds": round(time.perf_counter() - started, 1)}
+    facts = [_facts(run) for run in runs]
+    return {
+        "config": config,
+        "rows": rows,
+        "summary": summarize(rows),
+        "intervention": moved,
+        "facts": facts,
+        "plans": [example_plans(run, device=device) for run in runs],
+    }
+
+
+def _facts(run: str) -> dict[str, Any]:
+    """What a run cost and how large it is."""
+    folder = RunFolder(run)
+    config, network, metrics = folder.config(), folder.load_network(), folder.metrics()
+    rates = sorted(row["steps_per_second"] for row in metrics)
+    last = metrics[-5:]
+    return {
+        "run": folder.path.name,
+        "norm": config.model.norm,
+        "seed": config.seed,
+        "steps": config.steps,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "reach": list(network.receptive_field()),
+        "steps_per_second": rates[len(rates) // 2] if rates else None,
+        "final_loss": sum(row["loss"] for row in last) / len(last) if last else None,
+        "largest_gradient": max((row["gradient_norm"] for row in metrics), default=None),
+    }
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The table that a person reads."""
+    for multiple, splits in summary["by_horizon"].items():
+        for split, measures in splits.items():
+            cells = ", ".join(f"{name} {_cell(measures[name])}" for name in GAP_MEASURES)
+            print(f"{multiple}x {split.replace('_', ' ')}: {cells}")
+
+
+def _cell(value: dict[str, Any]) -> str:
+    if value["mean"] is None:
+        return "no task can be done"
+    if value["low"] is None:
+        return f"{value['mean']:.3g}"
+    return f"{value['mean']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"
+
+
+def emit_stitch(result: dict[str, Any], to: str | None) -> None:
+    """Writes the whole result where ``--json`` says, and prints the summary."""
+    text = json.dumps(result, allow_nan=False)
+    if to == "-":
+        print(text)
+        return
+    if to is not None:
+        write_aside(Path(to), text + "\n")
+    print_summary(result["summary"])

@@ -1,0 +1,226 @@
+"""The stitching study's tables out of its stored rows: one factor at a time, intervals over training seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from norm_study.factors import FactorRun, Field, Grid, stored_runs
+from norm_study.stitch_figures import draw_study
+from norm_study.stitching import SHARES, Rows, by_run, difference_interval, interval, summarize
+from planner.run import write_aside
+
+Stored = list[tuple[FactorRun, dict[str, Any]]]
+TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "any_valid", "best_success")
+TWO_BY_TWO = (
+    ("instance", "yes", "yes"),
+    ("channel", "yes", "no"),
+    ("packnorm_isolated", "no", "yes"),
+    ("instance_isolated", "no", "no"),
+    ("group", "yes", "yes"),
+    ("none", "yes", "no"),
+)
+"""(norm, convolutions cross the middle, norm crosses the middle)."""
+
+
+def cell_text(cell: Mapping[str, Any], measure: str) -> str:
+    """A mean with its interval; shares in per cent."""
+    if cell["mean"] is None:
+        return "–"
+    scale, unit = (100, " %") if measure in SHARES else (1, "")
+    digits = 0 if unit else 2
+    text = f"{scale * cell['mean']:.{digits}f}{unit}"
+    if cell["low"] is None:
+        return text
+    return f"{text} [{scale * cell['low']:.{digits}f}, {scale * cell['high']:.{digits}f}]"
+
+
+def chosen_rows(
+    stored: Stored, keep: Callable[[FactorRun], bool], *, split: str | None = None, multiple: int | None = None
+) -> Rows:
+    """The countable rows of the runs that ``keep`` accepts, of one split and multiple if named."""
+    return [
+        row
+        for run, result in stored
+        if keep(run)
+        for row in result["rows"]
+        if row["countable"] and split in (None, row["split"]) and multiple in (None, row["multiple"])
+    ]
+
+
+def multiples_of(stored: Stored) -> list[int]:
+    """The multiples of the training horizon that were measured."""
+    return sorted({row["multiple"] for _, result in stored for row in result["rows"]})
+
+
+def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
+    """The (norm, padding, field) of the stored runs, in their order."""
+    return list(dict.fromkeys((run.norm, run.padding, run.field) for run, _ in stored))
+
+
+def factor_table(stored: Stored) -> str:
+    """One line per cell, multiple and split."""
+    lines = [
+        "| norm | padding | field | horizon | split | seeds | " + " | ".join(_titles(TABLE_MEASURES)) + " |",
+        "|---" * (6 + len(TABLE_MEASURES)) + "|",
+    ]
+    for cell in cells_of(stored):
+        for multiple in multiples_of(stored):
+            for split in ("demonstrated", "held_out"):
+                rows = chosen_rows(stored, _is(*cell), split=split, multiple=multiple)
+                if not rows:
+                    continue
+                cells = [cell_text(interval(rows, name), name) for name in TABLE_MEASURES]
+                seeds = str(len({row["run"] for row in rows}))
+                about = [*cell, f"{multiple}×", split.replace("_", " "), seeds]
+                lines.append("| " + " | ".join([*about, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _titles(measures: Sequence[str]) -> list[str]:
+    return [name.replace("_", " ") for name in measures]
+
+
+def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
+    return lambda run: (run.norm, run.padding, run.field) == (norm, padding, field)
+
+
+def gap_table(stored: Stored) -> str:
+    """Demonstrated minus held out, per cell and multiple."""
+    measures = ("success", "plan_valid", "longest_step", "end_gap", "tracking_error")
+    lines = ["| norm | padding | field | horizon | " + " | ".join(_titles(measures)) + " |"]
+    lines.append("|---" * (4 + len(measures)) + "|")
+    for cell in cells_of(stored):
+        summary = summarize(chosen_rows(stored, _is(*cell)))
+        for multiple, splits in summary["by_horizon"].items():
+            gaps = [_signed(splits["gap"][name], name) for name in measures]
+            lines.append("| " + " | ".join([*cell, f"{multiple}×", *gaps]) + " |")
+    return "\n".join(lines)
+
+
+def _signed(cell: Mapping[str, Any], measure: str) -> str:
+    return cell_text(cell, measure).replace(" %", " points")
+
+
+def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
+    """Effect of each level of each factor, everything else equal.
+
+    Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
+    a seed, and the interval is Student's over seeds.
+
+    Returns:
+        Entries ``{"factor", "level", "against", "multiple", "cells", "mean", "low", "high", "n"}``.
+    """
+    reference = {"norm": "group", "padding": "zeros", "field": "half"}
+    found = []
+    for multiple in multiples_of(stored):
+        values = {
+            run: value
+            for run, result in stored
+            for rows in [chosen_rows([(run, result)], lambda _: True, split=split, multiple=multiple)]
+            for episodes in by_run(rows, measure).values()
+            for value in [float(np.mean(episodes))]
+        }
+        for factor, against in reference.items():
+            levels = dict.fromkeys(getattr(run, factor) for run in values)
+            for level in [level for level in levels if level != against]:
+                pairs = _pairs(values, factor, level, against)
+                seeds = sorted({seed for seed, _ in pairs})
+                if not seeds:
+                    continue
+                per_seed = [[value for s, value in pairs if s == seed] for seed in seeds]
+                mean = difference_interval([sum(one) / len(one) for one in per_seed])
+                found.append({"factor": factor, "level": level, "against": against, "multiple": multiple,
+                              "cells": len(pairs) // len(seeds), **mean})  # fmt: skip
+    return found
+
+
+def _pairs(values: Mapping[FactorRun, float], factor: str, level: str, against: str) -> list[tuple[int, float]]:
+    """(seed, difference) of all pairs of runs that differ in ``factor`` alone."""
+    partners = {_without(run, factor): value for run, value in values.items() if getattr(run, factor) == against}
+    return [
+        (run.seed, value - partners[_without(run, factor)])
+        for run, value in values.items()
+        if getattr(run, factor) == level and _without(run, factor) in partners
+    ]
+
+
+def _without(run: FactorRun, factor: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in vars(run).items() if name != factor)
+
+
+def effects_table(stored: Stored) -> str:
+    """:func:`effects` on held-out validity and success as Markdown."""
+    lines = [
+        "| factor | level against | horizon | cells | seeds | held-out validity | held-out success |",
+        "|---" * 7 + "|",
+    ]
+    for valid, success in zip(effects(stored), effects(stored, "success"), strict=True):
+        about = [valid["factor"], f"{valid['level']} against {valid['against']}", f"{valid['multiple']}×"]
+        counts = [str(valid["cells"]), str(valid["n"])]
+        lines.append(
+            "| " + " | ".join([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def two_by_two(stored: Stored) -> str:
+    """Convolution path × norm path, at the first padding and field."""
+    measures = ("success", "plan_valid", "longest_step")
+    head = [f"{split} {name.replace('_', ' ')}" for split in ("demonstrated", "held-out") for name in measures]
+    lines = ["| norm | convolutions cross | norm crosses | horizon | " + " | ".join(head) + " |"]
+    lines.append("|---" * (4 + len(head)) + "|")
+    first = cells_of(stored)[0]
+    for norm, convolutions, by_norm in TWO_BY_TWO:
+        for multiple in multiples_of(stored):
+            cells = []
+            for split in ("demonstrated", "held_out"):
+                rows = chosen_rows(stored, _is(norm, *first[1:]), split=split, multiple=multiple)
+                cells += [cell_text(interval(rows, name), name) if rows else "–" for name in measures]
+            if set(cells) != {"–"}:
+                lines.append("| " + " | ".join([norm, convolutions, by_norm, f"{multiple}×", *cells]) + " |")
+    return "\n".join(lines)
+
+
+def facts_table(stored: Stored) -> str:
+    """Size, speed and steadiness of each cell's training."""
+    names = ("parameters", "steps_per_second", "final_loss", "largest_gradient")
+    lines = ["| norm | padding | field | reach | " + " | ".join(_titles(names)) + " |", "|---" * (4 + len(names)) + "|"]
+    for cell in cells_of(stored):
+        facts = [result["facts"][0] for run, result in stored if _is(*cell)(run)]
+        means = [sum(fact[name] for fact in facts) / len(facts) for name in names]
+        reach = f"−{facts[0]['reach'][0]} … +{facts[0]['reach'][1]}"
+        numbers = [f"{means[0]:,.0f}", *(f"{mean:.3g}" for mean in means[1:])]
+        lines.append("| " + " | ".join([*cell, reach, *numbers]) + " |")
+    return "\n".join(lines)
+
+
+def write_study(grid: Grid, out: Path, command: str) -> Path:
+    """Tables (``tables.md``), numbers (``summary.json``) and figures of what is stored of a grid.
+
+    Returns:
+        The path of the tables.
+    """
+    stored = list(stored_runs(out, grid))
+    hours = sum(result["seconds"] for _, result in stored) / 3600
+    parts = [
+        f"Command: `{command}`\n\n{len(stored)} of {len(grid.runs())} runs of this grid are stored; "
+        f"they took {hours:.1f} hours of one core.",
+        "## Effect of each factor\n\n" + effects_table(stored),
+        "## Every cell\n\n" + factor_table(stored),
+        "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
+        "## Convolution path and norm path\n\n" + two_by_two(stored),
+        "## Size, speed, steadiness\n\n" + facts_table(stored),
+    ]
+    write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
+    summary = {
+        "effects": effects(stored),
+        "cells": {"-".join(cell): summarize(chosen_rows(stored, _is(*cell))) for cell in cells_of(stored)},
+    }
+    write_aside(out / "summary.json", json.dumps(summary, allow_nan=False) + "\n")
+    draw_study(stored, out)
+    return out / "tables.md"
