@@ -36,7 +36,6 @@ FIELDS: dict[Field, dict[str, str]] = {
 }
 FACTOR_NORMS: tuple[NormKind, ...] = ("group", "none", "channel", "instance", "layer", "batch", "rms")
 PACKED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
-PRESET = "stitch"
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,24 @@ class Grid:
         return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
 
 
-def run_grid(
-    grid: Grid, out: Path, settings: StitchSettings, *, jobs: int, steps: int | None, runs_folder: Path
-) -> None:
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a grid is trained with.
+
+    Attributes:
+        preset: a shipped name or a file.
+        steps: optimizer steps; ``None``: the preset's.
+    """
+
+    preset: str = "stitch"
+    steps: int | None = None
+
+    def options(self) -> list[str]:
+        """Words of ``planner train``."""
+        return [self.preset, *(["--steps", str(self.steps)] if self.steps else [])]
+
+
+def run_grid(grid: Grid, out: Path, settings: StitchSettings, budget: Budget, *, jobs: int, runs_folder: Path) -> None:
     """Trains and measures what is not yet finished.
 
     Args:
@@ -116,19 +130,19 @@ def run_grid(
         out: rows go to ``out/rows/NAME.json.gz``.
         settings: of the measurement.
         jobs: runs at a time; with more than one, each gets one thread.
-        steps: optimizer steps, the same for every run; ``None``: the preset's.
+        budget: of the training, the same for every run.
         runs_folder: where run folders are kept.
 
     Raises:
         UserError: a run failed; the others are finished first.
     """
-    waiting = [run for run in grid.runs() if not is_finished(out, run, settings, steps)]
+    waiting = [run for run in grid.runs() if not is_finished(out, run, settings, budget)]
     environment = dict(os.environ, TQDM_DISABLE="1")
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = "1"
 
     def one(run: FactorRun) -> str | None:
-        return _train_and_measure(run, out, settings, steps, runs_folder, environment)
+        return _train_and_measure(run, out, settings, budget, runs_folder, environment)
 
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(waiting), unit="run", desc="stitching grid") as bar:
         problems = []
@@ -143,7 +157,7 @@ def _train_and_measure(
     run: FactorRun,
     out: Path,
     settings: StitchSettings,
-    steps: int | None,
+    budget: Budget,
     runs_folder: Path,
     environment: dict[str, str],
 ) -> str | None:
@@ -151,12 +165,12 @@ def _train_and_measure(
     started = time.perf_counter()
     folder = runs_folder / run.name
     options = [text for key, value in run.overrides().items() for text in (f"--{key}", value)]
-    options += ["--steps", str(steps)] if steps else []
     measured = runs_folder / f"{run.name}.json"
     asked = ["--horizons", ",".join(map(str, settings.multiples)), "--episodes", str(settings.episodes),
-             "--best-of", str(settings.best_of), "--seed", str(settings.seed)]  # fmt: skip
+             "--best-of", str(settings.best_of),
+             "--best-of-episodes", str(settings.best_of_episodes), "--seed", str(settings.seed)]  # fmt: skip
     for module, arguments in (
-        ("planner.main", ["train", PRESET, "--run", str(folder), *options]),
+        ("planner.main", ["train", *budget.options(), "--run", str(folder), *options]),
         ("norm_study.main", ["stitch", "--run", str(folder), *asked, "--json", str(measured)]),
     ):
         done = subprocess.run(
@@ -167,16 +181,16 @@ def _train_and_measure(
             return f"{run.name}: {lines[-1] if lines else f'exit code {done.returncode}'}"
     result = json.loads(measured.read_text())
     seconds = round(time.perf_counter() - started, 1)
-    stored = {"question": _question(run, settings, steps), "seconds": seconds, **result}
+    stored = {"question": _question(run, settings, budget), "seconds": seconds, **result}
     packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
     write_aside(rows_path(out, run), packed)
     measured.unlink()
     return None
 
 
-def _question(run: FactorRun, settings: StitchSettings, steps: int | None) -> dict[str, Any]:
+def _question(run: FactorRun, settings: StitchSettings, budget: Budget) -> dict[str, Any]:
     """What a stored answer must have been asked."""
-    return json.loads(json.dumps({**run.overrides(), **vars(settings), "steps": steps}))
+    return json.loads(json.dumps({**run.overrides(), **vars(settings), **vars(budget)}))
 
 
 def rows_path(out: Path, run: FactorRun) -> Path:
@@ -184,10 +198,10 @@ def rows_path(out: Path, run: FactorRun) -> Path:
     return out / "rows" / f"{run.name}.json.gz"
 
 
-def is_finished(out: Path, run: FactorRun, settings: StitchSettings, steps: int | None) -> bool:
+def is_finished(out: Path, run: FactorRun, settings: StitchSettings, budget: Budget) -> bool:
     """Whether rows to exactly this question are there."""
     stored = _read(rows_path(out, run))
-    return stored is not None and stored["question"] == _question(run, settings, steps)
+    return stored is not None and stored["question"] == _question(run, settings, budget)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -205,7 +219,7 @@ def stored_runs(out: Path, grid: Grid) -> Iterator[tuple[FactorRun, dict[str, An
             yield run, stored
 
 
-def command_of(grid: Grid, settings: StitchSettings, jobs: int, steps: int | None, out: Path) -> str:
+def command_of(grid: Grid, settings: StitchSettings, budget: Budget, jobs: int, out: Path) -> str:
     """The command line that makes this grid, for the page that shows it."""
     words: Sequence[str] = (
         "norm-study stitch --suite factors",
@@ -214,8 +228,10 @@ def command_of(grid: Grid, settings: StitchSettings, jobs: int, steps: int | Non
         f"--fields {','.join(grid.fields)}",
         f"--seeds {grid.seeds}",
         f"--horizons {','.join(map(str, settings.multiples))}",
-        f"--episodes {settings.episodes} --best-of {settings.best_of} --jobs {jobs}",
-        *([f"--steps {steps}"] if steps else []),
+        f"--episodes {settings.episodes} --best-of {settings.best_of} --best-of-episodes {settings.best_of_episodes}",
+        f"--jobs {jobs}",
+        f"--preset {budget.preset}",
+        *([f"--steps {budget.steps}"] if budget.steps else []),
         f"--out {out}",
     )
     return " ".join(words)

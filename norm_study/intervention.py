@@ -22,7 +22,7 @@ from planner.plan import Planner
 from planner.sampler import make_scheduler, predicted_clean, sampling_levels
 
 LEAST_LENGTH = 4
-"""The horizon is at least so many times the reach to one side."""
+"""The horizon, or a pack of it, is at least so many times the reach to one side."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class InterventionSettings:
     Attributes:
         samples: plans whose surroundings are exchanged.
         levels: noise levels of the single evaluation, as shares of the training's.
-        denoising_steps: DDIM steps of a whole sampling run.
+        denoising_steps: DDIM steps of a whole sampling run, at most the training's levels.
         after: numbers of those steps after which the output is read.
         lengths: multiples of the shortest horizon that is used, for the same local problem.
         contexts: surroundings per length and local problem.
@@ -40,11 +40,11 @@ class InterventionSettings:
     """
 
     samples: int = 64
-    levels: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    levels: tuple[float, ...] = (0.1, 0.5, 0.9)
     denoising_steps: int = 16
     after: tuple[int, ...] = (1, 2, 4, 8, 16)
     lengths: tuple[int, ...] = (1, 2, 4)
-    contexts: int = 8
+    contexts: int = 4
     seed: int = 0
 
 
@@ -83,7 +83,7 @@ def intervention_rows(run: str | Path, settings: InterventionSettings, device: s
 
 
 class _Problem:
-    """A trained planner at a horizon of at least four times its reach, read in the middle of one pack."""
+    """A trained planner at a horizon (per pack) of at least four times its reach, read in the middle of a pack."""
 
     def __init__(self, planner: Planner, windows: Windows, settings: InterventionSettings):
         model = planner.config.model
@@ -93,7 +93,8 @@ class _Problem:
         self.schedule = make_schedule(diffusion.train_steps, diffusion.prediction)
         self.left, self.right = self.network.receptive_field()
         self.unit = 2 ** (len(model.dim_mults) - 1) * model.num_packs
-        self.horizon = self.unit * -(-LEAST_LENGTH * max(self.left, self.right) // self.unit)
+        least = LEAST_LENGTH * max(self.left, self.right) * model.num_packs
+        self.horizon = self.unit * -(-least // self.unit)
         self.generator = torch.Generator(planner.device).manual_seed(settings.seed)
 
     def centre(self, horizon: int) -> int:
@@ -156,7 +157,7 @@ class _Problem:
         one, other = (torch.randn(shape, generator=self.generator, device=self.planner.device) for _ in range(2))
         begun = [one, self.exchanged(one, other)]
         num_levels = int(self.schedule.config["num_train_timesteps"])
-        levels = sampling_levels(num_levels, self.settings.denoising_steps)
+        levels = sampling_levels(num_levels, min(self.settings.denoising_steps, num_levels))
         schedulers = [make_scheduler("ddim", self.schedule, levels) for _ in begun]
         moved = {}
         for done, level in enumerate(levels, start=1):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from envs.command_line import UserError
-from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Grid, command_of, run_grid
+from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, command_of, run_grid
 from norm_study.intervention import InterventionSettings, intervention_rows
 from norm_study.options import add_device
 from norm_study.stitch_report import write_study
@@ -33,6 +33,8 @@ def add_stitch(commands: Any) -> None:
                         help="multiples of the training horizon")  # fmt: skip
     stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
     stitch.add_argument("--best-of", type=int, default=16, metavar="INT", help="plans per problem; 1: leave out")
+    stitch.add_argument("--best-of-episodes", type=int, default=2, metavar="INT",
+                        help="episodes per task that are planned that often")  # fmt: skip
     stitch.add_argument("--seed", type=int, default=0, metavar="INT", help="of starts, goals and plans")
     stitch.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
     add_device(stitch)
@@ -44,6 +46,7 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--fields", type=_list(str), default=tuple(FIELDS), metavar="A,B",
                        help="receptive fields, as shares of the horizon")  # fmt: skip
     suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
+    suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
     suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
     suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
@@ -68,16 +71,18 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """
     if bool(arguments.run) == bool(arguments.suite):
         raise UserError("stitch needs either --run RUN or --suite factors")
-    settings = StitchSettings(arguments.horizons, arguments.episodes, arguments.best_of, arguments.seed)
+    settings = StitchSettings(
+        arguments.horizons, arguments.episodes, arguments.best_of, arguments.best_of_episodes, arguments.seed
+    )
     if arguments.run:
         return _measure(arguments.run, settings, arguments.device)
     grid = _grid(arguments)
     if arguments.jobs < 1:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
     started = time.perf_counter()
-    run_grid(grid, arguments.out, settings, jobs=arguments.jobs, steps=arguments.steps,
-             runs_folder=arguments.runs_folder)  # fmt: skip
-    command = command_of(grid, settings, arguments.jobs, arguments.steps, arguments.out)
+    budget = Budget(arguments.preset, arguments.steps)
+    run_grid(grid, arguments.out, settings, budget, jobs=arguments.jobs, runs_folder=arguments.runs_folder)
+    command = command_of(grid, settings, budget, arguments.jobs, arguments.out)
     print(write_study(grid, arguments.out, command))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None

@@ -50,12 +50,14 @@ class StitchSettings:
         multiples: of the training horizon.
         episodes: per task.
         best_of: plans per problem for the best-of-N columns; 1 leaves them out.
+        best_of_episodes: so many of a task's episodes are planned that often.
         seed: of starts, goals and plans.
     """
 
     multiples: tuple[int, ...] = (1, 2, 4)
     episodes: int = 10
     best_of: int = 16
+    best_of_episodes: int = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class StitchSettings:
             ("horizons", self.multiples, 1),
             ("episodes", (self.episodes,), 1),
             ("best_of", (self.best_of,), 1),
+            ("best_of_episodes", (self.best_of_episodes,), 1),
             ("seed", (self.seed,), 0),
         ):
             if not values or min(values) < low:
@@ -147,26 +150,36 @@ def _rows_at(
     tasks = choose_tasks(maze, ("demonstrated", "held_out"))
     single = rollout(planner, tasks, asked)
     whole, piece = (windows[name].farthest_part(single.plans[..., :2]) for name in ("whole", "piece"))
-    best = rollout(planner, tasks, replace(asked, best_of=settings.best_of)).rows if settings.best_of > 1 else None
-    routes = _routes(planner, maze, tasks, horizon, settings)
+    best = _best_of(planner, tasks, asked, settings)
+    routes = _routes(planner, maze, horizon, settings)
     countable = {task.name: can_be_done(maze, task, horizon, planner.statistics.median_step_m) for task in tasks}
     rows = []
     for index, row in enumerate(single.rows):
         del row["planning_ms"]
-        row |= {"multiple": multiple, "countable": countable[row["task"]], **routes[row["task"]]}
+        row |= {"multiple": multiple, "countable": countable[row["task"]], **routes.get(row["task"], {})}
         row |= {"novelty_whole": float(whole[index]), "novelty_piece": float(piece[index])}
-        if best is not None:
-            row |= {"any_valid": best[index]["plan_valid"], "best_success": best[index]["success"]}
-        rows.append(row)
+        rows.append(row | best.get((row["task"], row["seed"]), {}))
     return rows
 
 
-def _routes(
-    planner: Planner, maze: MazeMap, tasks: Sequence[Task], horizon: int, settings: StitchSettings
-) -> dict[str, dict[str, int]]:
-    """Per task the number of distinct routes among ``best_of`` plans between cell centres, and among the valid ones."""
+def _best_of(
+    planner: Planner, tasks: Sequence[Task], asked: RolloutSettings, settings: StitchSettings
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """By (task, seed): whether any of N plans was valid, and whether the best by validity reached the goal."""
     if settings.best_of == 1:
-        return {task.name: {} for task in tasks}
+        return {}
+    episodes = min(settings.best_of_episodes, settings.episodes)
+    rows = rollout(planner, tasks, replace(asked, best_of=settings.best_of, episodes=episodes)).rows
+    return {
+        (row["task"], row["seed"]): {"any_valid": row["plan_valid"], "best_success": row["success"]} for row in rows
+    }
+
+
+def _routes(planner: Planner, maze: MazeMap, horizon: int, settings: StitchSettings) -> dict[str, dict[str, int]]:
+    """For one task of each family the number of distinct routes among N plans, and among the valid ones."""
+    if settings.best_of == 1:
+        return {}
+    tasks = example_tasks(maze)
     starts, goals = (maze.cell_to_xy(np.array([getattr(task, end) for task in tasks])) for end in ("start", "goal"))
     plans = planner.plan(starts, goals, num_plans=settings.best_of, seed=settings.seed, horizon=horizon)[..., :2]
     found = distinct_routes(plans, maze, planner.statistics.longest_step_m)

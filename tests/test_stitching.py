@@ -1,0 +1,195 @@
+"""Stitching: which tasks count, what a gap is, how far plans are from the data, and which factor gets the credit."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY
+
+from envs.command_line import UserError
+from envs.maps import get_map
+from norm_study.factors import Budget, FactorRun, Grid, is_finished, rows_path, stored_runs
+from norm_study.intervention import InterventionSettings, _Problem
+from norm_study.main import main
+from norm_study.novelty import NearestWindows, distinct_routes, route
+from norm_study.stitch_report import effects
+from norm_study.stitching import StitchSettings, can_be_done, path_length_m, summarize
+from planner.config import from_dict, merge
+from planner.data import load_data
+from planner.plan import Planner
+from planner.train import make_network
+
+
+def task_of(maze, family):
+    return next(task for task in maze.tasks if task.family == family)
+
+
+def test_a_task_counts_when_the_horizon_covers_its_path_at_the_data_speed():
+    maze = get_map("hash")
+    turn = task_of(maze, "turn")
+    assert path_length_m(maze, turn) == 8
+    assert not can_be_done(maze, turn, 100, 8 / (0.8 * 100))
+    assert can_be_done(maze, turn, 101, 8 / (0.8 * 100) * 1.001)
+    assert path_length_m(maze, task_of(maze, "return")) == 2
+
+
+def row(run, split, valid, multiple=1, countable=True):
+    measures = dict.fromkeys(("success", "longest_step", "end_gap", "tracking_error"), 1.0)
+    return {"run": run, "run_seed": 0, "split": split, "multiple": multiple, "countable": countable,
+            "plan_valid": valid, **measures}  # fmt: skip
+
+
+def test_the_gap_is_demonstrated_minus_held_out_over_seeds_and_ignores_what_cannot_be_done():
+    rows = []
+    for run, held_out in (("a", 0.25), ("b", 0.5), ("c", 0.75)):
+        rows += [row(run, "demonstrated", True) for _ in range(4)]
+        rows += [row(run, "held_out", index < 4 * held_out) for index in range(4)]
+        rows += [row(run, "held_out", False, countable=False) for _ in range(50)]
+    summary = summarize(rows)
+    gap = summary["gap"]["plan_valid"]
+    assert gap["over"] == "seeds"
+    assert gap["n"] == 3
+    assert gap["mean"] == pytest.approx(0.5)
+    # Student's interval of 0.25, 0.5, 0.75: 4.303 * 0.25 / sqrt(3)
+    assert gap["high"] - gap["mean"] == pytest.approx(4.303 * 0.25 / 3**0.5, rel=1e-3)
+    assert summary["by_horizon"]["1"]["held_out"] == summary["held_out"]
+
+
+def test_with_fewer_than_three_seeds_the_interval_is_over_episodes():
+    rows = [row("a", split, index % 2 == 0) for split in ("demonstrated", "held_out") for index in range(10)]
+    summary = summarize(rows)
+    assert summary["gap"]["plan_valid"]["over"] == summary["held_out"]["plan_valid"]["over"] == "episodes"
+    assert summary["gap"]["plan_valid"]["low"] < 0 < summary["gap"]["plan_valid"]["high"]
+
+
+def test_a_split_without_any_task_that_can_be_done_says_so_by_none():
+    summary = summarize([row("a", "held_out", True), row("a", "demonstrated", True, countable=False)])
+    assert summary["demonstrated"]["plan_valid"]["mean"] is None
+    assert summary["gap"]["plan_valid"]["mean"] is None
+
+
+def test_a_stitched_plan_is_far_as_a_whole_and_near_in_each_piece(hash_dataset, tiny):
+    data = load_data(tiny().data)
+    whole, piece = (NearestWindows(data.training, data.statistics.normalizer, points) for points in (32, 16))
+    windows = data.training.gather(torch.arange(0, len(data.training), 7)).transpose(1, 2)
+    positions = data.statistics.normalizer.denormalize(windows)[..., :2].numpy()
+    assert np.allclose(whole.farthest_part(positions[:5]), 0, atol=2e-3)
+    stitched = np.concatenate([positions[:1, :16], positions[-1:, 16:]], axis=1)
+    assert piece.farthest_part(stitched)[0] < 2e-3
+    assert whole.farthest_part(stitched)[0] > 0.05
+
+
+def test_the_distance_to_a_window_moved_by_ten_centimetres_is_ten_centimetres(hash_dataset, tiny):
+    data = load_data(tiny().data)
+    one_window = type(data.training)(data.training.series_ND, data.training.starts_W[:1], data.training.offsets_T)
+    nearest = NearestWindows(one_window, data.statistics.normalizer, 32)
+    points = data.statistics.normalizer.denormalize(one_window.gather(torch.tensor([0])).transpose(1, 2))
+    assert nearest.distance(points[..., :2].numpy() + [0.06, 0.08]) == pytest.approx(0.1, abs=1e-4)
+
+
+def test_routes_are_told_apart_by_their_cells():
+    maze = get_map("hash")
+    right = np.linspace(maze.cell_to_xy((3, 1)), maze.cell_to_xy((3, 9)), 64)
+    there_and_back = np.concatenate([right, right[::-1]])
+    assert route(right, maze) == tuple((3, column) for column in range(1, 10))
+    assert len(route(there_and_back, maze)) == 17
+    through_walls = np.linspace(maze.cell_to_xy((3, 1)), maze.cell_to_xy((7, 9)), 64)
+    assert distinct_routes(np.stack([right, right + 0.01, through_walls])[None], maze, 1.0) == [(2, 1)]
+
+
+def problem(hash_dataset, **model):
+    config = from_dict(merge(TINY, {"model": {"dim_mults": [1], **model}}))
+    data = load_data(config.data)
+    network = make_network(config, data.statistics.layout.transition_dim)
+    planner = Planner(network, config, data.statistics)
+    return _Problem(planner, data.training, InterventionSettings(samples=8, contexts=2, lengths=(1, 2)))
+
+
+@pytest.mark.parametrize("norm", ["none", "channel", "rms", "batch"])
+def test_one_evaluation_moves_nothing_beyond_the_receptive_field_without_a_norm_over_time(hash_dataset, norm):
+    asked = problem(hash_dataset, norm=norm)
+    assert asked.horizon >= 4 * max(asked.left, asked.right)
+    assert asked.after_one_evaluation(0.5) < 1e-5
+    assert asked.over_lengths(0.5) < 1e-5
+    moved = asked.after_denoising()
+    assert moved[8] > 1e-6 > moved[1]  # several evaluations carry information on, with any norm
+
+
+@pytest.mark.parametrize(
+    ("norm", "packs"), [("group", 1), ("instance", 1), ("layer", 1), ("packnorm_isolated", 2), ("instance_isolated", 2)]
+)
+def test_one_evaluation_moves_with_a_norm_over_time(hash_dataset, norm, packs):
+    asked = problem(hash_dataset, norm=norm, num_packs=packs)
+    assert asked.after_one_evaluation(0.5) > 1e-3
+    assert asked.over_lengths(0.5) > 1e-3
+
+
+def stored(run, valid):
+    return run, {"rows": [row(run.name, "held_out", valid)]}
+
+
+def test_an_effect_is_measured_between_runs_that_differ_in_nothing_else():
+    runs = []
+    for seed in range(3):
+        runs += [stored(FactorRun("group", "zeros", "half", seed), False)]
+        runs += [stored(FactorRun("channel", "zeros", "half", seed), True)]
+        # has no partner with the norm "group", so it must not count for the norm
+        runs += [stored(FactorRun("channel", "replicate", "half", seed), seed > 0)]
+    found = {(entry["factor"], entry["level"]): entry for entry in effects(runs)}
+    assert found["norm", "channel"]["mean"] == 1
+    assert found["norm", "channel"]["cells"] == 1
+    assert found["padding", "replicate"]["mean"] == pytest.approx(-1 / 3)
+    assert found["padding", "replicate"]["n"] == 3
+
+
+def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():
+    runs = Grid().runs()
+    assert len({run.name for run in runs}) == len(runs) == (7 * 2 * 3 + 2) * 3
+    with pytest.raises(UserError, match="norms = 'gruop' is not one of group, none"):
+        Grid(norms=("gruop",))
+
+
+def test_a_stored_answer_cut_short_or_to_another_question_does_not_count(tmp_path):
+    run, settings, budget = FactorRun("none", "zeros", "half", 0), StitchSettings(), Budget()
+    assert not is_finished(tmp_path, run, settings, budget)
+    question = {**run.overrides(), **vars(settings), **vars(budget)}
+    path = rows_path(tmp_path, run)
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(json.dumps({"question": question}).encode()))
+    assert is_finished(tmp_path, run, settings, budget)
+    assert not is_finished(tmp_path, run, settings, Budget(steps=7))
+    path.write_bytes(path.read_bytes()[:-12])
+    assert not is_finished(tmp_path, run, settings, budget)
+
+
+def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_path, capsys):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(TINY))
+    argv = ["stitch", "--suite", "factors", "--norms", "none,group", "--paddings", "zeros", "--fields", "half",
+            "--seeds", "1", "--horizons", "1,2", "--episodes", "1", "--best-of", "2", "--preset", str(preset),
+            "--out", str(tmp_path / "out"), "--runs-folder", str(tmp_path / "runs")]  # fmt: skip
+    assert main(argv) == 0
+    results = list(stored_runs(tmp_path / "out", Grid(("none", "group"), ("zeros",), ("half",), 1)))
+    assert [run.norm for run, _ in results] == ["none", "group"]
+    summary = results[0][1]["summary"]
+    assert set(summary) == {"demonstrated", "held_out", "gap", "by_horizon"}
+    assert set(summary["gap"]["plan_valid"]) == {"mean", "median", "low", "high", "n", "over"}
+    for name in ("tables.md", "summary.json", "headline.png", "plans.png", "heat_map.png", "novelty.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+    before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
+    assert main(argv) == 0
+    assert rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns == before
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--run", "nowhere"], ["--run", "x", "--suite", "factors"], ["--run", "x", "--episodes", "0"]]
+)
+def test_stitch_refuses_in_one_line(argv, capsys):
+    assert main(["stitch", *argv]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
