@@ -13,12 +13,16 @@ import torch
 
 from envs.command_line import UserError
 from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, command_of, run_grid
+from norm_study.fix import fix_rows, write_fix
 from norm_study.intervention import InterventionSettings, intervention_rows
 from norm_study.options import add_device
 from norm_study.stitch_report import write_study
 from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
+from planner.norms import ISOLATED, NORM_KINDS
 from planner.run import RunFolder, write_aside
 from planner.unet import PaddingMode
+
+FIX_STEPS = 2000
 
 
 def add_stitch(commands: Any) -> None:
@@ -28,7 +32,9 @@ def add_stitch(commands: Any) -> None:
         description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
     )  # fmt: skip
     stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
-    stitch.add_argument("--suite", choices=("factors",), help="train and measure norms x paddings x fields x seeds")
+    stitch.add_argument("--suite", choices=("factors", "fix"),
+                        help="factors: train and measure norms x paddings x fields x seeds; fix: exchange the norm of "
+                        "the runs given by --from, fine-tune and measure on the way")  # fmt: skip
     stitch.add_argument("--horizons", type=_list(int), default=(1, 2, 4), metavar="A,B",
                         help="multiples of the training horizon")  # fmt: skip
     stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
@@ -54,6 +60,12 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
                        help="run folders")  # fmt: skip
 
+    fix = stitch.add_argument_group("with --suite fix")
+    fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="may be given again")
+    fix.add_argument("--to", choices=tuple(norm for norm in NORM_KINDS if norm not in ISOLATED), default="channel",
+                     help="the norm that replaces theirs")  # fmt: skip
+    fix.add_argument("--every", type=int, default=500, metavar="INT", help="steps between measurements")
+
 
 def _list(kind: type) -> Any:
     def parse(text: str) -> tuple[Any, ...]:
@@ -76,6 +88,9 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     )
     if arguments.run:
         return _measure(arguments.run, settings, arguments.device)
+    if arguments.suite == "fix":
+        _fix(arguments, settings)
+        return None
     grid = _grid(arguments)
     if arguments.jobs < 1:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
@@ -86,6 +101,25 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     print(write_study(grid, arguments.out, command))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None
+
+
+def _fix(arguments: argparse.Namespace, settings: StitchSettings) -> None:
+    if not arguments.sources:
+        raise UserError("stitch --suite fix needs --from RUN")
+    steps, every = arguments.steps or FIX_STEPS, arguments.every
+    if every < 1 or steps < every:
+        raise UserError(f"every = {every} must be from 1 to steps = {steps}")
+    rows = [
+        row
+        for source in arguments.sources
+        for row in fix_rows(source, arguments.to, steps, every, settings, arguments.runs_folder, arguments.device)
+    ]
+    sources = " ".join(f"--from {source}" for source in arguments.sources)
+    command = (
+        f"norm-study stitch --suite fix {sources} --to {arguments.to} --steps {steps} --every {every} "
+        f"--horizons {','.join(map(str, settings.multiples))} --episodes {settings.episodes}"
+    )
+    print(write_fix(rows, arguments.out, command))
 
 
 def _grid(arguments: argparse.Namespace) -> Grid:

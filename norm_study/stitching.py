@@ -89,13 +89,14 @@ def can_be_done(maze: MazeMap, task: Task, horizon: int, median_step_m: float) -
     return path_length_m(maze, task) <= SHARE_OF_REACH * (horizon - 1) * median_step_m
 
 
-def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto") -> Rows:
+def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto", step: int | None = None) -> Rows:
     """Measures one trained run.
 
     Args:
         run: a finished run folder whose dataset is at hand.
         settings: what to measure.
         device: ``auto``, ``cpu`` or ``cuda``.
+        step: a kept checkpoint; by default the last.
 
     Returns:
         One row per multiple, task and episode. ``countable`` says whether the task can be done at that horizon.
@@ -103,7 +104,7 @@ def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto")
     Raises:
         UserError: no such run, its dataset is gone, or its environment is no maze.
     """
-    planner = Planner.from_run(run, device=device)
+    planner = Planner.from_run(run, device=device, step=step)
     maze = planner.statistics.maze
     if maze is None:
         raise UserError(f"stitching needs a maze; {planner.statistics.environment} of {run} is none")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -149,6 +149,20 @@ class Trainer:
         network.load_state_dict(self.ema.module.state_dict())
         return Planner(network, self.config, self.data.statistics)
 
+    def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
+        """Starts network and moving average from another run's weights; its norms may be of another kind.
+
+        Raises:
+            UserError: a tensor outside the norms is missing, unknown or of another shape.
+        """
+        own = self.network.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        for name in [*weights, *own]:
+            if name not in fitting and ".norm." not in name:
+                raise UserError(f"init_from = {source}: tensor {name} is missing, unknown or of another shape")
+        for network in (self.network, self.ema.module):
+            network.load_state_dict({**own, **fitting})
+
     # checkpoints
 
     def save(self, folder: RunFolder) -> None:
@@ -207,6 +221,8 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
 def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
+    elif source := trainer.config.init_from:
+        trainer.begin_with(RunFolder(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
     monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step)
     try:

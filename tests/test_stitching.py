@@ -22,7 +22,8 @@ from norm_study.stitching import StitchSettings, can_be_done, path_length_m, sum
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.plan import Planner
-from planner.train import make_network
+from planner.run import RunFolder
+from planner.train import make_network, train
 
 
 def task_of(maze, family):
@@ -193,3 +194,25 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
 def test_stitch_refuses_in_one_line(argv, capsys):
     assert main(["stitch", *argv]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_fix_keeps_every_weight_but_the_norm_and_reports_each_stage(tiny_run, tmp_path, capsys):
+    sizes = ["--steps", "4", "--every", "2", "--horizons", "1,4", "--episodes", "1", "--best-of", "1"]
+    argv = ["stitch", "--suite", "fix", "--from", str(tiny_run), *sizes,
+            "--out", str(tmp_path), "--runs-folder", str(tmp_path / "runs")]  # fmt: skip
+    assert main(argv) == 0
+    rows = json.loads(gzip.decompress((tmp_path / "fix.json.gz").read_bytes()))
+    assert list(dict.fromkeys(row["steps_spent"] for row in rows)) == [None, 1, 2, 4]
+    assert (tmp_path / "fix.png").stat().st_size > 100
+    before = RunFolder(tiny_run).load_network("ema").state_dict()
+    after = RunFolder(tmp_path / "runs" / "tiny-to-channel-exchanged").load_network("ema")
+    assert after.config["norm"] == "channel"
+    moved = max((value - before[name]).abs().max().item() for name, value in after.state_dict().items())
+    assert moved < 1e-2  # one step at a hundredth of the rate
+    capsys.readouterr()
+
+
+def test_beginning_with_weights_of_another_shape_is_refused(tiny, tiny_run, hash_dataset, tmp_path):
+    config = tiny(init_from=str(tiny_run), model={"dim": 16})
+    with pytest.raises(UserError, match="init_from = .*: tensor .* of another shape"):
+        train(config, str(tmp_path / "other"), "cpu", progress=False)
