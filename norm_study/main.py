@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.command_line import OneLineParser, run_command
+from envs.command_line import OneLineParser, UserError, run_command
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
 from norm_study.options import (
@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
                        help="where the results go")  # fmt: skip
     whole.add_argument("--full-rows", type=Path, default=REPOSITORY / "docs" / "localization" / "rows",
                        metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
+    whole.add_argument("--jobs", type=int, default=2, metavar="INT",
+                       help="experiments at a time on a CPU, one thread each")  # fmt: skip
     add_device(whole)
     return top
 
@@ -79,7 +81,10 @@ def command(argv: Sequence[str] | None) -> None:
     """Runs one subcommand."""
     arguments = parser().parse_args(argv)
     if arguments.command == "reproduce":
-        reproduce(arguments.budget, arguments.out, arguments.full_rows, device_from(arguments.device))
+        if arguments.jobs < 1:
+            raise UserError(f"jobs = {arguments.jobs} must be at least 1")
+        device = device_from(arguments.device)
+        reproduce(arguments.budget, arguments.out, arguments.full_rows, device, arguments.jobs)
     elif arguments.command == "stitch":
         result = run_stitch(arguments)
         if result is not None:

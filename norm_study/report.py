@@ -105,13 +105,14 @@ def _inline_svg(path: Path, name: str) -> str:
     return text
 
 
-def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device) -> None:
+def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, jobs: int = 1) -> None:
     """Runs the budget's parts, then writes figures, claims and the page into ``out``.
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
     """
     parts = load_parts(parts_file())
-    for _ in run_parts([part for part in parts if budget in part.budgets], out / "rows", device):
+    chosen = [part for part in parts if budget in part.budgets]
+    for _ in run_parts(chosen, out / "rows", device, jobs):
         pass
     write_results(budget, out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
 

@@ -8,8 +8,10 @@ stopped.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,25 +92,42 @@ def finished(folder: Path, part: Part, seed: int) -> dict[str, Any] | None:
     return stored if all(stored["config"].get(key) == value for key, value in wanted.items()) else None
 
 
-def run_parts(parts: Sequence[Part], folder: Path, device: torch.device) -> Iterator[tuple[Part, int]]:
-    """Runs what is not yet finished, in order, and yields each (part, seed) once it is written.
+def run_parts(
+    parts: Sequence[Part], folder: Path, device: torch.device, jobs: int = 1
+) -> Iterator[tuple[Part, list[int]]]:
+    """Runs what is not yet finished and yields each part with its seeds once they are written.
 
-    On a CPU each seed is run and kept for itself, since stacks of this size gain nothing there; a GPU takes
-    all seeds of a part at once.
+    On a CPU each seed is run and kept for itself, since stacks of this size gain nothing there, ``jobs`` of them at a
+    time with one thread each; a GPU takes all seeds of a part at once.
     """
-    for part in parts:
-        missing = [seed for seed in part.seeds if finished(folder, part, seed) is None]
-        for seeds in [missing] if device.type == "cuda" and missing else [[seed] for seed in missing]:
-            print(f"{part.name}: seed {', '.join(map(str, seeds))}", file=sys.stderr, flush=True)
-            result = run_experiment(part.experiment, part.config(), seeds, device)
-            for seed in seeds:
-                own = [row for row in result["rows"] if row["seed"] == seed]
-                about = {**result["config"], "seeds": [seed]}
-                about["seconds"] = round(about["seconds"] / len(seeds), 1)
-                summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
-                text = json.dumps({"config": about, "rows": own, "summary": summary}, allow_nan=False)
-                write_aside(rows_file(folder, part, seed), text + "\n")
-                yield part, seed
+    missing = [(part, [seed for seed in part.seeds if finished(folder, part, seed) is None]) for part in parts]
+    if device.type == "cuda":
+        work = [(part, seeds) for part, seeds in missing if seeds]
+    else:
+        work = [(part, [seed]) for part, seeds in missing for seed in seeds]
+    if jobs == 1:
+        for part, seeds in work:
+            yield _run_seeds(part, seeds, folder, device)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(_run_seeds, part, seeds, folder, device) for part, seeds in work]
+        for done in as_completed(running):
+            yield done.result()
+
+
+def _run_seeds(part: Part, seeds: list[int], folder: Path, device: torch.device) -> tuple[Part, list[int]]:
+    """Runs some seeds of a part and writes one file for each."""
+    print(f"{part.name}: seed {', '.join(map(str, seeds))}", file=sys.stderr, flush=True)
+    result = run_experiment(part.experiment, part.config(), seeds, device)
+    for seed in seeds:
+        own = [row for row in result["rows"] if row["seed"] == seed]
+        about = {**result["config"], "seeds": [seed]}
+        about["seconds"] = round(about["seconds"] / len(seeds), 1)
+        summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
+        text = json.dumps({"config": about, "rows": own, "summary": summary}, allow_nan=False)
+        write_aside(rows_file(folder, part, seed), text + "\n")
+    return part, seeds
 
 
 @dataclass(frozen=True)

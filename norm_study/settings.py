@@ -111,7 +111,7 @@ class MultihopConfig(LocalizationConfig):
     kernel: int = option(3, "kernel size k, odd", low=1)
     width: int = option(64, "hidden channels h", low=1)
     batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(5500, "training steps", low=1)
+    steps: int = option(11_000, "training steps", low=1)
     learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     def check_sizes(self) -> None:
@@ -155,13 +155,12 @@ class GroupsConfig(ProbeSizes, LocalizationConfig):
     """Figure 4: the group sweep, the best learning rate of each group count."""
 
     norm: NormKind = option("group", "normalization kind", choices=("group",))
-    group_counts: tuple[int, ...] = option((1, 2, 4, 16), "group counts, one network each", low=1)
-    learning_rates: tuple[float, ...] = option((1e-3, 4e-3), "learning rates tried for each", low=1e-9)
-    length: int = option(96, "sequence length L", low=2)
-    depth: int = option(6, "convolutions D", low=2)
-    width: int = option(16, "hidden channels h", low=1)
+    group_counts: tuple[int, ...] = option((1, 2, 8, 32), "group counts, one network each", low=1)
+    learning_rates: tuple[float, ...] = option((2e-3, 4e-3), "learning rates tried for each", low=1e-9)
+    length: int = option(80, "sequence length L", low=2)
+    width: int = option(32, "hidden channels h", low=1)
     batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(2000, "training steps", low=1)
+    steps: int = option(3000, "training steps", low=1)
     probe_steps: int = option(400, "training steps of the probes", low=1)
 
     def check_sizes(self) -> None:

@@ -186,7 +186,7 @@ def test_changed_sizes_and_half_written_files_are_run_again(tmp_path, tiny_parts
     list(run_parts([part], tmp_path, torch.device("cpu")))
     path = reproduction.rows_file(tmp_path, part, 0)
     path.write_text(path.read_text()[:50])
-    assert list(run_parts([part], tmp_path, torch.device("cpu"))) == [(part, 0)]
+    assert list(run_parts([part], tmp_path, torch.device("cpu"))) == [(part, [0])]
     other = reproduction.Part(part.name, part.experiment, part.budgets, part.seeds, {**part.sizes, "steps": 3})
     assert len(list(run_parts([other], tmp_path, torch.device("cpu")))) == 2
 
@@ -213,3 +213,11 @@ def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
     ids = re.findall(r"\bid=\"([^\"]+)\"", page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r"href=\"#([^\"]+)\"", page)) <= set(ids)
+
+
+def test_two_at_a_time_give_the_rows_of_one_at_a_time(tiny_parts, tmp_path):
+    for jobs in (1, 2):
+        list(run_parts(tiny_parts[:1], tmp_path / str(jobs), torch.device("cpu"), jobs))
+    for alone in sorted((tmp_path / "1").glob("*.json")):
+        together = json.loads((tmp_path / "2" / alone.name).read_text())
+        assert together["rows"] == json.loads(alone.read_text())["rows"]
