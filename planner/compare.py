@@ -21,14 +21,14 @@ from planner.figures import bar_figure, plans_figure
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
+from planner.rollout import MEASURES, OPTIONAL_MEASURES, RolloutSettings, choose_tasks, rollout
 from planner.run import RunFolder, read_json, write_aside
 
 SEEDS_FOR_AN_INTERVAL = 3
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
-SHARES = ("success", "plan_valid", "free_share", "wall_contact")
+SHARES = ("success", "plan_valid", "free_share", "wall_contact", *OPTIONAL_MEASURES)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     """
     folder = RunFolder(path)
     checkpoint = folder.checkpoint().name
-    question = {"settings": asdict(settings), "tasks": list(tasks), "checkpoint": checkpoint}
+    # As JSON gives it back, with lists for tuples.
+    question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
     store = folder.path / "rollouts"
     for known in sorted(store.glob("*.json")):
         answer = read_json(known)

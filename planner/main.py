@@ -106,6 +106,14 @@ def _number(text: str) -> float:
     return value
 
 
+def _region(text: str) -> tuple[float, float, float]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,radius")
+    x, y, radius = map(_number, parts)
+    return x, y, radius
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
@@ -124,6 +132,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampling-steps", type=_positive, help="network evaluations per plan (default: the run's)")
     parser.add_argument(
         "--best-of", "--best_of", type=_positive, default=1, metavar="N", help="draw N per plan, keep the best"
+    )
+    parser.add_argument("--avoid", type=_region, metavar="X,Y,RADIUS", help="a region to stay out of, in metres")
+    parser.add_argument(
+        "--avoid-scale", "--avoid_scale", type=_number, default=1.0, help="how far each step pushes plans out of it"
     )
 
 
@@ -190,10 +202,15 @@ def _load(arguments: argparse.Namespace) -> Planner:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from planner.guidance import AvoidRegion
+
     kind = arguments.out.suffix.lower()
     if kind not in (".png", ".gif", ".json"):
         raise UserError(f"--out {arguments.out} must end in .png, .gif or .json")
     planner = _load(arguments)
+    maze = planner.statistics.maze
+    if arguments.avoid and maze is None:
+        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
     plans = planner.plan(
         arguments.start,
         arguments.goal,
@@ -203,8 +220,9 @@ def _plan(arguments: argparse.Namespace) -> None:
         sampler=arguments.sampler,
         sampling_steps=arguments.sampling_steps,
         best_of=arguments.best_of,
+        guide=AvoidRegion(*arguments.avoid) if arguments.avoid else None,
+        guide_scale=arguments.avoid_scale,
     )
-    maze = planner.statistics.maze
     if kind == ".json":
         _write_json(str(arguments.out), {"start": arguments.start, "goal": arguments.goal, "plans": plans.tolist()})
     elif maze is None:
@@ -230,7 +248,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _rollout(arguments: argparse.Namespace) -> None:
     from planner.compare import format_cell
-    from planner.rollout import MEASURES, choose_tasks, rollout, summarize
+    from planner.rollout import choose_tasks, rollout, summarize
 
     planner = _load(arguments)
     if planner.statistics.maze is None:
@@ -243,8 +261,8 @@ def _rollout(arguments: argparse.Namespace) -> None:
     if arguments.json != "-":
         for split, measures in summary.items():
             print(f"{split} ({measures['success']['n']} episodes)")
-            for name in MEASURES:
-                print(f"  {name:<15} {format_cell(measures[name], name)}")
+            for name, cell in measures.items():
+                print(f"  {name:<15} {format_cell(cell, name)}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from envs.command_line import UserError
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
+from planner.guidance import AvoidRegion
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
@@ -38,6 +39,7 @@ MEASURES = (
     "tracking_error",
     "wall_contact",
 )
+OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class RolloutSettings:
             levels, in as much smaller a share of the steps; 0: from pure noise.
         sampler, sampling_steps: ``None``: the run's.
         best_of: plans drawn for each one that is executed: the shortest valid one.
+        avoid: x, y and radius in metres of a region to stay out of; rows then say whether plan and path did.
+        avoid_scale: of its gradient steps.
     """
 
     episodes: int = 10
@@ -64,6 +68,13 @@ class RolloutSettings:
     sampler: SamplerKind | None = None
     sampling_steps: int | None = None
     best_of: int = 1
+    avoid: tuple[float, float, float] | None = None
+    avoid_scale: float = 1.0
+
+    @property
+    def guide(self) -> AvoidRegion | None:
+        """The cost that ``avoid`` means."""
+        return AvoidRegion(*self.avoid) if self.avoid else None
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,9 @@ def _rollout_chunk(
     measures |= _executed_measures(
         execution, goals, maze, plan_steps, [task.start == task.goal for task, _ in problems]
     )
+    if settings.guide is not None:
+        measures["plan_avoids"] = ~settings.guide.entered(plans[..., :2])
+        measures["path_avoids"] = ~settings.guide.entered(execution.positions)
     rows = [
         {
             "task": task.name,
@@ -192,8 +206,10 @@ def _plan(
         sampling_steps=settings.sampling_steps,
         last_plans=last_plans,
         warm_level=settings.replan_warm if last_plans is not None else 0.0,
+        guide=settings.guide,
+        guide_scale=settings.avoid_scale,
     )
-    return planner.best(candidates)
+    return planner.best(candidates, settings.guide)
 
 
 def _execute(
@@ -285,8 +301,9 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Per split, each measure's mean, median and 95 % interval over episodes."""
+    names = MEASURES + tuple(name for name in OPTIONAL_MEASURES if name in rows[0])
     splits = sorted({row["split"] for row in rows})
     return {
-        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in MEASURES}
+        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in names}
         for split in splits
     }
