@@ -11,7 +11,10 @@ Shapes: B batch, D transition dimensions (state, then action if planned), T plan
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import huggingface_hub
 import minari
 import numpy as np
 import torch
@@ -32,6 +36,7 @@ from planner.normalizer import LimitsNormalizer
 
 LOCAL_NAMESPACE = "mazes/"
 """Where ``maze-data collect`` writes by default; nobody hosts it."""
+CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -160,21 +165,38 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
 
 
 def _download(dataset_id: str, root: Path) -> None:
+    """Fetches a dataset from Minari's server, with its progress on standard error; all of it or nothing."""
     existed = root.exists()
     print(f"dataset {dataset_id} is not here: asking Minari's server", file=sys.stderr)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news to the user
     try:
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # no network, no such dataset, no such namespace: the remedy is the same
-        if not existed:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            if os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://"):
+                # Without a network the download itself would retry for 20 seconds.
+                huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=CONNECT_TIMEOUT_S)
+            minari.download_dataset(dataset_id)
+    except BaseException as error:
+        if not existed:  # half a download, also one that Ctrl-C cut short, would pass for a whole one
             shutil.rmtree(root, ignore_errors=True)
-        raise _missing(dataset_id) from error
+        if isinstance(error, Exception):  # no network, no such dataset, no such namespace: the remedy is the same
+            raise _missing(dataset_id) from error
+        raise
 
 
 def _missing(dataset_id: str) -> UserError:
+    """What to do about a dataset that is neither here nor to be had; for D4RL's mazes, how to make an equal one."""
+    remedy = "`maze-data list` shows what is there, `maze-data collect` makes one"
+    published = re.fullmatch(r"D4RL/pointmaze/(umaze|medium|large)(-dense)?-v\d+", dataset_id)
+    if published:
+        name = published[1]
+        order = "" if name == "umaze" else " --order depth"
+        remedy = (
+            f"get it online with `minari download {dataset_id}`, or make an equal one, mazes/{name}-navigate-v0, "
+            f"with `maze-data collect {name} --recipe navigate --steps 1000000{order}`"
+        )
+    folder = minari.storage.get_dataset_path()
     return UserError(
-        f"dataset {dataset_id!r} is neither in {minari.storage.get_dataset_path()} nor to be downloaded "
-        f"(offline or misspelt): `maze-data list` shows what is there, `maze-data collect` makes one"
+        f"dataset {dataset_id!r} is neither in {folder} nor to be downloaded (offline or misspelt): {remedy}"
     )
 
 

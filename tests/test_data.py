@@ -1,3 +1,5 @@
+import shutil
+
 import gymnasium
 import minari
 import numpy as np
@@ -138,3 +140,51 @@ def test_images_are_refused(datasets_root):
     minari.create_dataset_from_buffers("flat/image-v0", [buffer], observation_space=space, action_space=ACTION)
     with pytest.raises(UserError, match="flat"):
         load_data(config("flat/image-v0"))
+
+
+# datasets of Minari's server
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Minari's server at a port where nobody listens, whatever network there is."""
+    monkeypatch.delenv("MINARI_REMOTE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(("maze", "order"), [("umaze", ""), ("large", " --order depth")])
+def test_offline_a_published_maze_set_says_how_to_get_it_and_how_to_make_an_equal_one(
+    refused, unreachable, datasets_root, tmp_path, maze, order
+):
+    name = f"D4RL/pointmaze/{maze}-v2"
+    line = refused("planner.main", "train", "hash", "--data.dataset", name, "--run", tmp_path / "run")
+    assert f"`minari download {name}`" in line
+    assert f"`maze-data collect {maze} --recipe navigate --steps 1000000{order}`" in line
+    assert not (datasets_root / "D4RL").exists()
+
+
+def test_a_dataset_of_the_server_is_downloaded_and_half_a_download_leaves_nothing(
+    monkeypatch, datasets_root, hash_dataset, capsys
+):
+    """The server is played by a function that copies a dataset, and by one that is cut short."""
+    config = DataConfig(dataset="served/hash-tasks-v0", horizon=32, stride=4)
+
+    def cut_short(name):
+        (datasets_root / name / "data").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("MINARI_REMOTE", "nowhere://")
+    monkeypatch.setattr(minari, "download_dataset", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(config)
+    assert not (datasets_root / config.dataset).exists()
+
+    def served(name):
+        print("progress")
+        shutil.copytree(datasets_root / hash_dataset, datasets_root / name)
+
+    monkeypatch.setattr(minari, "download_dataset", served)
+    assert len(load_data(config).training) == len(load_data(DataConfig(hash_dataset, 32, 4)).training)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "asking Minari's server" in captured.err
