@@ -5,6 +5,7 @@ All episodes lie end to end in one tensor; a window is an index computation, so 
     series   |e0 e0 e0 e0 e0 e0 e0|e1 e1 e1|e2 e2 e2 e2 e2 e2|
     window         x     x     x                               (start 1, horizon 3, stride 2)
                                    ↑ shorter than a window: skipped and counted
+    hold_end |e0 e0 e0 e0 e0 e0 e0 r0 r0 r0|e1 e1 e1 r1 r1 r1|…   (r: the last position, at rest)
 
 Shapes: B batch, D transition dimensions (state, then action if planned), T planned points, N all points.
 """
@@ -243,6 +244,13 @@ def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
     return (from_env_spec(spec), spec.id) if spec is not None else (None, "unknown")
 
 
+def _held_end(episode: np.ndarray, steps: int) -> np.ndarray:
+    """A maze's episode (L, D) and then its last position for ``steps`` more, with velocity and actions zero."""
+    end = np.zeros((steps, episode.shape[1]), episode.dtype)
+    end[:, :2] = episode[-1, :2]
+    return np.concatenate([episode, end])
+
+
 def _window_starts(lengths: list[int], span: int) -> np.ndarray:
     """Start indices of all windows of ``span`` points that do not cross an episode's end."""
     begins = np.cumsum([0, *lengths[:-1]])
@@ -250,9 +258,16 @@ def _window_starts(lengths: list[int], span: int) -> np.ndarray:
     return np.concatenate(runs)
 
 
+def _fewest_points(config: DataConfig) -> int:
+    """Points that an episode must have to give a window."""
+    return 2 if config.hold_end else (config.horizon - 1) * config.stride + 1
+
+
 def _windows(episodes: list[np.ndarray], config: DataConfig, normalizer: LimitsNormalizer, device: Any) -> Windows:
     span = (config.horizon - 1) * config.stride + 1
-    long_enough = [episode for episode in episodes if len(episode) >= span]
+    long_enough = [episode for episode in episodes if len(episode) >= _fewest_points(config)]
+    if config.hold_end:  # every window keeps at least one step of the episode
+        long_enough = [_held_end(episode, span - 2) for episode in long_enough]
     dim = len(normalizer.low)
     series = np.concatenate(long_enough) if long_enough else np.zeros((0, dim), np.float32)
     starts = _window_starts([len(e) for e in long_enough], span) if long_enough else np.zeros(0, np.int64)
@@ -290,7 +305,9 @@ def load_data(config: DataConfig, device: torch.device | str = "cpu") -> Planner
         raise UserError(
             f"dataset {config.dataset!r} is damaged ({_one_line(error)}); collect or download it again"
         ) from error
-    span = (config.horizon - 1) * config.stride + 1
+    if config.hold_end and maze is None:
+        raise UserError(f"data.hold_end needs a maze; {environment} of {config.dataset!r} is none")
+    span = _fewest_points(config)
     usable = sum(len(episode) >= span for episode in episodes)
     if usable == 0:
         longest = max((len(episode) for episode in episodes), default=0)

@@ -72,6 +72,25 @@ def test_a_maze_dataset_knows_its_map_and_conditions(hash_dataset):
     assert len(data.validation) > 0
 
 
+def test_held_ends_let_windows_run_past_an_episode_into_rest(hash_dataset):
+    free, held = (load_data(DataConfig(hash_dataset, 64, 8, hold_end=held, validation_share=0.0)) for held in (0, 1))
+    lengths = [len(episode.rewards) + 1 for episode in minari.load_dataset(hash_dataset).iterate_episodes()]
+    assert len(held.training) == sum(length - 1 for length in lengths) > len(free.training)
+    assert held.statistics.skipped_episodes == 0
+    last_of_first = held.training.gather(torch.tensor([lengths[0] - 2])).transpose(1, 2)
+    points = held.statistics.normalizer.denormalize(last_of_first)[0]
+    end = next(minari.load_dataset(hash_dataset).iterate_episodes()).observations["observation"]
+    assert torch.allclose(points[0], torch.tensor(end[-2]).float(), atol=1e-5)
+    assert torch.allclose(points[1:, :2], torch.tensor(end[-1, :2]).float(), atol=1e-5)
+    assert points[1:, 2:].abs().max() < 1e-5
+    assert held.statistics.longest_step_m == free.statistics.longest_step_m
+
+
+def test_without_a_maze_there_is_no_rest_to_hold(datasets_root):
+    with pytest.raises(UserError, match=r"hold_end.*maze"):
+        load_data(config(write("flat/hold-v0", [9]), hold_end=True))
+
+
 def test_validation_episodes_are_the_same_for_every_horizon_and_apart_from_training(datasets_root):
     name = write("flat/split-v0", [20] * 10)
     data = load_data(config(name, validation_share=0.3))
