@@ -58,6 +58,19 @@ def _parser() -> OneLineParser:
     convert.add_argument("--overwrite", action="store_true", help="replace a dataset of that id")
     convert.set_defaults(run_subcommand=_convert)
 
+    references = commands.add_parser(
+        "references",
+        help="measure what a random policy and the expert earn",
+        description="Measure the returns that score 0 (a random policy) and 100 (the expert).",
+    )
+    references.add_argument("maps", nargs="+", metavar="MAP", help=", ".join(map_names()))
+    references.add_argument("--episodes", type=_whole, default=500, help="per policy and protocol")
+    references.add_argument("--seed", type=_whole, default=0, help="same seed, same returns")
+    references.add_argument(
+        "--json", metavar="FILE", default="-", help="its other maps are kept; - for standard output"
+    )
+    references.set_defaults(run_subcommand=_references)
+
     listing = commands.add_parser("list", help="list the local datasets", description="List the local datasets.")
     listing.set_defaults(run_subcommand=_list)
 
@@ -87,6 +100,19 @@ def _convert(arguments: argparse.Namespace) -> None:
     maze = get_map(arguments.map) if arguments.map else map_of_file(arguments.file)
     dataset = convert(arguments.file, arguments.id, maze, arguments.overwrite)
     print(f"{arguments.id}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
+
+
+def _references(arguments: argparse.Namespace) -> None:
+    from envs.maps import get_map
+    from envs.references import measure_references
+
+    mazes, target = [get_map(name) for name in arguments.maps], Path(arguments.json)
+    measured = {maze.name: measure_references(maze, arguments.episodes, arguments.seed) for maze in mazes}
+    if arguments.json == "-":
+        print(json.dumps(measured, indent=2))
+        return
+    kept = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    target.write_text(json.dumps(kept | measured, indent=2) + "\n", encoding="utf-8")
 
 
 def _list(arguments: argparse.Namespace) -> None:

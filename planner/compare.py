@@ -21,14 +21,14 @@ from planner.figures import bar_figure, plans_figure
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.rollout import MEASURES, OPTIONAL_MEASURES, RolloutSettings, choose_tasks, rollout
+from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
 from planner.run import RunFolder, read_json, write_aside
 
 SEEDS_FOR_AN_INTERVAL = 3
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
-SHARES = ("success", "plan_valid", "free_share", "wall_contact", *OPTIONAL_MEASURES)
+SHARES = ("success", "plan_valid", "free_share", "wall_contact", "valid_among_n", "plan_avoids", "path_avoids")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def format_cell(cell: Mapping[str, Any], measure: str) -> str:
         scale, digits, unit = 100.0, 1, " %"
     elif measure == "steps_to_goal":
         scale, digits, unit = 1.0, 0, ""
+    elif measure.startswith("score"):
+        scale, digits, unit = 1.0, 1, ""
     else:
         scale, digits, unit = 1.0, 2, {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure]
     text = f"{scale * cell['mean']:.{digits}f}{unit}"

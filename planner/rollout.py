@@ -22,14 +22,13 @@ from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.policy import control, reference, shifted
 from planner.sampler import SamplerKind
+from planner.scores import drawn, score_tasks, scores
 
 GOAL_TOLERANCE_M = 0.45
-SCORE_TOLERANCE_M = 0.5
 LEAVING_DISTANCE_M = 1.0
 SETTLING_STEPS = 50
 FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
-D4RL_REFERENCE = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}
 MEASURES = (
     "success",
     "plan_valid",
@@ -39,7 +38,7 @@ MEASURES = (
     "tracking_error",
     "wall_contact",
 )
-OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids")
+OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids", "score", "score_expert")
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,20 @@ class Rollout:
 
 
 def choose_tasks(maze: MazeMap, chosen: Sequence[str]) -> list[Task]:
-    """The tasks whose split, family or name is among ``chosen``.
+    """The tasks whose split, family or name is among ``chosen``; ``single_task`` and ``multi_task`` are D4RL's.
 
     Raises:
         UserError: a word that is none of them.
     """
-    known = [{task.split, task.family, task.name} for task in maze.tasks]
+    tasks = [*maze.tasks, *score_tasks(maze)]
+    known = [{task.split, task.family, task.name} for task in tasks]
     for word in chosen:
         if not any(word in names for names in known):
-            allowed = sorted({task.split for task in maze.tasks}) + sorted({task.family for task in maze.tasks})
+            allowed = sorted({task.split for task in tasks}) + sorted({task.family for task in tasks})
             raise UserError(
                 f"tasks = {word!r} is not among map {maze.name!r}'s: {', '.join(allowed)}, or a task's name"
             )
-    return [task for task, names in zip(maze.tasks, known, strict=True) if names & set(chosen)]
+    return [task for task, names in zip(tasks, known, strict=True) if names & set(chosen)]
 
 
 def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) -> Rollout:
@@ -132,7 +132,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"best_of = {settings.best_of} must be at least 1")
     if not 0 <= settings.replan_warm <= 1:
         raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
-    problems = [(task, settings.seed + index) for task in tasks for index in range(settings.episodes)]
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [
         _rollout_chunk(planner, maze, problems[first : first + EPISODES_SIDE_BY_SIDE], settings, first)
         for first in range(0, len(problems), EPISODES_SIDE_BY_SIDE)
@@ -165,9 +166,9 @@ def _rollout_chunk(
         for environment in environments:
             environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
-    measures |= _executed_measures(
-        execution, goals, maze, plan_steps, [task.start == task.goal for task, _ in problems]
-    )
+    measures |= _executed_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
+    distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
+    scored = scores(distance, maze, [task.split for task, _ in problems])
     if settings.guide is not None:
         measures["plan_avoids"] = ~settings.guide.entered(plans[..., :2])
         measures["path_avoids"] = ~settings.guide.entered(execution.positions)
@@ -179,6 +180,7 @@ def _rollout_chunk(
             "seed": seed,
             "horizon": horizon,
             **{name: values[index].item() for name, values in measures.items()},
+            **{name: values[index] for name, values in scored.items()},
             "valid_among_n": valid_share[index].item(),
             "planning_ms": planning_ms,
         }
@@ -258,7 +260,7 @@ def _points_left(planner: Planner, horizon: int, step: int) -> int:
 
 
 def _executed_measures(
-    execution: Execution, goals: np.ndarray, maze: MazeMap, plan_steps: int, returns: list[bool]
+    execution: Execution, goals: np.ndarray, plan_steps: int, returns: list[bool]
 ) -> dict[str, np.ndarray]:
     """Arrays (N,) of what the execution was worth; see the docs' metric glossary."""
     limit = execution.contact.shape[1]
@@ -268,14 +270,11 @@ def _executed_measures(
     at_goal = (distance <= GOAL_TOLERANCE_M) & left
     success = at_goal.any(1)
     off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
-    score_steps = (distance <= SCORE_TOLERANCE_M).sum(1).astype(float)
-    low, high = D4RL_REFERENCE.get(maze.name, (0.0, float(limit)))
     return {
         "success": success,
         "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, limit),
         "wall_contact": execution.contact.mean(1),
         "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
-        "score": 100 * (score_steps - low) / (high - low),
     }
 
 
