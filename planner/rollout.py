@@ -16,6 +16,7 @@ import numpy as np
 from envs.command_line import UserError
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
+from envs.side_by_side import SideBySide
 from planner.guidance import AvoidRegion
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
@@ -151,20 +152,20 @@ def _rollout_chunk(
     horizon = settings.horizon or planner.config.data.horizon
     plan_steps = (horizon - 1) * planner.config.data.stride
     limit = max(maze.episode_limit, plan_steps + SETTLING_STEPS)
-    environments = [make_env(maze, min_episode_steps=limit, disable_env_checker=True) for _ in problems]
+    environment = make_env(maze, disable_env_checker=True)
     try:
         states = np.empty((len(problems), 4))
         goals = np.empty((len(problems), 2))
-        for index, ((task, seed), environment) in enumerate(zip(problems, environments, strict=True)):
+        for index, (task, seed) in enumerate(problems):
             observation, _ = environment.reset(seed=seed, options={"start_cell": task.start, "goal_cell": task.goal})
             states[index], goals[index] = observation["observation"], observation["desired_goal"]
         began = time.perf_counter()
         plans, valid_share = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
         planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
-        execution = _execute(planner, environments, states, goals, plans, limit, settings, first)
+        balls = SideBySide(environment, states)
+        execution = _execute(planner, balls, states, goals, plans, limit, settings, first)
     finally:
-        for environment in environments:
-            environment.close()
+        environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
     measures |= _executed_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
     distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
@@ -216,7 +217,7 @@ def _plan(
 
 def _execute(
     planner: Planner,
-    environments: list[Any],
+    balls: SideBySide,
     states: np.ndarray,
     goals: np.ndarray,
     plans: np.ndarray,
@@ -225,12 +226,11 @@ def _execute(
     first: int,
 ) -> Execution:
     """Follows the plans for ``limit`` steps, all episodes in lockstep."""
-    num_episodes = len(environments)
+    num_episodes = len(states)
     positions = np.empty((num_episodes, limit + 1, 2))
     references = np.empty((num_episodes, limit, 2))
     contact = np.zeros((num_episodes, limit), dtype=bool)
     positions[:, 0] = states[:, :2]
-    states = states.copy()
     followed, begin, horizon = reference(plans, planner.config.data.stride), 0, plans.shape[1]
     for step in range(limit):
         if settings.replan_every and step and step % settings.replan_every == 0:
@@ -243,11 +243,7 @@ def _execute(
                 followed, begin = reference(plans, planner.config.data.stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
-        actions = control(states, target)
-        for index, environment in enumerate(environments):
-            observation, *_ = environment.step(actions[index])
-            states[index] = observation["observation"]
-            contact[index, step] = environment.unwrapped.wall_contact
+        states, contact[:, step] = balls.step(control(states, target))
         positions[:, step + 1] = states[:, :2]
         references[:, step] = target[:, :2]
     return Execution(positions, references, contact)
@@ -288,12 +284,13 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
     if maze is None:
         raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
     limit = (len(plan) - 1) * planner.config.data.stride + SETTLING_STEPS
-    environment = make_env(maze, min_episode_steps=limit)
+    environment = make_env(maze)
     try:
         options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
         observation, _ = environment.reset(seed=0, options=options)
         states, goals = observation["observation"][None], plan[None, -1, :2]
-        return _execute(planner, [environment], states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
+        balls = SideBySide(environment, states)
+        return _execute(planner, balls, states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
     finally:
         environment.close()
 
