@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from envs.command_line import OneLineParser, UserError, run_command
 
@@ -72,10 +72,22 @@ def _parser() -> OneLineParser:
     _add_device(compare)
     compare.set_defaults(run_subcommand=_compare)
 
-    bench = commands.add_parser("bench", help="time the parts of a training step", description="Time a training step.")
+    bench = commands.add_parser(
+        "bench",
+        help="time training, planning and rolling out",
+        description="Time training, planning and rolling out beside a plain loop of diffusers' parts.",
+    )
     bench.add_argument("preset", help="a YAML file or a shipped name")
+    bench.add_argument(
+        "--parts",
+        type=lambda text: tuple(text.split(",")),
+        default=("training", "planning", "rollout"),
+        help="what to time: training, planning, rollout, separated by commas",
+    )
     bench.add_argument("--repeats", type=_positive, default=5, help="the median of so many is reported")
-    bench.add_argument("--bench-steps", type=_positive, default=50, help="steps per repeat")
+    bench.add_argument("--bench-steps", type=_positive, default=50, help="training steps per repeat")
+    bench.add_argument("--warm-level", type=_number, default=0.25, help="of warm-started replanning")
+    bench.add_argument("--episodes", type=_positive, default=100, help="episodes to roll out")
     bench.add_argument("--json", metavar="FILE", help="write the numbers; - for standard output")
     _add_device(bench)
     add_options(bench)
@@ -282,15 +294,25 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from planner.bench import bench_training
+    from planner.bench import Part, bench, bench_table
     from planner.config import from_dict, load_preset, merge, parse_overrides
 
+    unknown = set(arguments.parts) - set(get_args(Part))
+    if unknown:
+        raise UserError(f"--parts {','.join(sorted(unknown))}; allowed: {', '.join(get_args(Part))}")
     config = from_dict(merge(load_preset(arguments.preset), parse_overrides(arguments)))
-    result = bench_training(config, arguments.device, arguments.repeats, arguments.bench_steps)
+    result = bench(
+        config,
+        arguments.device,
+        parts=arguments.parts,
+        repeats=arguments.repeats,
+        steps=arguments.bench_steps,
+        warm_level=arguments.warm_level,
+        episodes=arguments.episodes,
+    )
     _write_json(arguments.json, result)
     if arguments.json != "-":
-        for name, value in result["summary"].items():
-            print(f"{name:<32} {value:.4g}")
+        print(bench_table(result["summary"]))
 
 
 if __name__ == "__main__":
