@@ -1,4 +1,4 @@
-"""The console command ``maze-data``: collect, list and show Minari datasets of mazes."""
+"""The console command ``maze-data``: collect, convert, list and show Minari datasets of mazes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _whole(text: str) -> int:
 def _parser() -> OneLineParser:
     from envs.maps import map_names
 
-    parser = OneLineParser(prog="maze-data", description="Collect, list and show Minari datasets of mazes.")
+    parser = OneLineParser(prog="maze-data", description="Collect, convert, list and show Minari datasets of mazes.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     collect = commands.add_parser("collect", help="collect a dataset", description="Collect a dataset on MuJoCo.")
@@ -48,6 +48,28 @@ def _parser() -> OneLineParser:
     collect.add_argument("--order", choices=("breadth", "depth"), default="breadth", help="the expert's path search")
     collect.add_argument("--overwrite", action="store_true", help="replace a dataset of that id")
     collect.set_defaults(run_subcommand=_collect)
+
+    convert = commands.add_parser(
+        "convert", help="make a dataset from an old D4RL file", description="Convert a maze2d HDF5 file of D4RL."
+    )
+    convert.add_argument("file", type=Path, help="such as maze2d-umaze-sparse-v1.hdf5")
+    convert.add_argument("--id", required=True, help="dataset id, such as mazes/umaze-d4rl-v1")
+    convert.add_argument("--map", help="the maze (default: from the file's name)")
+    convert.add_argument("--overwrite", action="store_true", help="replace a dataset of that id")
+    convert.set_defaults(run_subcommand=_convert)
+
+    references = commands.add_parser(
+        "references",
+        help="measure what a random policy and the expert earn",
+        description="Measure the returns that score 0 (a random policy) and 100 (the expert).",
+    )
+    references.add_argument("maps", nargs="+", metavar="MAP", help=", ".join(map_names()))
+    references.add_argument("--episodes", type=_whole, default=500, help="per policy and protocol")
+    references.add_argument("--seed", type=_whole, default=0, help="same seed, same returns")
+    references.add_argument(
+        "--json", metavar="FILE", default="-", help="its other maps are kept; - for standard output"
+    )
+    references.set_defaults(run_subcommand=_references)
 
     listing = commands.add_parser("list", help="list the local datasets", description="List the local datasets.")
     listing.set_defaults(run_subcommand=_list)
@@ -69,6 +91,28 @@ def _collect(arguments: argparse.Namespace) -> None:
         maze, arguments.recipe, arguments.steps, arguments.seed, name, arguments.overwrite, arguments.order
     )
     print(f"{name}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from envs.convert import convert, map_of_file
+    from envs.maps import get_map
+
+    maze = get_map(arguments.map) if arguments.map else map_of_file(arguments.file)
+    dataset = convert(arguments.file, arguments.id, maze, arguments.overwrite)
+    print(f"{arguments.id}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
+
+
+def _references(arguments: argparse.Namespace) -> None:
+    from envs.maps import get_map
+    from envs.references import measure_references
+
+    mazes, target = [get_map(name) for name in arguments.maps], Path(arguments.json)
+    measured = {maze.name: measure_references(maze, arguments.episodes, arguments.seed) for maze in mazes}
+    if arguments.json == "-":
+        print(json.dumps(measured, indent=2))
+        return
+    kept = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    target.write_text(json.dumps(kept | measured, indent=2) + "\n", encoding="utf-8")
 
 
 def _list(arguments: argparse.Namespace) -> None:

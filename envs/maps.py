@@ -29,12 +29,15 @@ Cell = tuple[int, int]
 DT_S = 0.01
 """Duration of an environment step in seconds."""
 
-Split = Literal["demonstrated", "held_out"]
+Split = Literal["demonstrated", "held_out", "single_task", "multi_task"]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to plan: from start cell to goal cell. Its split says whether demonstrations of it exist."""
+    """One thing to plan: from start cell to goal cell.
+
+    Its split says whether demonstrations of it exist, or which of D4RL's protocols draws its cells.
+    """
 
     name: str
     family: str

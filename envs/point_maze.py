@@ -91,7 +91,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
                 Path(self.tmp_xml_file_path).unlink(missing_ok=True)
         # Pickling calls the constructor again, so it must store our arguments, not the library's.
         EzPickle.__init__(self, rows, render_mode, reward_type, continuing_task, reset_target, **kwargs)
-        self._is_block = np.array(
+        self.is_block = np.array(
             [self.model.geom(index).name.startswith("block_") for index in range(self.model.ngeom)]
         )
 
@@ -135,7 +135,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
         MuJoCo looks for contacts before it moves the ball, so this is the contact that acted on the step.
         The ground, which the ball always touches, does not count.
         """
-        return bool(self._is_block[self.data.contact.geom].any())
+        return bool(self.is_block[self.data.contact.geom].any())
 
     def _is_reached(self, xy: np.ndarray) -> bool:
         return bool(np.linalg.norm(xy - self.goal) <= SUCCESS_RADIUS_M)

@@ -1,20 +1,33 @@
-"""How long the parts of a training step take, as ratios within one run (machines are noisy)."""
+"""How long training, planning and rolling out take, as ratios within one run (machines are noisy).
+
+The baseline is a plain loop of diffusers' U-Net and scheduler in the same run; the limit of a training step is the
+rate at which this machine multiplies matrices.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import resource
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from planner.bench_baseline import PlainLoop
+from planner.bench_planning import bench_planning, bench_rollout, planning_summary
 from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.plan import pick_device
-from planner.train import Trainer, make_network, seed_of
+from planner.train import Trainer, seed_of
+
+Part = Literal["training", "planning", "rollout"]
+
+MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
+CALLS_PER_PLAN_TIMING = 3
 
 
 def _seconds(work: Callable[[], object], steps: int, device: torch.device) -> float:
@@ -29,62 +42,140 @@ def _seconds(work: Callable[[], object], steps: int, device: torch.device) -> fl
     return (time.perf_counter() - began) / steps
 
 
-def bench_training(config: Config, device_name: str = "auto", repeats: int = 5, steps: int = 50) -> dict[str, Any]:
-    """Times a whole training step against its arithmetic, and our U-Net against diffusers'.
+def bench(
+    config: Config,
+    device_name: str = "auto",
+    *,
+    parts: Sequence[Part] = ("training", "planning", "rollout"),
+    repeats: int = 5,
+    steps: int = 50,
+    warm_level: float = 0.25,
+    episodes: int = 100,
+) -> dict[str, Any]:
+    """Times the parts on the preset's data with untrained networks.
 
-    ``outside_share`` is the share of a step outside forward, backward and optimizer (clipping and moving average
-    counted with the optimizer): drawing windows, levels and noise, noising, writing the conditions.
-    ``unet1d_ratio`` is our forward plus backward over that of ``diffusers.UNet1DModel`` with the same widths,
-    kernel 5 and GroupNorm, which are all that it can be.
+    The docs' glossary says what each figure means. diffusers' U-Net knows only GroupNorm of 8 groups and kernel 5, so
+    that comparisons of equal networks are made with these.
 
     Args:
-        config: a training's settings; its dataset must exist.
+        config: a training's settings; its dataset must exist. Plans use its sampler and number of steps.
         device_name: ``auto``, ``cpu`` or ``cuda``.
-        repeats: each ratio is the median of so many, their parts timed in turn.
-        steps: calls per timing.
+        parts: what to time.
+        repeats: each figure is the median of so many, their parts timed in turn.
+        steps: training steps per timing.
+        warm_level: of warm-started replanning.
+        episodes: rolled out side by side, and one after the other.
 
     Returns:
-        ``{"config", "rows", "summary"}``: seconds of every repeat, medians of the ratios.
+        ``{"config", "rows", "summary"}``: seconds of every repeat, medians of rates and ratios.
 
     Raises:
         UserError: bad data or settings.
     """
     device = pick_device(device_name)
     trainer = Trainer(config, load_data(config.data, device), device)
+    expressible = _expressible(config)
+    rows: list[dict[str, float]] = [{} for _ in range(repeats)]
+    summary: dict[str, Any] = {"threads": torch.get_num_threads(), "device": str(device)}
+    if "training" in parts:
+        once = _training(trainer, Trainer(expressible, trainer.data, device), steps)
+        for row in rows:
+            row |= once()
+        summary |= _training_summary(rows, trainer)
+    if "planning" in parts:
+
+        def timed(work: Callable[[], object]) -> float:
+            return _seconds(work, CALLS_PER_PLAN_TIMING, device)
+
+        once = bench_planning(config, trainer, expressible, warm_level, timed)
+        once()
+        for row in rows:
+            row |= once()
+        summary |= planning_summary(rows, config)
+    if "rollout" in parts and trainer.data.statistics.maze is not None:
+        summary |= bench_rollout(trainer.planner(), episodes)
+    summary["peak_memory_mb"] = _peak_memory_mb(device)
+    return {"config": to_dict(config), "rows": rows, "summary": summary}
+
+
+def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[str, float]]:
+    """A function that times each part of a training step once."""
+    config, device = trainer.config, trainer.device
     clean, levels, noise = trainer.draw(trainer.data.training, config.batch_size, seed_of(config.seed, 0))
     noisy = torch.where(trainer.known_DT, clean, trainer.schedule.add_noise(clean, noise, levels))
-    ours = _expressible(config, trainer, device)
-    theirs = ours.to_diffusers().to(device)
+    theirs = same.network.to_diffusers().to(device)
+    plain = PlainLoop(theirs, config.diffusion.train_steps, config.diffusion.prediction, config.learning_rate)
 
     def arithmetic() -> None:
         _forward_backward(trainer.forward, noisy, levels)
         trainer.apply_gradients()
 
-    rows = []
-    for work in (trainer.update, arithmetic):
-        _seconds(work, max(3, steps // 10), device)
-    for _ in range(repeats):
-        rows.append(
-            {
-                "step_s": _seconds(trainer.update, steps, device),
-                "arithmetic_s": _seconds(arithmetic, steps, device),
-                "ours_s": _seconds(lambda: _forward_backward(ours, noisy, levels), steps, device),
-                "unet1d_s": _seconds(lambda: _forward_backward(theirs, noisy, levels), steps, device),
-            }
-        )
-    outside = [1 - row["arithmetic_s"] / row["step_s"] for row in rows]
-    ratio = [row["ours_s"] / row["unet1d_s"] for row in rows]
-    summary = {
-        "steps_per_second": 1 / float(np.median([row["step_s"] for row in rows])),
-        "outside_share": float(np.median(outside)),
-        "unet1d_ratio": float(np.median(ratio)),
-        "threads": torch.get_num_threads(),
+    def plain_step() -> None:
+        plain.train_step(trainer.data.training, config.batch_size, trainer.known_DT)
+
+    work: dict[str, Callable[[], object]] = {
+        "step_s": trainer.update,
+        "arithmetic_s": arithmetic,
+        "step_same_net_s": same.update,
+        "step_baseline_s": plain_step,
+        "ours_s": lambda: _forward_backward(same.network, noisy, levels),
+        "unet1d_s": lambda: _forward_backward(theirs, noisy, levels),
     }
-    return {"config": to_dict(config), "rows": rows, "summary": summary}
+    for call in work.values():
+        _seconds(call, max(3, steps // 10), device)
+
+    def once() -> dict[str, float]:
+        return {name: _seconds(call, steps, device) for name, call in work.items()} | {
+            "matmul_per_second": _matmul_rate(device, config.precision)
+        }
+
+    return once
 
 
-def _expressible(config: Config, trainer: Trainer, device: torch.device) -> Any:
-    """Our network with what diffusers' can express."""
+def _training_summary(rows: list[dict[str, float]], trainer: Trainer) -> dict[str, float]:
+    def middle(of: Callable[[dict[str, float]], float]) -> float:
+        return float(np.median([of(row) for row in rows]))
+
+    flop = _step_flop(trainer)
+    return {
+        "steps_per_second": middle(lambda row: 1 / row["step_s"]),
+        "outside_share": middle(lambda row: 1 - row["arithmetic_s"] / row["step_s"]),
+        "unet1d_ratio": middle(lambda row: row["ours_s"] / row["unet1d_s"]),
+        "baseline_steps_per_second": middle(lambda row: 1 / row["step_baseline_s"]),
+        "step_ratio": middle(lambda row: row["step_baseline_s"] / row["step_same_net_s"]),
+        "step_gflop": flop / 1e9,
+        "matmul_gflop_per_second": middle(lambda row: row["matmul_per_second"]) / 1e9,
+        "matmul_share": middle(lambda row: flop / row["step_s"] / row["matmul_per_second"]),
+    }
+
+
+def _step_flop(trainer: Trainer) -> float:
+    """Floating point operations of the convolutions and products of a training step, forward and backward."""
+    batch = trainer.draw(trainer.data.training, trainer.config.batch_size, seed_of(trainer.config.seed, 0))
+    with FlopCounterMode(display=False) as counter:
+        trainer.loss(trainer.network, batch).backward()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops())
+
+
+def _matmul_rate(device: torch.device, precision: str) -> float:
+    """Floating point operations per second of a large square matrix product."""
+    size = MATRIX_SIZE[device.type]
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    one, other = (torch.ones(size, size, device=device, dtype=kind) for _ in range(2))
+    _seconds(lambda: one @ other, 2, device)
+    return 2 * size**3 / _seconds(lambda: one @ other, 5, device)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Of this process, baseline included; on a GPU, of its tensors."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _expressible(config: Config) -> Config:
+    """The settings with a network that diffusers' U-Net can express."""
     model = dataclasses.replace(
         config.model,
         kernel_size=5,
@@ -94,10 +185,48 @@ def _expressible(config: Config, trainer: Trainer, device: torch.device) -> Any:
         num_packs=1,
         padding_mode="zeros",
     )
-    return make_network(dataclasses.replace(config, model=model), trainer.network.config["transition_dim"]).to(device)
+    return dataclasses.replace(config, model=model)
 
 
 def _forward_backward(network: nn.Module, noisy: Tensor, levels: Tensor) -> None:
     output = network(noisy, levels)
     prediction: Tensor = output if isinstance(output, Tensor) else output.sample
     prediction.square().mean().backward()
+
+
+MEANINGS = {
+    "steps_per_second": "training steps per second",
+    "outside_share": "share of a step outside forward, backward and optimizer",
+    "unet1d_ratio": "forward + backward, ours over diffusers' U-Net of equal size (below 1: faster)",
+    "baseline_steps_per_second": "training steps per second of the plain loop (GroupNorm, kernel 5)",
+    "step_ratio": "plain loop's step over ours, equal networks (above 1: faster)",
+    "step_gflop": "GFLOP of a training step",
+    "matmul_gflop_per_second": "GFLOP per second of a large matrix product here",
+    "matmul_share": "share of that rate that a training step reaches",
+    "plans_per_second_batch_1": "plans per second, one at a time",
+    "plans_per_second_batch_64": "plans per second, 64 at a time",
+    "replans_per_second_cold": "replanning rate from pure noise",
+    "replans_per_second_warm": "replanning rate from the last plan",
+    "baseline_plans_per_second": "plans per second of the plain loop at all noise levels (GroupNorm, kernel 5)",
+    "speedup_same_net": "speed-up over it of equal networks at our number of steps",
+    "speedup_same_net_over_fewer_steps": "the same over (noise levels / our steps)",
+    "reference_plans_per_second": "plans per second of the plain loop with the reference's network, 64 steps",
+    "speedup_reference_net": "speed-up of our plans over it",
+    "rollout_episodes": "episodes rolled out",
+    "rollout_side_by_side_s": "seconds to plan and roll them out side by side",
+    "rollout_one_by_one_s": "seconds one after the other",
+    "rollout_steps_per_second": "environment steps per second side by side, planning included",
+    "rollout_side_by_side_ratio": "speed-up of side by side",
+    "peak_memory_mb": "peak memory in MB, baseline included",
+    "threads": "threads",
+    "device": "device",
+}
+
+
+def bench_table(summary: dict[str, Any]) -> str:
+    """The summary as a Markdown table."""
+    lines = ["| figure | value | meaning |", "|---|---|---|"]
+    for name, value in summary.items():
+        text = value if isinstance(value, str) else f"{value:.4g}"
+        lines.append(f"| {name} | {text} | {MEANINGS[name]} |")
+    return "\n".join(lines)

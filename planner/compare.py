@@ -27,7 +27,7 @@ from planner.run import RunFolder, read_json, write_aside
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
-SHARES = ("success", "plan_valid", "free_share", "wall_contact")
+SHARES = ("success", "plan_valid", "free_share", "wall_contact", "valid_among_n", "plan_avoids", "path_avoids")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     """
     folder = RunFolder(path)
     checkpoint = folder.checkpoint().name
-    question = {"settings": asdict(settings), "tasks": list(tasks), "checkpoint": checkpoint}
+    # As JSON gives it back, with lists for tuples.
+    question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
     store = folder.path / "rollouts"
     for known in sorted(store.glob("*.json")):
         answer = read_json(known)
@@ -121,6 +122,8 @@ def format_cell(cell: Mapping[str, Any], measure: str) -> str:
         scale, digits, unit = 100.0, 1, " %"
     elif measure == "steps_to_goal":
         scale, digits, unit = 1.0, 0, ""
+    elif measure.startswith("score"):
+        scale, digits, unit = 1.0, 1, ""
     else:
         scale, digits, unit = 1.0, 2, {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure]
     text = f"{scale * cell['mean']:.{digits}f}{unit}"

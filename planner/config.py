@@ -45,6 +45,7 @@ class DataConfig(_Checked):
     horizon: int = _option(64, "planned points per trajectory", low=2)
     stride: int = _option(4, "environment steps between planned points", low=1)
     actions: bool = _option(False, "plan the actions too, behind the state")
+    hold_end: bool = _option(False, "windows may run past an episode's end, where the ball is held at rest (mazes)")
     validation_share: float = _option(0.05, "share of episodes held out from training", low=0, high=0.9)
 
 

@@ -5,13 +5,17 @@ All episodes lie end to end in one tensor; a window is an index computation, so 
     series   |e0 e0 e0 e0 e0 e0 e0|e1 e1 e1|e2 e2 e2 e2 e2 e2|
     window         x     x     x                               (start 1, horizon 3, stride 2)
                                    ↑ shorter than a window: skipped and counted
+    hold_end |e0 e0 e0 e0 e0 e0 e0 r0 r0 r0|e1 e1 e1 r1 r1 r1|…   (r: the last position, at rest)
 
 Shapes: B batch, D transition dimensions (state, then action if planned), T planned points, N all points.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import huggingface_hub
 import minari
 import numpy as np
 import torch
@@ -32,6 +37,7 @@ from planner.normalizer import LimitsNormalizer
 
 LOCAL_NAMESPACE = "mazes/"
 """Where ``maze-data collect`` writes by default; nobody hosts it."""
+CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -160,21 +166,38 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
 
 
 def _download(dataset_id: str, root: Path) -> None:
+    """Fetches a dataset from Minari's server, with its progress on standard error; all of it or nothing."""
     existed = root.exists()
     print(f"dataset {dataset_id} is not here: asking Minari's server", file=sys.stderr)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news to the user
     try:
-        minari.download_dataset(dataset_id)
-    except Exception as error:  # no network, no such dataset, no such namespace: the remedy is the same
-        if not existed:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            if os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://"):
+                # Without a network the download itself would retry for 20 seconds.
+                huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=CONNECT_TIMEOUT_S)
+            minari.download_dataset(dataset_id)
+    except BaseException as error:
+        if not existed:  # half a download, also one that Ctrl-C cut short, would pass for a whole one
             shutil.rmtree(root, ignore_errors=True)
-        raise _missing(dataset_id) from error
+        if isinstance(error, Exception):  # no network, no such dataset, no such namespace: the remedy is the same
+            raise _missing(dataset_id) from error
+        raise
 
 
 def _missing(dataset_id: str) -> UserError:
+    """What to do about a dataset that is neither here nor to be had; for D4RL's mazes, how to make an equal one."""
+    remedy = "`maze-data list` shows what is there, `maze-data collect` makes one"
+    published = re.fullmatch(r"D4RL/pointmaze/(umaze|medium|large)(-dense)?-v\d+", dataset_id)
+    if published:
+        name = published[1]
+        order = "" if name == "umaze" else " --order depth"
+        remedy = (
+            f"get it online with `minari download {dataset_id}`, or make an equal one, mazes/{name}-navigate-v0, "
+            f"with `maze-data collect {name} --recipe navigate --steps 1000000{order}`"
+        )
+    folder = minari.storage.get_dataset_path()
     return UserError(
-        f"dataset {dataset_id!r} is neither in {minari.storage.get_dataset_path()} nor to be downloaded "
-        f"(offline or misspelt): `maze-data list` shows what is there, `maze-data collect` makes one"
+        f"dataset {dataset_id!r} is neither in {folder} nor to be downloaded (offline or misspelt): {remedy}"
     )
 
 
@@ -221,6 +244,13 @@ def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
     return (from_env_spec(spec), spec.id) if spec is not None else (None, "unknown")
 
 
+def _held_end(episode: np.ndarray, steps: int) -> np.ndarray:
+    """A maze's episode (L, D) and then its last position for ``steps`` more, with velocity and actions zero."""
+    end = np.zeros((steps, episode.shape[1]), episode.dtype)
+    end[:, :2] = episode[-1, :2]
+    return np.concatenate([episode, end])
+
+
 def _window_starts(lengths: list[int], span: int) -> np.ndarray:
     """Start indices of all windows of ``span`` points that do not cross an episode's end."""
     begins = np.cumsum([0, *lengths[:-1]])
@@ -228,9 +258,16 @@ def _window_starts(lengths: list[int], span: int) -> np.ndarray:
     return np.concatenate(runs)
 
 
+def _fewest_points(config: DataConfig) -> int:
+    """Points that an episode must have to give a window."""
+    return 2 if config.hold_end else (config.horizon - 1) * config.stride + 1
+
+
 def _windows(episodes: list[np.ndarray], config: DataConfig, normalizer: LimitsNormalizer, device: Any) -> Windows:
     span = (config.horizon - 1) * config.stride + 1
-    long_enough = [episode for episode in episodes if len(episode) >= span]
+    long_enough = [episode for episode in episodes if len(episode) >= _fewest_points(config)]
+    if config.hold_end:  # every window keeps at least one step of the episode
+        long_enough = [_held_end(episode, span - 2) for episode in long_enough]
     dim = len(normalizer.low)
     series = np.concatenate(long_enough) if long_enough else np.zeros((0, dim), np.float32)
     starts = _window_starts([len(e) for e in long_enough], span) if long_enough else np.zeros(0, np.int64)
@@ -268,7 +305,9 @@ def load_data(config: DataConfig, device: torch.device | str = "cpu") -> Planner
         raise UserError(
             f"dataset {config.dataset!r} is damaged ({_one_line(error)}); collect or download it again"
         ) from error
-    span = (config.horizon - 1) * config.stride + 1
+    if config.hold_end and maze is None:
+        raise UserError(f"data.hold_end needs a maze; {environment} of {config.dataset!r} is none")
+    span = _fewest_points(config)
     usable = sum(len(episode) >= span for episode in episodes)
     if usable == 0:
         longest = max((len(episode) for episode in episodes), default=0)

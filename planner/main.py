@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from envs.command_line import OneLineParser, UserError, run_command
 
@@ -72,10 +72,22 @@ def _parser() -> OneLineParser:
     _add_device(compare)
     compare.set_defaults(run_subcommand=_compare)
 
-    bench = commands.add_parser("bench", help="time the parts of a training step", description="Time a training step.")
+    bench = commands.add_parser(
+        "bench",
+        help="time training, planning and rolling out",
+        description="Time training, planning and rolling out beside a plain loop of diffusers' parts.",
+    )
     bench.add_argument("preset", help="a YAML file or a shipped name")
+    bench.add_argument(
+        "--parts",
+        type=lambda text: tuple(text.split(",")),
+        default=("training", "planning", "rollout"),
+        help="what to time: training, planning, rollout, separated by commas",
+    )
     bench.add_argument("--repeats", type=_positive, default=5, help="the median of so many is reported")
-    bench.add_argument("--bench-steps", type=_positive, default=50, help="steps per repeat")
+    bench.add_argument("--bench-steps", type=_positive, default=50, help="training steps per repeat")
+    bench.add_argument("--warm-level", type=_number, default=0.25, help="of warm-started replanning")
+    bench.add_argument("--episodes", type=_positive, default=100, help="episodes to roll out")
     bench.add_argument("--json", metavar="FILE", help="write the numbers; - for standard output")
     _add_device(bench)
     add_options(bench)
@@ -106,6 +118,14 @@ def _number(text: str) -> float:
     return value
 
 
+def _region(text: str) -> tuple[float, float, float]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,radius")
+    x, y, radius = map(_number, parts)
+    return x, y, radius
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
@@ -124,6 +144,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampling-steps", type=_positive, help="network evaluations per plan (default: the run's)")
     parser.add_argument(
         "--best-of", "--best_of", type=_positive, default=1, metavar="N", help="draw N per plan, keep the best"
+    )
+    parser.add_argument("--avoid", type=_region, metavar="X,Y,RADIUS", help="a region to stay out of, in metres")
+    parser.add_argument(
+        "--avoid-scale", "--avoid_scale", type=_number, default=1.0, help="how far each step pushes plans out of it"
     )
 
 
@@ -190,10 +214,15 @@ def _load(arguments: argparse.Namespace) -> Planner:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from planner.guidance import AvoidRegion
+
     kind = arguments.out.suffix.lower()
     if kind not in (".png", ".gif", ".json"):
         raise UserError(f"--out {arguments.out} must end in .png, .gif or .json")
     planner = _load(arguments)
+    maze = planner.statistics.maze
+    if arguments.avoid and maze is None:
+        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
     plans = planner.plan(
         arguments.start,
         arguments.goal,
@@ -203,8 +232,9 @@ def _plan(arguments: argparse.Namespace) -> None:
         sampler=arguments.sampler,
         sampling_steps=arguments.sampling_steps,
         best_of=arguments.best_of,
+        guide=AvoidRegion(*arguments.avoid) if arguments.avoid else None,
+        guide_scale=arguments.avoid_scale,
     )
-    maze = planner.statistics.maze
     if kind == ".json":
         _write_json(str(arguments.out), {"start": arguments.start, "goal": arguments.goal, "plans": plans.tolist()})
     elif maze is None:
@@ -230,7 +260,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _rollout(arguments: argparse.Namespace) -> None:
     from planner.compare import format_cell
-    from planner.rollout import MEASURES, choose_tasks, rollout, summarize
+    from planner.rollout import choose_tasks, rollout, summarize
 
     planner = _load(arguments)
     if planner.statistics.maze is None:
@@ -243,8 +273,8 @@ def _rollout(arguments: argparse.Namespace) -> None:
     if arguments.json != "-":
         for split, measures in summary.items():
             print(f"{split} ({measures['success']['n']} episodes)")
-            for name in MEASURES:
-                print(f"  {name:<15} {format_cell(measures[name], name)}")
+            for name, cell in measures.items():
+                print(f"  {name:<15} {format_cell(cell, name)}")
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -264,15 +294,25 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from planner.bench import bench_training
+    from planner.bench import Part, bench, bench_table
     from planner.config import from_dict, load_preset, merge, parse_overrides
 
+    unknown = set(arguments.parts) - set(get_args(Part))
+    if unknown:
+        raise UserError(f"--parts {','.join(sorted(unknown))}; allowed: {', '.join(get_args(Part))}")
     config = from_dict(merge(load_preset(arguments.preset), parse_overrides(arguments)))
-    result = bench_training(config, arguments.device, arguments.repeats, arguments.bench_steps)
+    result = bench(
+        config,
+        arguments.device,
+        parts=arguments.parts,
+        repeats=arguments.repeats,
+        steps=arguments.bench_steps,
+        warm_level=arguments.warm_level,
+        episodes=arguments.episodes,
+    )
     _write_json(arguments.json, result)
     if arguments.json != "-":
-        for name, value in result["summary"].items():
-            print(f"{name:<32} {value:.4g}")
+        print(bench_table(result["summary"]))
 
 
 if __name__ == "__main__":

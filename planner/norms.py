@@ -199,7 +199,9 @@ class _OverChannels(nn.Module):
         flat = x_BCT.reshape(*x_BCT.shape[:2], -1)
         if flat.dtype in (torch.bfloat16, torch.float16):
             flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
-        output, _, _ = _ChannelNormFunction.apply(flat, self.weight, self.bias, self.eps)
+        # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
+        function = _ChannelNormFunction.apply if torch.is_grad_enabled() else _ChannelNormFunction.forward
+        output, _, _ = function(flat, self.weight, self.bias, self.eps)
         return output.view(x_BCT.shape)
 
 

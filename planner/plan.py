@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
 from envs.command_line import UserError
 from planner.config import Config
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
+from planner.guidance import Guide, descend
 from planner.measures import choose_best
 from planner.run import RunFolder
 from planner.sampler import Conditions, SamplerKind, WarmStart, sample
@@ -87,6 +89,8 @@ class Planner:
         best_of: int = 1,
         last_plans: np.ndarray | None = None,
         warm_level: float = 0.0,
+        guide: Guide | None = None,
+        guide_scale: float = 1.0,
     ) -> np.ndarray:
         """Samples plans from ``start`` to ``goal``.
 
@@ -104,6 +108,9 @@ class Planner:
                 :func:`planner.policy.shifted` gives them.
             warm_level: how far ``last_plans`` are noised again, as a share of the training's noise levels; 0: from
                 pure noise.
+            guide: a cost of plans in data units that sampling shall lower, such as
+                :class:`planner.guidance.AvoidRegion`.
+            guide_scale: of the gradient step on the predicted clean plans before each denoising step.
 
         Returns:
             (num_plans, H, D) plans in data units for one problem, (B, num_plans, H, D) for a batch. Start and
@@ -121,6 +128,7 @@ class Planner:
         generator = torch.Generator(self.device).manual_seed(seed)
         starts_N, goals_N = (np.repeat(values, num_plans * best_of, axis=0) for values in (starts, goals))
         last_N = self._last_plans(last_plans, len(starts), horizon, num_plans * best_of) if warm_level else None
+        steer = self._steering(guide, guide_scale) if guide else None
         parts = [
             self._sample(
                 starts_N[first : first + PLANS_PER_BATCH],
@@ -130,17 +138,20 @@ class Planner:
                 sampling_steps or self.config.diffusion.sampling_steps,
                 generator,
                 None if last_N is None else WarmStart(last_N[first : first + PLANS_PER_BATCH], warm_level),
+                steer,
             )
             for first in range(0, len(starts_N), PLANS_PER_BATCH)
         ]
         plans = np.concatenate(parts).reshape(len(starts) * num_plans, best_of, horizon, -1)
         if best_of > 1:
-            plans = self.best(plans)[0][:, None]
+            plans = self.best(plans, guide)[0][:, None]
         plans = plans.reshape(len(starts), num_plans, horizon, -1)
         return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
 
-    def best(self, plans_BNHD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, plans_BNHD: np.ndarray, guide: Guide | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The best (B, H, D) of N plans for each problem, and the share (B,) of valid ones among the N.
+
+        Among valid plans those of the lowest cost to ``guide`` come first, then the shortest.
 
         Raises:
             UserError: the planner's environment is no maze, where validity means nothing.
@@ -148,7 +159,11 @@ class Planner:
         maze = self.statistics.maze
         if maze is None:
             raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is none")
-        chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m)
+        costs = None
+        if guide is not None:
+            every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")
+            costs = guide(every).numpy().reshape(plans_BNHD.shape[:2])
+        chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m, costs)
         return plans_BNHD[np.arange(len(plans_BNHD)), chosen], valid_share
 
     def _problem(self, start: ArrayLike, goal: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +192,15 @@ class Planner:
         normalized = self._normalizer.normalize(torch.as_tensor(plans, dtype=torch.float32, device=self.device))
         return repeat(normalized, "b t d -> (b repeats) d t", repeats=repeats)
 
+    def _steering(self, guide: Guide, scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Gradient descent on the cost, as a function on normalized plans (B, D, T)."""
+
+        def steer(clean_BDT: torch.Tensor) -> torch.Tensor:
+            in_units = self._normalizer.denormalize(clean_BDT.transpose(1, 2))
+            return self._normalizer.normalize(descend(guide, in_units, scale)).transpose(1, 2)
+
+        return steer
+
     def _sample(
         self,
         starts_BS: np.ndarray,
@@ -186,6 +210,7 @@ class Planner:
         sampling_steps: int,
         generator: torch.Generator,
         warm: WarmStart | None,
+        steer: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> np.ndarray:
         """One batch of plans (B, H, D)."""
         layout = self.statistics.layout
@@ -202,6 +227,7 @@ class Planner:
             num_steps=sampling_steps,
             generator=generator,
             warm=warm,
+            guide=steer,
         )
         in_units = self._normalizer.denormalize(plans.transpose(1, 2))
         # Normalizing and back rounds; what was given is written as it was given.

@@ -16,19 +16,20 @@ import numpy as np
 from envs.command_line import UserError
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
+from envs.side_by_side import SideBySide
+from planner.guidance import AvoidRegion
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.policy import control, reference, shifted
 from planner.sampler import SamplerKind
+from planner.scores import drawn, score_tasks, scores
 
 GOAL_TOLERANCE_M = 0.45
-SCORE_TOLERANCE_M = 0.5
 LEAVING_DISTANCE_M = 1.0
 SETTLING_STEPS = 50
 FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
-D4RL_REFERENCE = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}
 MEASURES = (
     "success",
     "plan_valid",
@@ -38,6 +39,7 @@ MEASURES = (
     "tracking_error",
     "wall_contact",
 )
+OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids", "score", "score_expert")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class RolloutSettings:
             levels, in as much smaller a share of the steps; 0: from pure noise.
         sampler, sampling_steps: ``None``: the run's.
         best_of: plans drawn for each one that is executed: the shortest valid one.
+        avoid: x, y and radius in metres of a region to stay out of; rows then say whether plan and path did.
+        avoid_scale: of its gradient steps.
     """
 
     episodes: int = 10
@@ -64,6 +68,13 @@ class RolloutSettings:
     sampler: SamplerKind | None = None
     sampling_steps: int | None = None
     best_of: int = 1
+    avoid: tuple[float, float, float] | None = None
+    avoid_scale: float = 1.0
+
+    @property
+    def guide(self) -> AvoidRegion | None:
+        """The cost that ``avoid`` means."""
+        return AvoidRegion(*self.avoid) if self.avoid else None
 
 
 @dataclass(frozen=True)
@@ -91,19 +102,21 @@ class Rollout:
 
 
 def choose_tasks(maze: MazeMap, chosen: Sequence[str]) -> list[Task]:
-    """The tasks whose split, family or name is among ``chosen``.
+    """The tasks whose split, family or name is among ``chosen``; ``single_task`` and ``multi_task`` are D4RL's.
 
     Raises:
         UserError: a word that is none of them.
     """
-    known = [{task.split, task.family, task.name} for task in maze.tasks]
+    tasks = [*maze.tasks, *score_tasks(maze)]
+    known = [{task.split, task.family, task.name} for task in tasks]
     for word in chosen:
-        if not any(word in names for names in known):
-            allowed = sorted({task.split for task in maze.tasks}) + sorted({task.family for task in maze.tasks})
+        # The splits of every map's tasks, which the commands choose by default; some maps hold nothing out.
+        if word not in ("demonstrated", "held_out") and not any(word in names for names in known):
+            allowed = sorted({task.split for task in tasks}) + sorted({task.family for task in tasks})
             raise UserError(
                 f"tasks = {word!r} is not among map {maze.name!r}'s: {', '.join(allowed)}, or a task's name"
             )
-    return [task for task, names in zip(maze.tasks, known, strict=True) if names & set(chosen)]
+    return [task for task, names in zip(tasks, known, strict=True) if names & set(chosen)]
 
 
 def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) -> Rollout:
@@ -121,7 +134,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"best_of = {settings.best_of} must be at least 1")
     if not 0 <= settings.replan_warm <= 1:
         raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
-    problems = [(task, settings.seed + index) for task in tasks for index in range(settings.episodes)]
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [
         _rollout_chunk(planner, maze, problems[first : first + EPISODES_SIDE_BY_SIDE], settings, first)
         for first in range(0, len(problems), EPISODES_SIDE_BY_SIDE)
@@ -139,24 +153,27 @@ def _rollout_chunk(
     horizon = settings.horizon or planner.config.data.horizon
     plan_steps = (horizon - 1) * planner.config.data.stride
     limit = max(maze.episode_limit, plan_steps + SETTLING_STEPS)
-    environments = [make_env(maze, min_episode_steps=limit, disable_env_checker=True) for _ in problems]
+    environment = make_env(maze, disable_env_checker=True)
     try:
         states = np.empty((len(problems), 4))
         goals = np.empty((len(problems), 2))
-        for index, ((task, seed), environment) in enumerate(zip(problems, environments, strict=True)):
+        for index, (task, seed) in enumerate(problems):
             observation, _ = environment.reset(seed=seed, options={"start_cell": task.start, "goal_cell": task.goal})
             states[index], goals[index] = observation["observation"], observation["desired_goal"]
         began = time.perf_counter()
         plans, valid_share = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
         planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
-        execution = _execute(planner, environments, states, goals, plans, limit, settings, first)
+        balls = SideBySide(environment, states)
+        execution = _execute(planner, balls, states, goals, plans, limit, settings, first)
     finally:
-        for environment in environments:
-            environment.close()
+        environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
-    measures |= _executed_measures(
-        execution, goals, maze, plan_steps, [task.start == task.goal for task, _ in problems]
-    )
+    measures |= _executed_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
+    distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
+    scored = scores(distance, maze, [task.split for task, _ in problems])
+    if settings.guide is not None:
+        measures["plan_avoids"] = ~settings.guide.entered(plans[..., :2])
+        measures["path_avoids"] = ~settings.guide.entered(execution.positions)
     rows = [
         {
             "task": task.name,
@@ -165,6 +182,7 @@ def _rollout_chunk(
             "seed": seed,
             "horizon": horizon,
             **{name: values[index].item() for name, values in measures.items()},
+            **{name: values[index] for name, values in scored.items()},
             "valid_among_n": valid_share[index].item(),
             "planning_ms": planning_ms,
         }
@@ -192,13 +210,15 @@ def _plan(
         sampling_steps=settings.sampling_steps,
         last_plans=last_plans,
         warm_level=settings.replan_warm if last_plans is not None else 0.0,
+        guide=settings.guide,
+        guide_scale=settings.avoid_scale,
     )
-    return planner.best(candidates)
+    return planner.best(candidates, settings.guide)
 
 
 def _execute(
     planner: Planner,
-    environments: list[Any],
+    balls: SideBySide,
     states: np.ndarray,
     goals: np.ndarray,
     plans: np.ndarray,
@@ -207,12 +227,11 @@ def _execute(
     first: int,
 ) -> Execution:
     """Follows the plans for ``limit`` steps, all episodes in lockstep."""
-    num_episodes = len(environments)
+    num_episodes = len(states)
     positions = np.empty((num_episodes, limit + 1, 2))
     references = np.empty((num_episodes, limit, 2))
     contact = np.zeros((num_episodes, limit), dtype=bool)
     positions[:, 0] = states[:, :2]
-    states = states.copy()
     followed, begin, horizon = reference(plans, planner.config.data.stride), 0, plans.shape[1]
     for step in range(limit):
         if settings.replan_every and step and step % settings.replan_every == 0:
@@ -225,11 +244,7 @@ def _execute(
                 followed, begin = reference(plans, planner.config.data.stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
-        actions = control(states, target)
-        for index, environment in enumerate(environments):
-            observation, *_ = environment.step(actions[index])
-            states[index] = observation["observation"]
-            contact[index, step] = environment.unwrapped.wall_contact
+        states, contact[:, step] = balls.step(control(states, target))
         positions[:, step + 1] = states[:, :2]
         references[:, step] = target[:, :2]
     return Execution(positions, references, contact)
@@ -242,7 +257,7 @@ def _points_left(planner: Planner, horizon: int, step: int) -> int:
 
 
 def _executed_measures(
-    execution: Execution, goals: np.ndarray, maze: MazeMap, plan_steps: int, returns: list[bool]
+    execution: Execution, goals: np.ndarray, plan_steps: int, returns: list[bool]
 ) -> dict[str, np.ndarray]:
     """Arrays (N,) of what the execution was worth; see the docs' metric glossary."""
     limit = execution.contact.shape[1]
@@ -252,14 +267,11 @@ def _executed_measures(
     at_goal = (distance <= GOAL_TOLERANCE_M) & left
     success = at_goal.any(1)
     off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
-    score_steps = (distance <= SCORE_TOLERANCE_M).sum(1).astype(float)
-    low, high = D4RL_REFERENCE.get(maze.name, (0.0, float(limit)))
     return {
         "success": success,
         "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, limit),
         "wall_contact": execution.contact.mean(1),
         "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
-        "score": 100 * (score_steps - low) / (high - low),
     }
 
 
@@ -273,20 +285,22 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
     if maze is None:
         raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
     limit = (len(plan) - 1) * planner.config.data.stride + SETTLING_STEPS
-    environment = make_env(maze, min_episode_steps=limit)
+    environment = make_env(maze)
     try:
         options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
         observation, _ = environment.reset(seed=0, options=options)
         states, goals = observation["observation"][None], plan[None, -1, :2]
-        return _execute(planner, [environment], states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
+        balls = SideBySide(environment, states)
+        return _execute(planner, balls, states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
     finally:
         environment.close()
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Per split, each measure's mean, median and 95 % interval over episodes."""
+    names = MEASURES + tuple(name for name in OPTIONAL_MEASURES if name in rows[0])
     splits = sorted({row["split"] for row in rows})
     return {
-        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in MEASURES}
+        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in names}
         for split in splits
     }

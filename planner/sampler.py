@@ -104,6 +104,7 @@ def sample(
     num_steps: int,
     generator: torch.Generator,
     warm: WarmStart | None = None,
+    guide: Callable[[Tensor], Tensor] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Samples plans that meet their conditions exactly.
@@ -117,6 +118,8 @@ def sample(
         num_steps: network evaluations, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
+        guide: moves the clean plans that each step predicts, normalized (B, D, T), to better ones; see
+            :func:`planner.guidance.descend`. It sees plans that meet their conditions.
         on_step: called with the number of steps done and the plans, after inpainting.
 
     Returns:
@@ -140,6 +143,8 @@ def sample(
     for done, level in enumerate(levels, start=1):
         prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
         clean = predicted_clean(schedule, prediction, plans, level)
+        if guide is not None:
+            clean = conditions.write(guide(conditions.write(clean)).clamp(-1, 1))
         plans = scheduler.step(clean, level, plans, generator=generator).prev_sample
         plans = conditions.write(plans)
         if on_step is not None:

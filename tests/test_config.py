@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.command_line import UserError
+from envs.maps import get_map
 from planner.config import (
     Config,
     add_options,
@@ -18,6 +19,7 @@ from planner.config import (
     to_dict,
     to_yaml,
 )
+from planner.train import make_network
 
 
 def parse(*arguments):
@@ -111,3 +113,20 @@ def test_a_preset_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(UserError, match=r"bad\.yaml"):
         load_preset(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("name", ["umaze", "medium", "large"])
+def test_plans_of_the_maze_presets_cover_the_farthest_way_and_fit_into_an_episode(name):
+    config, maze = from_dict(load_preset(name)), get_map(name)
+    covered = (config.data.horizon - 1) * config.data.stride
+    farthest_m = max(max(maze.distances_from(cell).values()) for cell in maze.free_cells)
+    expert_m_per_step = 0.034
+    assert farthest_m / expert_m_per_step < covered < maze.episode_limit
+
+
+@pytest.mark.parametrize(("name", "horizon", "levels"), [("umaze", 128, 64), ("medium", 256, 256), ("large", 384, 256)])
+def test_the_reference_presets_have_the_sizes_of_the_reference(name, horizon, levels):
+    config = from_dict(load_preset(f"janner-{name}"))
+    assert (config.data.horizon, config.data.stride, config.diffusion.train_steps) == (horizon, 1, levels)
+    network = make_network(config, transition_dim=6)
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(3.68e6, rel=0.02)

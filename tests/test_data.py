@@ -1,3 +1,5 @@
+import shutil
+
 import gymnasium
 import minari
 import numpy as np
@@ -70,6 +72,25 @@ def test_a_maze_dataset_knows_its_map_and_conditions(hash_dataset):
     assert len(data.validation) > 0
 
 
+def test_held_ends_let_windows_run_past_an_episode_into_rest(hash_dataset):
+    free, held = (load_data(DataConfig(hash_dataset, 64, 8, hold_end=held, validation_share=0.0)) for held in (0, 1))
+    lengths = [len(episode.rewards) + 1 for episode in minari.load_dataset(hash_dataset).iterate_episodes()]
+    assert len(held.training) == sum(length - 1 for length in lengths) > len(free.training)
+    assert held.statistics.skipped_episodes == 0
+    last_of_first = held.training.gather(torch.tensor([lengths[0] - 2])).transpose(1, 2)
+    points = held.statistics.normalizer.denormalize(last_of_first)[0]
+    end = next(minari.load_dataset(hash_dataset).iterate_episodes()).observations["observation"]
+    assert torch.allclose(points[0], torch.tensor(end[-2]).float(), atol=1e-5)
+    assert torch.allclose(points[1:, :2], torch.tensor(end[-1, :2]).float(), atol=1e-5)
+    assert points[1:, 2:].abs().max() < 1e-5
+    assert held.statistics.longest_step_m == free.statistics.longest_step_m
+
+
+def test_without_a_maze_there_is_no_rest_to_hold(datasets_root):
+    with pytest.raises(UserError, match=r"hold_end.*maze"):
+        load_data(config(write("flat/hold-v0", [9]), hold_end=True))
+
+
 def test_validation_episodes_are_the_same_for_every_horizon_and_apart_from_training(datasets_root):
     name = write("flat/split-v0", [20] * 10)
     data = load_data(config(name, validation_share=0.3))
@@ -138,3 +159,51 @@ def test_images_are_refused(datasets_root):
     minari.create_dataset_from_buffers("flat/image-v0", [buffer], observation_space=space, action_space=ACTION)
     with pytest.raises(UserError, match="flat"):
         load_data(config("flat/image-v0"))
+
+
+# datasets of Minari's server
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Minari's server at a port where nobody listens, whatever network there is."""
+    monkeypatch.delenv("MINARI_REMOTE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(("maze", "order"), [("umaze", ""), ("large", " --order depth")])
+def test_offline_a_published_maze_set_says_how_to_get_it_and_how_to_make_an_equal_one(
+    refused, unreachable, datasets_root, tmp_path, maze, order
+):
+    name = f"D4RL/pointmaze/{maze}-v2"
+    line = refused("planner.main", "train", "hash", "--data.dataset", name, "--run", tmp_path / "run")
+    assert f"`minari download {name}`" in line
+    assert f"`maze-data collect {maze} --recipe navigate --steps 1000000{order}`" in line
+    assert not (datasets_root / "D4RL").exists()
+
+
+def test_a_dataset_of_the_server_is_downloaded_and_half_a_download_leaves_nothing(
+    monkeypatch, datasets_root, hash_dataset, capsys
+):
+    """The server is played by a function that copies a dataset, and by one that is cut short."""
+    config = DataConfig(dataset="served/hash-tasks-v0", horizon=32, stride=4)
+
+    def cut_short(name):
+        (datasets_root / name / "data").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("MINARI_REMOTE", "nowhere://")
+    monkeypatch.setattr(minari, "download_dataset", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(config)
+    assert not (datasets_root / config.dataset).exists()
+
+    def served(name):
+        print("progress")
+        shutil.copytree(datasets_root / hash_dataset, datasets_root / name)
+
+    monkeypatch.setattr(minari, "download_dataset", served)
+    assert len(load_data(config).training) == len(load_data(DataConfig(hash_dataset, 32, 4)).training)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "asking Minari's server" in captured.err

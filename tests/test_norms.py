@@ -179,3 +179,14 @@ def test_impossible_settings_are_refused(kind, settings, words):
 def test_a_batch_that_is_no_multiple_of_the_packs_is_refused():
     with pytest.raises(UserError, match=r"3.*2"):
         norm("packnorm_isolated")(values(3))
+
+
+@pytest.mark.parametrize("kind", ["channel", "rms"])
+def test_norms_over_channels_give_the_same_bits_with_and_without_gradients(kind):
+    norm = make_norm(kind, 16)
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 16, 10)
+    expected = norm(x)
+    with torch.no_grad():
+        assert torch.equal(norm(x), expected)
+    assert expected.requires_grad

@@ -115,6 +115,7 @@ def test_plan_draws_png_gif_and_writes_json(command, tiny_run, tmp_path):
             tmp_path / name,
             "--num-plans",
             2,
+            *(("--avoid=0,2,0.5", "--avoid_scale", 2) if name == "plan.json" else ()),
         )
         assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "plan.png").size[0] > 300
@@ -190,6 +191,7 @@ def test_a_dataset_that_is_no_maze_trains_and_plans_and_says_what_needs_a_maze(
     problem = ["plan", run, "--start", "1,0,0", "--goal", "0,1,0", "--out", tmp_path / "p.json"]
     done = command("planner.main", *problem)
     assert done.returncode == 0, done.stderr
+    assert "--avoid needs a maze" in refused("planner.main", *problem, "--avoid", "1,2,3")
     assert "best_of needs a maze" in refused("planner.main", *problem, "--best-of", 2)
     assert "Pendulum-v1" in refused("planner.main", "rollout", run)
     assert "maze" in refused(

@@ -150,6 +150,11 @@ def test_summary_counts_failures_as_the_limit_and_splits_apart(oracle):
     assert summary["held_out"]["success"]["n"] == 2
 
 
+def test_a_map_that_holds_nothing_out_gives_its_demonstrated_tasks():
+    umaze = get_map("umaze")
+    assert choose_tasks(umaze, ["demonstrated", "held_out"]) == list(umaze.tasks)
+
+
 def test_unknown_tasks_are_refused_with_those_known():
     with pytest.raises(UserError, match=r"'trun'.*held_out.*straight"):
         choose_tasks(get_map("hash"), ["trun"])

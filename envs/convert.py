@@ -1,0 +1,192 @@
+"""D4RL's old maze2d files (HDF5, one long stream of steps) as Minari datasets like our collections.
+
+What is decided where the file leaves it open:
+
+* Axes. D4RL's first coordinate runs down the map's rows and its second along the columns, with the centre of cell
+  (row, column) at (row − 0.2, column − 0.2); positions, velocities, actions and goals are turned into ours.
+* States come from ``infos/qpos`` and ``infos/qvel``: after each goal, ``observations`` repeats the row before.
+* An episode ends where the goal changes, at a timeout, at a terminal, and where the ball leaps farther than a step
+  can take it. The row behind an episode's end is its last observation if a step reaches it; otherwise the last
+  action, whose outcome is not in the file, is left out. Episodes end truncated, as in our collections.
+* Rewards are the file's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+from minari.data_collector.episode_buffer import EpisodeBuffer
+from tqdm import tqdm
+
+from envs import dataset_folder
+from envs.command_line import UserError
+from envs.geometry import points_free
+from envs.maps import MazeMap, get_map
+from envs.point_maze import SUCCESS_RADIUS_M, make_env
+
+WIDTHS = {
+    "observations": 4,
+    "actions": 2,
+    "rewards": None,
+    "terminals": None,
+    "timeouts": None,
+    "infos/goal": 2,
+    "infos/qpos": 2,
+    "infos/qvel": 2,
+}
+"""The arrays of a file and their columns; ``None``: one number per step."""
+CELL_CENTRE_OFFSET_M = 0.2
+LEAP_M = 0.1
+"""Twice what the fastest ball covers in a step."""
+FREE_SHARE = 0.99
+EPISODES_PER_WRITE = 64
+
+
+def map_of_file(path: Path) -> MazeMap:
+    """The map that a file's name tells, as in ``maze2d-umaze-sparse-v1.hdf5``.
+
+    Raises:
+        UserError: it tells none.
+    """
+    for name in ("umaze", "medium", "large"):
+        if name in path.name:
+            return get_map(name)
+    raise UserError(f"map: the name of {path} tells none of umaze, medium, large; allowed: --map NAME")
+
+
+def convert(
+    path: Path, dataset_id: str, maze: MazeMap, overwrite: bool = False, progress: bool = True
+) -> minari.MinariDataset:
+    """Writes a D4RL file as a Minari dataset; see the head of this module for what is decided.
+
+    Args:
+        path: the HDF5 file.
+        dataset_id: Minari's id, such as ``mazes/umaze-d4rl-v1``.
+        maze: the map that the ball moved in.
+        overwrite: whether to replace a dataset of that id, once the new one is whole.
+        progress: whether to show a bar on standard error.
+
+    Raises:
+        UserError: an id that is taken, a file that is damaged, of another layout or another map, or that holds
+            values that are not finite.
+    """
+    dataset_folder.require_vacant(dataset_id, overwrite)
+    steps = _read(path)
+    states, actions, goals = _in_our_axes(steps, maze)
+    share = points_free(maze, states[:, :2], 0.0).mean()
+    if share < FREE_SHARE:
+        raise UserError(f"map: {share:.0%} of the positions in {path} are free in {maze.name}; allowed: the file's map")
+    spans = _episodes(steps, states)
+    if not spans:
+        raise UserError(f"{path} holds no episode of a step or more")
+    env = make_env(maze)
+    try:
+        with (
+            dataset_folder.written_aside(dataset_id, overwrite, env, _metadata(maze, path, dataset_id)) as storage,
+            tqdm(total=len(states), unit="step", unit_scale=True, desc=dataset_id, disable=not progress) as bar,
+        ):
+            for first in range(0, len(spans), EPISODES_PER_WRITE):
+                part = spans[first : first + EPISODES_PER_WRITE]
+                storage.update_episodes(
+                    [_buffer(states, actions, steps["rewards"], goals[begin], begin, last) for begin, last in part]
+                )
+                bar.update(part[-1][1] - bar.n)
+    finally:
+        env.close()
+    return minari.load_dataset(dataset_id)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The file's arrays, all of one length; a layout that does not fit is a :class:`UserError`."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file")
+    try:
+        with h5py.File(path) as file:
+            missing = [name for name in WIDTHS if not isinstance(file.get(name), h5py.Dataset)]
+            if missing:
+                raise UserError(f"{path} has no {', '.join(missing)}: it is not of D4RL's maze2d layout")
+            steps = {name: np.asarray(file[name]) for name in WIDTHS}
+    except OSError as error:
+        raise UserError(f"{path} is damaged or no HDF5 file ({' '.join(str(error).split())})") from error
+    count = len(steps["observations"])
+    for name, width in WIDTHS.items():
+        expected = (count,) if width is None else (count, width)
+        if steps[name].shape != expected or steps[name].dtype.kind not in "fiub":
+            raise UserError(f"{path}: {name} has shape {steps[name].shape}; D4RL's maze2d layout needs {expected}")
+        finite = np.isfinite(steps[name]).reshape(count, -1).all(1)
+        if not finite.all():
+            raise UserError(f"{path}: {name} has NaN or infinite values, the first in row {finite.argmin()}")
+    return steps
+
+
+def _in_our_axes(steps: dict[str, np.ndarray], maze: MazeMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States (N, 4), actions (N, 2) as float32, and goals (N, 2), in our axes."""
+
+    def turned(vectors: np.ndarray) -> np.ndarray:
+        return np.stack([vectors[:, 1], -vectors[:, 0]], axis=1)
+
+    def placed(points: np.ndarray) -> np.ndarray:
+        return maze.cell_to_xy(points.astype(float) + CELL_CENTRE_OFFSET_M)
+
+    states = np.concatenate([placed(steps["infos/qpos"]), turned(steps["infos/qvel"].astype(float))], axis=1)
+    actions = np.clip(turned(steps["actions"]), -1, 1).astype(np.float32)
+    return states, actions, placed(steps["infos/goal"])
+
+
+def _episodes(steps: dict[str, np.ndarray], states: np.ndarray) -> list[tuple[int, int]]:
+    """(first, last) observation of each episode; between them lie last − first ≥ 1 steps."""
+    leaps = np.linalg.norm(np.diff(states[:, :2], axis=0), axis=1) > LEAP_M
+    new_goal = (np.diff(steps["infos/goal"], axis=0) != 0).any(1)
+    ends = (steps["terminals"].astype(bool) | steps["timeouts"].astype(bool))[:-1]
+    begins = np.concatenate([[0], np.flatnonzero(leaps | new_goal | ends) + 1, [len(states)]])
+    return list(_spans(begins.tolist(), leaps))
+
+
+def _spans(begins: list[int], leaps: np.ndarray) -> Iterator[tuple[int, int]]:
+    for begin, behind in zip(begins, begins[1:], strict=False):
+        follows = behind <= len(leaps) and not leaps[behind - 1]
+        last = behind if follows else behind - 1
+        if last > begin:
+            yield begin, last
+
+
+def _metadata(maze: MazeMap, path: Path, dataset_id: str) -> dict[str, Any]:
+    return {
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+        "author": {"temporal-norm-planner"},
+        "algorithm_name": "D4RL's waypoint controller",
+        "description": f"Maze {maze.name}. Converted from D4RL's {path.name}, in the axes of Gymnasium-Robotics.",
+        "requirements": ["temporal-norm-planner", "gymnasium-robotics>=1.3"],
+        "maze": maze.to_dict(),
+        "recipe": "converted",
+    }
+
+
+def _buffer(
+    states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray, begin: int, last: int
+) -> EpisodeBuffer:
+    """An episode in Minari's form, with the keys of :mod:`envs.collect`'s."""
+    count = last - begin
+    positions, velocities = states[begin : last + 1, :2], states[begin : last + 1, 2:]
+    goals = np.tile(goal, (count + 1, 1))
+    ends = np.zeros(count, dtype=bool)
+    ends[-1] = True
+    success = np.linalg.norm(positions - goals, axis=1) <= SUCCESS_RADIUS_M
+    return EpisodeBuffer(
+        observations={
+            "observation": states[begin : last + 1],
+            "achieved_goal": positions,
+            "desired_goal": goals,
+        },
+        actions=actions[begin:last],
+        rewards=rewards[begin:last].astype(float),
+        terminations=np.zeros(count, dtype=bool),
+        truncations=ends,
+        infos={"goal": goals, "qpos": positions, "qvel": velocities, "success": success},
+    )

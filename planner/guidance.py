@@ -1,0 +1,94 @@
+"""Costs that steer plans while they are sampled: one interface for a region to avoid and for learned values.
+
+Shapes: B plans, T planned points, D transition dimensions, all in data units (metres, metres per second).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.command_line import UserError
+
+MARGIN_M = 0.2
+"""A region begins to push this far outside its border, since the steps that follow pull plans back a little."""
+POINTS_PER_STEP = 4
+"""A plan pays between its points too, or it would jump across a region."""
+
+
+class Guide(Protocol):
+    """A differentiable cost of plans; lower is better. A learned value guides as its negative."""
+
+    def __call__(self, clean_BTD: Tensor) -> Tensor:
+        """The costs (B,) of predicted clean plans (B, T, D)."""
+
+
+@dataclass(frozen=True)
+class AvoidRegion:
+    """A disc to stay out of.
+
+    Attributes:
+        x_m, y_m: its centre.
+        radius_m: its radius.
+
+    Raises:
+        UserError: values that are not finite, or a radius that is not positive.
+    """
+
+    x_m: float
+    y_m: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        if not (all(map(math.isfinite, (self.x_m, self.y_m, self.radius_m))) and self.radius_m > 0):
+            given = f"{self.x_m:g},{self.y_m:g},{self.radius_m:g}"
+            raise UserError(f"avoid = {given} must be x,y,radius in metres with a radius above 0")
+
+    def __call__(self, clean_BTD: Tensor) -> Tensor:
+        """Half the squared depth of every point in the region and its margin, in m², summed along the plan.
+
+        A gradient step of scale 1 takes a plan that is inside about to the margin's border. The last
+        point is the goal, which is given, and costs nothing.
+        """
+        positions = clean_BTD[..., :2]
+        shares = torch.arange(POINTS_PER_STEP).to(positions).view(-1, 1, 1, 1) / POINTS_PER_STEP
+        between = torch.lerp(positions[:, :-1], positions[:, 1:], shares)
+        centre = positions.new_tensor([self.x_m, self.y_m])
+        # The small number keeps the gradient finite at the very centre.
+        distance = ((between - centre).square().sum(-1) + 1e-12).sqrt()
+        depth = (self.radius_m + MARGIN_M - distance).relu()
+        return 0.5 * depth.square().mean(0).sum(-1)
+
+    def entered(self, positions_NHX: np.ndarray) -> np.ndarray:
+        """Whether any segment of each path (N, H, 2) enters the disc, without its margin; (N,) bool."""
+        start = positions_NHX[:, :-1] - np.array([self.x_m, self.y_m])
+        along = np.diff(positions_NHX, axis=1)
+        length_squared = np.maximum(np.square(along).sum(-1), np.finfo(float).tiny)
+        share = np.clip(-(start * along).sum(-1) / length_squared, 0, 1)
+        nearest = np.linalg.norm(start + share[..., None] * along, axis=-1)
+        return (nearest < self.radius_m).any(1)
+
+
+def descend(guide: Guide, plans_BTD: Tensor, scale: float) -> Tensor:
+    """The plans after one step of gradient descent on their costs.
+
+    Args:
+        guide: the cost.
+        plans_BTD: in data units; no gradient flows back to where they came from.
+        scale: of the step, in units² of data per unit of cost.
+
+    Raises:
+        ValueError: a guide whose costs are not one number per plan.
+    """
+    with torch.enable_grad():
+        plans = plans_BTD.detach().requires_grad_()
+        costs = guide(plans)
+        if costs.shape != plans.shape[:1]:
+            raise ValueError(f"a guide gave costs of shape {tuple(costs.shape)} for {len(plans)} plans")
+        (gradient,) = torch.autograd.grad(costs.sum(), plans)
+    return (plans - scale * gradient).detach()
