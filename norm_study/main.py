@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from envs.command_line import OneLineParser, run_command
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
+from norm_study.init_bias_bench import InitBiasBenchConfig, run_init_bias_bench
 from norm_study.options import (
     add_device,
     add_options,
@@ -23,6 +26,10 @@ from norm_study.report import reproduce
 from norm_study.reproduce import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHES: dict[str, tuple[str, type, Callable[[Any, torch.device], dict[str, Any]]]] = {
+    "bench": ("one stacked training against one by one", BenchConfig, run_bench),
+    "init-bias-bench": ("untrained networks at once against one by one", InitBiasBenchConfig, run_init_bias_bench),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +40,11 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=experiment.help, description=experiment.config.__doc__)
         add_options(command, experiment.config)
         add_run_options(command, seeds=1)
-    bench = commands.add_parser("bench", help="one stacked training against one by one", description=run_bench.__doc__)
-    add_options(bench, BenchConfig)
-    add_device(bench)
-    bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
+    for name, (text, config, run) in BENCHES.items():
+        bench = commands.add_parser(name, help=text, description=run.__doc__)
+        add_options(bench, config)
+        add_device(bench)
+        bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -78,8 +86,9 @@ def command(argv: Sequence[str] | None) -> None:
     arguments = parser().parse_args(argv)
     if arguments.command == "reproduce":
         reproduce(arguments.budget, arguments.out, arguments.full_rows, device_from(arguments.device))
-    elif arguments.command == "bench":
-        emit(run_bench(config_from(BenchConfig, arguments), device_from(arguments.device)), arguments.json)
+    elif arguments.command in BENCHES:
+        _, bench_config, run = BENCHES[arguments.command]
+        emit(run(config_from(bench_config, arguments), device_from(arguments.device)), arguments.json)
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
         seeds, device = seeds_from(arguments), device_from(arguments.device)

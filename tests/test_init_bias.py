@@ -203,3 +203,12 @@ def test_a_prejudiced_start_loses_its_bias_and_a_neutral_one_never_had_it():
         assert prejudiced["gone_step"] > even["gone_step"]
         assert prejudiced["gone_share"] > 0.5
         assert prejudiced["accuracy"] > 0.6
+
+
+def test_bench_prints_both_speeds(capsys):
+    sizes = ["--depth", "2", "--width", "8", "--inits", "4", "--points", "20", "--dimensions", "40", "--repeats", "1"]
+    assert main(["init-bias-bench", *sizes, "--json", "-"]) == 0
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert summary["speedup"] > 0
+    assert 0 < summary["matmul_share"]
+    assert 0 < summary["draws_avoided"] < 1
