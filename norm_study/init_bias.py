@@ -23,7 +23,8 @@ from norm_study.localization import chunks
 from planner.norms import NormKind
 
 Rows = list[dict[str, Any]]
-MEASURES = ("f0", "max_fraction", "mean", "deviation")
+MEASURES = ("f0", "max_fraction", "mean", "deviation", "scaled_mean", "scaled_deviation")
+ROW_MEASURES = MEASURES[:4]
 PAPER_VARIANTS: tuple[tuple[NormKind, Place], ...] = (
     ("none", "before"), ("batch", "before"), ("batch", "after"), ("layer", "before"), ("layer", "after"),
 )  # fmt: skip
@@ -41,17 +42,23 @@ def inputs_of(config: InitBiasConfig, seed: int) -> Tensor:
     return x.view(len(x), DIGIT_SIDE if config.data == "digits" else 1, -1)
 
 
-def measure_outputs(outputs_IKN: Tensor) -> dict[str, Tensor]:
-    """Per network the shares of its guesses and the moments of the difference of its first two outputs."""
+def measure_outputs(outputs_IKN: Tensor, scales_IN: Tensor) -> dict[str, Tensor]:
+    """Per network the shares of its guesses and the moments of the difference of its first two outputs.
+
+    The scaled moments are of the difference over its scale, point by point. No guess changes by that.
+    """
     guesses = outputs_IKN.argmax(1)
     counts = torch.stack([(guesses == k).sum(1) for k in range(outputs_IKN.shape[1])])
     difference = outputs_IKN[:, 0].double() - outputs_IKN[:, 1].double()
+    scaled = difference / scales_IN.double().clamp_min(1e-30)
     points = outputs_IKN.shape[2]
     return {
         "f0": counts[0].double() / points,
         "max_fraction": counts.max(0).values.double() / points,
         "mean": difference.mean(1),
         "deviation": difference.std(1, correction=0),
+        "scaled_mean": scaled.mean(1),
+        "scaled_deviation": scaled.std(1, correction=0),
     }
 
 
@@ -72,7 +79,7 @@ def measure_networks(
         for indices in chunks(range(config.inits), entries, device):
             chunk = (MLPChunk if config.network == "mlp" else CNNChunk)(config, seed, indices, x)
             for norm, place in variants:
-                found[norm, place].append([measure_outputs(o) for o in chunk.outputs(norm, place)])
+                found[norm, place].append([measure_outputs(*o) for o in chunk.outputs(norm, place)])
             progress.update(len(indices))
     return {
         variant: {
@@ -85,7 +92,7 @@ def measure_networks(
 
 
 def _rows(seed: int, norm: str, place: str, measured: dict[str, np.ndarray]) -> Rows:
-    digits_kept = {name: [[float(f"{v:.5g}") for v in one] for one in array.T] for name, array in measured.items()}
+    digits_kept = {name: [[float(f"{v:.4g}") for v in one] for one in array.T] for name, array in measured.items()}
     return [
         {"seed": seed, "init": init, "norm": norm, "place": place,
          **{name: values[init][-1] for name, values in digits_kept.items()},
@@ -108,11 +115,15 @@ def run_init_bias(config: InitBiasConfig, seeds: Sequence[int], device: torch.de
     return rows
 
 
+def arrays_at(config: InitBiasConfig, rows: Rows, depth: int) -> dict[str, np.ndarray]:
+    """The (I,) measures of the networks of one depth."""
+    which = config.depths.index(depth)
+    return {name: np.array([row["by_depth"][name][which] for row in rows]) for name in MEASURES}
+
+
 def at_depth(config: InitBiasConfig, rows: Rows, depth: int) -> dict[str, Any]:
     """The summary of the networks of one depth."""
-    which = config.depths.index(depth)
-    f0, max_fraction, mean, deviation = (np.array([row["by_depth"][name][which] for row in rows]) for name in MEASURES)
-    return summarize_shares(f0, max_fraction, mean, deviation, config.points)
+    return summarize_shares(arrays_at(config, rows, depth), config.points)
 
 
 def summarize_init_bias(config: InitBiasConfig, rows: Rows) -> dict[str, Any]:

@@ -47,14 +47,16 @@ def torch_network(config: InitBiasConfig, inputs: int) -> nn.Sequential:
 @torch.no_grad()
 def _one_at_a_time(config: InitBiasConfig, x_ND: Tensor) -> None:
     for _ in range(config.inits):
-        measure_outputs(torch_network(config, x_ND.shape[1]).to(x_ND.device)(x_ND).T[None])
+        network = torch_network(config, x_ND.shape[1]).to(x_ND.device)
+        hidden = network[:-1](x_ND)
+        measure_outputs(network[-1](hidden).T[None], torch.linalg.vector_norm(hidden, dim=1)[None])
 
 
 @torch.no_grad()
 def _chunks_of_one(config: InitBiasConfig, x_ND: Tensor) -> None:
     for index in range(config.inits):
         for outputs in MLPChunk(config, 0, [index], x_ND).outputs(config.norm, config.place):
-            measure_outputs(outputs)
+            measure_outputs(*outputs)
 
 
 def _fastest(run: Callable[[], Any], repeats: int, device: torch.device) -> float:
@@ -82,8 +84,9 @@ def run_init_bias_bench(config: InitBiasBenchConfig, device: torch.device) -> di
     Returns:
         ``summary.speedup`` at few points: time of networks made and applied one by one, out of torch's layers,
         over that of the batch; ``speedup_same_draws``: of the batch's own code with one network at a time;
-        ``draws_avoided`` is the share of the weights that few points never feel and that are not drawn. ``matmul_share`` at many points: rate of the products, over the whole time, as
-        a share of what one large product alone reaches.
+        ``draws_avoided`` is the share of the weights that few points never feel and that are not drawn.
+        ``matmul_share`` at many points: rate of the products, over the whole time, as a share of what one
+        large product alone reaches.
     """
     variant = [(config.norm, config.place)]
     few = replace(config, points=config.few_points)

@@ -101,15 +101,19 @@ class MLPChunk:
         self.hidden_weights = hidden.view(self.networks, config.depth - 1, width, self.felt)
         self.out_weights = out.view(self.networks, len(config.depths), config.classes, width)
 
-    def outputs(self, norm: NormKind, place: Place) -> Iterator[Tensor]:
-        """(I, K, N) outputs of the networks of each depth in ``config.depths``, all with one norm and place."""
+    def outputs(self, norm: NormKind, place: Place) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs (I, K, N) of the networks of each depth in ``config.depths``, all with one norm and place.
+
+        With them the scales (I, N): the length of what the output layer is given.
+        """
         points_last = norm != "layer"  # a batch norm pools over the points, a layer norm over the units
         z = self.first_IWN if points_last else self.first_IWN.mT.contiguous()
         reads = {depth: which for which, depth in enumerate(self.config.depths)}
         for depth in range(1, self.config.depth + 1):
             h = self._norm_and_activation(z, norm, place)
             if depth in reads:
-                yield self.out_weights[:, reads[depth]] @ (h if points_last else h.mT)
+                h_IWN = h if points_last else h.mT
+                yield self.out_weights[:, reads[depth]] @ h_IWN, torch.linalg.vector_norm(h_IWN, dim=1)
             if depth < self.config.depth:
                 z = self._linear(h, self.hidden_weights[:, depth - 1], points_last)
 
@@ -148,8 +152,8 @@ class CNNChunk:
         self.weights = [weight.view(-1, into, config.kernel) for weight, into in zip(weights, inputs, strict=True)]
         self.out_weights = out.view(self.networks, len(config.depths), config.classes, width)
 
-    def outputs(self, norm: NormKind, place: Place) -> Iterator[Tensor]:
-        """(I, K, N) outputs of the networks of each depth in ``config.depths``."""
+    def outputs(self, norm: NormKind, place: Place) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs (I, K, N) of the networks of each depth in ``config.depths``, and their scales (I, N)."""
         config, reads = self.config, {depth: which for which, depth in enumerate(self.config.depths)}
         pool = stacked_norm(norm, self.networks, config.width, config.groups, len(self.x_NCT)).to(self.x_NCT.device)
         h = repeat(self.x_NCT, "n c t -> n (i c) t", i=self.networks)
@@ -158,4 +162,4 @@ class CNNChunk:
             h = activate(pool(z), config.activation) if place == "before" else pool(activate(z, config.activation))
             if depth in reads:
                 mean_IWN = rearrange(h.mean(-1), "n (i w) -> i w n", i=self.networks)
-                yield self.out_weights[:, reads[depth]] @ mean_IWN
+                yield self.out_weights[:, reads[depth]] @ mean_IWN, torch.linalg.vector_norm(mean_IWN, dim=1)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from envs.command_line import UserError
 from norm_study.settings import Checked, option
-from planner.norms import ISOLATED, NormKind
+from planner.norms import ISOLATED, NORM_KINDS, NormKind
 
 Place = Literal["before", "after"]
 Activation = Literal["relu", "tanh", "gelu", "mish"]
@@ -92,3 +92,22 @@ class InitBiasTrainingConfig(NetworkSizes):
             raise UserError(f"classes = {self.classes} must be at most 10, the digits that there are")
         if self.data == "digits" and self.held_out > 150 * self.classes:
             raise UserError(f"held_out = {self.held_out} must be at most {150 * self.classes} of these digits")
+
+
+@dataclass(frozen=True)
+class InitBiasUNetConfig(Checked):
+    """The planner's U-Net: what it predicts before training, and its first losses, by norm and placement."""
+
+    preset: str = option("hash", "the planner's settings: a shipped name or a YAML file")
+    dataset: str = option("mazes/hash-tasks-v0", "Minari dataset id")
+    norms: tuple[str, ...] = option(("group", "channel", "batch"), "norms, each before and after the activation")
+    inits: int = option(100, "untrained networks per seed", low=2)
+    windows: int = option(64, "windows that each of them predicts", low=2)
+    loss_steps: int = option(500, "training steps whose loss is recorded", low=1)
+
+    def check_sizes(self) -> None:
+        """Norms that the U-Net has without packs."""
+        for norm in self.norms:
+            if norm == "none" or norm not in NORM_KINDS or norm in ISOLATED:
+                allowed = ", ".join(kind for kind in NORM_KINDS if kind not in (*ISOLATED, "none"))
+                raise UserError(f"norms = {norm} is not one of {allowed}; none is always measured")

@@ -4,11 +4,16 @@
 with a mean of its own and a variance common to all networks; over initialisations the mean is Gaussian around
 zero. gamma is the variance of the mean over initialisations divided by the mean of the variance over data. It
 comes from these moments and is never fitted.
+
+A point's scale, the length of the activation that the output layer reads, moves its two outputs alike and changes no
+guess, but it enters both moments. The scaled gamma takes the moments of outputs over scale; nothing is fitted there
+either.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -65,16 +70,13 @@ def distances(f0: np.ndarray, gamma: np.ndarray, points: int) -> tuple[np.ndarra
     return apart.max(axis=1), apart.mean(axis=1)
 
 
-def summarize_shares(
-    f0: np.ndarray, max_fraction: np.ndarray, mean: np.ndarray, deviation: np.ndarray, points: int
-) -> dict[str, Any]:
+def summarize_shares(measured: Mapping[str, np.ndarray], points: int) -> dict[str, Any]:
     """The distribution of one kind of network's guesses.
 
     Args:
-        f0: (I,) share of the data in class 0.
-        max_fraction: (I,) share of the most frequent class.
-        mean: (I,) mean over data of the difference of the first two outputs.
-        deviation: (I,) its standard deviation.
+        measured: (I,) arrays: ``f0``, the share of the data in class 0; ``max_fraction``, that of the most
+            frequent class; ``mean`` and ``deviation`` over data of the difference of the first two outputs;
+            ``scaled_mean`` and ``scaled_deviation`` of that difference over its scale.
         points: N.
 
     Returns:
@@ -82,34 +84,49 @@ def summarize_shares(
         initialisations. ``ks_floor`` is what the distance would be on average if the theory were exact.
         ``own_ks`` compares f0 with Phi(mean / deviation) of each network for itself: what is missed when only
         the Gaussian shape over data is assumed. ``variance_variation`` is the coefficient of variation over
-        networks of the variance over data, which the theory takes as 0. ``mean_kurtosis`` is the excess
-        kurtosis of the mean, 0 for the theory's Gaussian.
+        networks of the variance over data, which the theory takes as 0. ``scaled_*`` are the theory's with the
+        scaled gamma.
     """
-    draws = np.random.default_rng(0).integers(len(f0), size=(RESAMPLES, len(f0)))
-    gamma = float(gamma_of(mean, deviation))
-    gammas = gamma_of(mean[draws], deviation[draws])
-    ks, wasserstein = distances(f0[None], np.array([gamma]), points)
-    ks_resampled, wasserstein_resampled = distances(f0[draws], gammas, points)
-    resampled = {
-        "median_max_fraction": np.median(max_fraction[draws], axis=1),
-        "p_over_95": (max_fraction[draws] > PILED_UP).mean(axis=1),
-        "gamma": gammas, "ks": ks_resampled, "wasserstein": wasserstein_resampled,
-    }  # fmt: skip
-    own = np.rint(stats.norm.cdf(mean / np.maximum(deviation, 1e-30)) * points) / points
+    draws = np.random.default_rng(0).integers(len(measured["f0"]), size=(RESAMPLES, len(measured["f0"])))
+    max_fraction = measured["max_fraction"]
     found: dict[str, Any] = {
         "median_max_fraction": float(np.median(max_fraction)),
         "p_over_95": float((max_fraction > PILED_UP).mean()),
-        "gamma": gamma,
-        "verdict": verdict(gamma),
-        "theory_median": theory_median(gamma),
-        "ks": float(ks[0]),
-        "ks_floor": 0.8687 / math.sqrt(len(f0)),
-        "wasserstein": float(wasserstein[0]),
-        "own_ks": float(stats.ks_2samp(np.rint(f0 * points) / points, own, method="asymp").statistic),
-        "variance_variation": float((deviation**2).std() / (deviation**2).mean()),
-        "mean_kurtosis": float(stats.kurtosis(mean)),
-        "inits": len(f0),
+        "ks_floor": 0.8687 / math.sqrt(len(draws[0])),
+        "inits": len(draws[0]),
     }
+    resampled = {
+        "median_max_fraction": np.median(max_fraction[draws], axis=1),
+        "p_over_95": (max_fraction[draws] > PILED_UP).mean(axis=1),
+    }
+    for prefix in ("", "scaled_"):
+        fits, fits_resampled = _against_theory(measured, prefix, draws, points)
+        found |= fits
+        resampled |= fits_resampled
+    found["verdict"] = verdict(found["gamma"])
     for name, values in resampled.items():
         found[f"{name}_low"], found[f"{name}_high"] = (float(q) for q in np.quantile(values, (0.025, 0.975)))
     return found
+
+
+def _against_theory(
+    measured: Mapping[str, np.ndarray], prefix: str, draws: np.ndarray, points: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The theory's measures under ``prefix``, and those of bootstrap samples."""
+    f0, mean, deviation = measured["f0"], measured[f"{prefix}mean"], measured[f"{prefix}deviation"]
+    gamma = float(gamma_of(mean, deviation))
+    ks, wasserstein = distances(f0[None], np.array([gamma]), points)
+    own = np.rint(stats.norm.cdf(mean / np.maximum(deviation, 1e-30)) * points) / points
+    variance = deviation**2
+    found = {
+        "gamma": gamma, "theory_median": theory_median(gamma), "ks": float(ks[0]), "wasserstein": float(wasserstein[0]),
+        "own_ks": float(stats.ks_2samp(np.rint(f0 * points) / points, own, method="asymp").statistic),
+        "variance_variation": float(variance.std() / variance.mean()),
+    }  # fmt: skip
+    gammas = gamma_of(mean[draws], deviation[draws])
+    ks_resampled, wasserstein_resampled = distances(f0[draws], gammas, points)
+    resampled = {"gamma": gammas, "ks": ks_resampled, "wasserstein": wasserstein_resampled}
+    return (
+        {f"{prefix}{name}": value for name, value in found.items()},
+        {f"{prefix}{name}": values for name, values in resampled.items()},
+    )

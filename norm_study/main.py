@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
                        help="where the results go")  # fmt: skip
     whole.add_argument("--full-rows", type=Path, default=REPOSITORY / "docs" / "localization" / "rows",
                        metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
+    whole.add_argument("--only", default="", metavar="PREFIX",
+                       help="run the parts whose names begin so; the page shows whatever is finished")  # fmt: skip
     add_device(whole)
     return top
 
@@ -85,7 +87,8 @@ def command(argv: Sequence[str] | None) -> None:
     """Runs one subcommand."""
     arguments = parser().parse_args(argv)
     if arguments.command == "reproduce":
-        reproduce(arguments.budget, arguments.out, arguments.full_rows, device_from(arguments.device))
+        device = device_from(arguments.device)
+        reproduce(arguments.budget, arguments.out, arguments.full_rows, device, arguments.only)
     elif arguments.command in BENCHES:
         _, bench_config, run = BENCHES[arguments.command]
         emit(run(config_from(bench_config, arguments), device_from(arguments.device)), arguments.json)

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import nn
 
-from norm_study.init_bias import PAPER_VARIANTS, measure_networks, run_init_bias, summarize_init_bias
+from norm_study.init_bias import PAPER_VARIANTS, measure_networks, measure_outputs, run_init_bias, summarize_init_bias
 from norm_study.init_bias_data import blobs
 from norm_study.init_bias_networks import CNNChunk, MLPChunk, covariance_root
 from norm_study.init_bias_settings import InitBiasConfig, InitBiasTrainingConfig
@@ -52,7 +52,7 @@ def test_every_batched_network_is_the_network_that_torchs_layers_make(norm, plac
     x = blobs(60, 20, 3, 0)[0]
     chunk = MLPChunk(config, 5, [0, 1, 7], x)
     activation = {"relu": nn.ReLU(), "tanh": nn.Tanh()}[kind]
-    for depth_index, outputs in enumerate(chunk.outputs(norm, place)):
+    for depth_index, (outputs, _) in enumerate(chunk.outputs(norm, place)):
         for which in range(3):
             network = plain_mlp(chunk, which, norm, place, activation, depth_index)
             torch.testing.assert_close(outputs[which].T, network(x), atol=2e-5, rtol=1e-4)
@@ -63,7 +63,7 @@ def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm):
     config = replace(SMALL, network="cnn", norm=norm, place="after", depth=2)
     x = torch.randn(9, 2, 6)
     chunk = CNNChunk(config, 0, [0, 1, 2], x)
-    outputs = list(chunk.outputs(norm, "after"))[-1]
+    outputs, _ = list(chunk.outputs(norm, "after"))[-1]
     for which in range(3):
         h = x
         for weight in chunk.weights:
@@ -74,8 +74,8 @@ def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm):
 
 def test_a_network_does_not_depend_on_its_chunk():
     x = blobs(60, 20, 2, 0)[0]
-    together = list(MLPChunk(SMALL, 3, range(4), x).outputs("layer", "after"))[-1]
-    alone = list(MLPChunk(SMALL, 3, [2], x).outputs("layer", "after"))[-1]
+    together = list(MLPChunk(SMALL, 3, range(4), x).outputs("layer", "after"))[-1][0]
+    alone = list(MLPChunk(SMALL, 3, [2], x).outputs("layer", "after"))[-1][0]
     torch.testing.assert_close(together[2], alone[0])
 
 
@@ -109,13 +109,27 @@ def test_shares_drawn_from_the_theory_lie_at_its_distance_zero_and_gamma_comes_b
     rng, points, inits = np.random.default_rng(0), 2000, 4000
     mean = rng.normal(size=inits) * math.sqrt(gamma)
     f0 = np.rint(stats.norm.cdf(mean) * points) / points
-    found = summarize_shares(f0, np.maximum(f0, 1 - f0), mean, np.ones(inits), points)
+    ones = np.ones(inits)
+    measured = {"f0": f0, "max_fraction": np.maximum(f0, 1 - f0), "mean": mean, "deviation": ones}
+    found = summarize_shares({**measured, "scaled_mean": mean / 2, "scaled_deviation": ones}, points)
     assert found["gamma_low"] < gamma < found["gamma_high"]
     assert found["ks"] < 2 * found["ks_floor"]
     assert found["median_max_fraction"] == pytest.approx(theory_median(gamma), abs=0.01)
     assert found["own_ks"] < 0.02
     other = distances(f0[None], np.array([gamma * 3]), points)[0][0]
     assert other > 5 * found["ks"]
+
+
+def test_scales_of_points_change_the_moments_but_neither_a_guess_nor_the_scaled_gamma():
+    x = blobs(60, 20, 2, 0)[0]
+    factors = torch.rand(60, 1, generator=torch.Generator().manual_seed(1)) * 3 + 0.1
+    plain, stretched = (
+        measure_outputs(*list(MLPChunk(SMALL, 0, range(20), data).outputs("none", "before"))[-1])
+        for data in (x, factors * x)
+    )
+    torch.testing.assert_close(plain["f0"], stretched["f0"])
+    torch.testing.assert_close(plain["scaled_mean"], stretched["scaled_mean"], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(plain["mean"], stretched["mean"], rtol=0.05)
 
 
 def test_gamma_one_is_the_uniform_law_and_bounds_the_verdicts():
@@ -210,5 +224,5 @@ def test_bench_prints_both_speeds(capsys):
     assert main(["init-bias-bench", *sizes, "--json", "-"]) == 0
     summary = json.loads(capsys.readouterr().out)["summary"]
     assert summary["speedup"] > 0
-    assert 0 < summary["matmul_share"]
+    assert summary["matmul_share"] > 0
     assert 0 < summary["draws_avoided"] < 1
