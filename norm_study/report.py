@@ -16,6 +16,7 @@ from norm_study.claims import decide_all
 from norm_study.figures import FIGURES as LOCALIZATION_FIGURES
 from norm_study.figures import draw_figures
 from norm_study.init_bias_figures import INIT_BIAS_FIGURES
+from norm_study.init_bias_tables import tables_markdown
 from norm_study.reproduce import (
     Budget,
     Collected,
@@ -128,6 +129,7 @@ def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -
     write_atomically(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
     write_atomically(out / "claims.md", claims_markdown(claims))
     write_atomically(out / "parts.md", parts_markdown(results))
+    write_atomically(out / "init_bias.md", tables_markdown(results))
     write_atomically(out / "report.html", page(budget, claims, results, out))
     for claim in claims:
         source = " (full rows)" if claim["from_full_rows"] else ""

@@ -12,13 +12,18 @@ import torch
 from scipy import stats
 from torch import nn
 
+from norm_study.experiments import run_experiment
+from norm_study.figures import draw_figures
 from norm_study.init_bias import PAPER_VARIANTS, measure_networks, measure_outputs, run_init_bias, summarize_init_bias
 from norm_study.init_bias_data import blobs
+from norm_study.init_bias_figures import INIT_BIAS_FIGURES
 from norm_study.init_bias_networks import CNNChunk, MLPChunk, covariance_root
 from norm_study.init_bias_settings import InitBiasConfig, InitBiasTrainingConfig
+from norm_study.init_bias_tables import allowed_difference, tables_markdown
 from norm_study.init_bias_theory import distances, gamma_of, summarize_shares, theory_median, verdict
 from norm_study.init_bias_training import first_for_good, run_init_bias_training
 from norm_study.main import main
+from norm_study.reproduce import Collected, load_parts, parts_file
 from planner.norms import make_norm
 
 CPU = torch.device("cpu")
@@ -226,3 +231,27 @@ def test_bench_prints_both_speeds(capsys):
     assert summary["speedup"] > 0
     assert summary["matmul_share"] > 0
     assert 0 < summary["draws_avoided"] < 1
+
+
+def test_parts_give_their_figures_and_one_table_line_per_network(tmp_path):
+    pytest.importorskip("sklearn")
+    small = {
+        "init-bias": {"depth": 20, "width": 6, "inits": 20, "points": 20, "dimensions": 10},
+        "init-bias-training": {"width": 6, "networks": 1, "steps": 4},
+    }
+    results = {}
+    for part in load_parts(parts_file()):
+        if part.experiment in small:
+            tiny = replace(part, sizes={**part.sizes, **small[part.experiment]})
+            rows = run_experiment(part.experiment, tiny.config(), [0, 1], CPU)["rows"]
+            results[part.name] = Collected(tiny, rows, 1.0, False)
+    assert draw_figures(INIT_BIAS_FIGURES, results, tmp_path) == list(INIT_BIAS_FIGURES)
+    assert len(list(tmp_path.iterdir())) == 2 * len(INIT_BIAS_FIGURES)
+    tables = tables_markdown(results).splitlines()
+    assert sum(line.startswith(("| none | ", "| batch ", "| layer ")) for line in tables) == 5 * 5 + 10
+    assert sum("±" in line for line in tables) == 10
+
+
+def test_the_allowed_difference_is_wider_than_either_error():
+    summary = {"median_max_fraction_low": 0.60, "median_max_fraction_high": 0.62, "inits": 1200}
+    assert allowed_difference(summary, 1000) == pytest.approx(0.01 * 2 + 0.001)
