@@ -123,7 +123,7 @@ def arrays_at(config: InitBiasConfig, rows: Rows, depth: int) -> dict[str, np.nd
 
 def at_depth(config: InitBiasConfig, rows: Rows, depth: int) -> dict[str, Any]:
     """The summary of the networks of one depth."""
-    return summarize_shares(arrays_at(config, rows, depth), config.points)
+    return summarize_shares(arrays_at(config, rows, depth), config.points, config.classes)
 
 
 def summarize_init_bias(config: InitBiasConfig, rows: Rows) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def distances(f0: np.ndarray, gamma: np.ndarray, points: int) -> tuple[np.ndarra
     return apart.max(axis=1), apart.mean(axis=1)
 
 
-def summarize_shares(measured: Mapping[str, np.ndarray], points: int) -> dict[str, Any]:
+def summarize_shares(measured: Mapping[str, np.ndarray], points: int, classes: int = 2) -> dict[str, Any]:
     """The distribution of one kind of network's guesses.
 
     Args:
@@ -78,6 +78,7 @@ def summarize_shares(measured: Mapping[str, np.ndarray], points: int) -> dict[st
             frequent class; ``mean`` and ``deviation`` over data of the difference of the first two outputs;
             ``scaled_mean`` and ``scaled_deviation`` of that difference over its scale.
         points: N.
+        classes: K; the theory's law of f0 is that of two, so with more only gamma and the shares are given.
 
     Returns:
         Medians, gamma, verdict and distances; ``*_low`` and ``*_high`` bound 95 % bootstrap intervals over
@@ -101,8 +102,9 @@ def summarize_shares(measured: Mapping[str, np.ndarray], points: int) -> dict[st
     }
     for prefix in ("", "scaled_"):
         fits, fits_resampled = _against_theory(measured, prefix, draws, points)
-        found |= fits
-        resampled |= fits_resampled
+        kept = {name for name in fits if classes == 2 or name == f"{prefix}gamma"}
+        found |= {name: value for name, value in fits.items() if name in kept}
+        resampled |= {name: values for name, values in fits_resampled.items() if name in kept}
     found["verdict"] = verdict(found["gamma"])
     for name, values in resampled.items():
         found[f"{name}_low"], found[f"{name}_high"] = (float(q) for q in np.quantile(values, (0.025, 0.975)))

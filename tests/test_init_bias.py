@@ -168,6 +168,7 @@ def test_command_gives_the_promised_summary_and_rows(capsys):
     assert main(["init-bias", "--norm", "batch", "--place", "after", *sizes, "--classes", "4", "--json", "-"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {"median_max_fraction", "p_over_95", "gamma", "verdict"} <= set(result["summary"])
+    assert "ks" not in result["summary"]  # the law is that of two classes
     assert len(result["rows"]) == 5
     assert all(0 <= row["f0"] <= row["max_fraction"] <= 1 for row in result["rows"])
 
