@@ -10,7 +10,7 @@ from scipy import stats
 
 from norm_study.figures import BLUE, GREY, ORANGE, Figures, Results
 from norm_study.init_bias import arrays_at
-from norm_study.init_bias_theory import NEUTRAL_BELOW, gamma_of, theory_median
+from norm_study.init_bias_theory import NEUTRAL_BELOW, SMALLEST_GAMMA, gamma_of, theory_median
 
 COLORS = {"none": GREY, "batch": ORANGE, "layer": BLUE}
 VARIANTS = ("none", "batch-before", "batch-after", "layer-before", "layer-after")
@@ -32,7 +32,8 @@ def _line(variant: str) -> dict[str, Any]:
     """Colour says which norm, line and marker say which place."""
     norm, place = _norm_and_place(variant)
     shape = {"": ("-", "D"), "before": ("-", "o"), "after": ("--", "s")}[place]
-    return {"color": COLORS[norm], "ls": shape[0], "marker": shape[1], "label": _label(variant)}
+    wide = {"lw": 4} if norm == "none" else {}  # it runs under the one of LayerNorm before
+    return {"color": COLORS[norm], "ls": shape[0], "marker": shape[1], "label": _label(variant), **wide}
 
 
 def theory_density(f0: np.ndarray, gamma: float) -> np.ndarray:
@@ -61,15 +62,15 @@ def figure_shares(results: Results) -> Figure:
                 ax.axvline(0.5, color="black", lw=1.2)
             ax.plot(grid, theory_density(grid, scaled), color="black", lw=1.2, ls=":", label="theory, scaled")
             ax.set(xlim=(0, 1), ylim=(0, 1.15 * counts.max()), yticks=[])
-            ax.annotate(f"$\\gamma$ = {gamma:.2g}", (0.5, 0.97), xycoords="axes fraction", ha="center", va="top",
-                        fontsize=8)  # fmt: skip
+            name = _label(variant) + "\n" if depth == config.depths[0] else ""
+            ax.set_title(
+                f"{name}$\\gamma$ = {gamma:.2g}" if gamma > SMALLEST_GAMMA else f"{name}$\\gamma$ = 0", fontsize=9
+            )
             if column == 0:
                 ax.set_ylabel(f"depth {depth}")
+        axes[1, column].set(xlabel="$f_0$", xticks=(0, 0.5, 1))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2)
-    for column, variant in enumerate(VARIANTS):
-        axes[0, column].set_title(_label(variant), fontsize=9)
-        axes[1, column].set(xlabel="$f_0$", xticks=(0, 0.5, 1))
     return figure
 
 
@@ -82,7 +83,7 @@ def figure_depth(results: Results) -> Figure:
         config = found.part.config()
         arrays = [arrays_at(config, found.rows, depth) for depth in config.depths]
         style = _line(variant)
-        ax.plot(config.depths, [np.median(a["max_fraction"]) for a in arrays], lw=1.4, ms=5, **style)
+        ax.plot(config.depths, [np.median(a["max_fraction"]) for a in arrays], ms=5, **{"lw": 1.4, **style})
         theory = [theory_median(float(gamma_of(a["mean"], a["deviation"]))) for a in arrays]
         ax.plot(config.depths, theory, "x", color="black", ms=6, mew=1, zorder=3,
                 label="theory" if variant == VARIANTS[-1] else None)  # fmt: skip
@@ -100,7 +101,7 @@ def _band(ax: Any, steps: np.ndarray, curves_SE: np.ndarray, variant: str) -> No
     half = stats.t.ppf(0.975, len(curves_SE) - 1) * stats.sem(curves_SE, axis=0) if len(curves_SE) > 1 else 0 * mean
     style = {**_line(variant), "marker": ""}
     ax.fill_between(steps, mean - half, mean + half, color=style["color"], alpha=0.15, lw=0)
-    ax.plot(steps, mean, lw=1.5, **style)
+    ax.plot(steps, mean, **{"lw": 1.5, **style})
 
 
 def figure_training(results: Results) -> Figure:

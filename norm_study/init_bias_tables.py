@@ -23,7 +23,7 @@ REPLICA_ROUNDING = 0.0005
 
 def allowed_difference(summary: Mapping[str, Any], points: int) -> float:
     """How far two medians may lie apart: both 95 % Monte Carlo errors, the replica's rounding, our resolution."""
-    half = (summary["median_max_fraction_high"] - summary["median_max_fraction_low"]) / 2
+    half = max(summary["median_max_fraction_high"] - summary["median_max_fraction_low"], 1 / points) / 2
     return half * math.sqrt(1 + summary["inits"] / REPLICA_NETWORKS) + REPLICA_ROUNDING + 0.5 / points
 
 
