@@ -60,6 +60,8 @@ class InitBiasConfig(NetworkSizes):
             raise UserError(f"norm = {self.norm} needs network = cnn; an mlp has {', '.join(MLP_NORMS)}")
         if self.suite == "paper" and self.network == "cnn":
             raise UserError("suite = paper needs network = mlp")
+        if (self.network, self.norm, self.place) == ("cnn", "instance", "after"):
+            raise UserError("norm = instance with place = after takes away the mean over time that the outputs read")
         if self.kernel % 2 == 0:
             raise UserError(f"kernel = {self.kernel} must be odd")
         if self.norm == "group" and self.width % self.groups:

@@ -64,16 +64,19 @@ def test_every_batched_network_is_the_network_that_torchs_layers_make(norm, plac
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "instance", "layer", "batch", "channel", "rms"])
-def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm):
-    config = replace(SMALL, network="cnn", norm=norm, place="after", depth=2)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm, place):
+    config = replace(SMALL, network="cnn", depth=2)
     x = torch.randn(9, 2, 6)
     chunk = CNNChunk(config, 0, [0, 1, 2], x)
-    outputs, _ = list(chunk.outputs(norm, "after"))[-1]
+    outputs, _ = list(chunk.outputs(norm, place))[-1]
     for which in range(3):
         h = x
         for weight in chunk.weights:
             own = weight.view(3, config.width, -1, 3)[which]
-            h = make_norm(norm, config.width, groups=4)(torch.relu(nn.functional.conv1d(h, own, padding=1)))
+            normalize = make_norm(norm, config.width, groups=4)
+            z = nn.functional.conv1d(h, own, padding=1)
+            h = torch.relu(normalize(z)) if place == "before" else normalize(torch.relu(z))
         torch.testing.assert_close(outputs[which].T, h.mean(-1) @ chunk.out_weights[which, -1].T, atol=2e-5, rtol=1e-4)
 
 
@@ -189,6 +192,7 @@ def test_digits_need_no_download(network):
         (["--data", "digits", "--points", "3000"], "points = 3000"),
         (["--norm", "packnorm_isolated"], "packnorm_isolated"),
         (["--inits", "1"], "inits = 1"),
+        (["--network", "cnn", "--norm", "instance", "--place", "after"], "norm = instance"),
     ],
 )
 def test_mistakes_are_one_line(capsys, argv, named):
