@@ -1,4 +1,4 @@
-"""Each claim of the paper as data: its sentence, where it stands, the number that decides it, the rule.
+"""Each claim of the papers as data: its sentence, where it stands, the number that decides it, the rule.
 
 A claim is *supported* when the whole 95 % interval over seeds keeps the rule, *not supported* when the whole
 interval breaks it, and *undecided* otherwise, also when fewer than two seeds are there.
@@ -6,11 +6,15 @@ interval breaks it, and *undecided* otherwise, also when fewer than two seeds ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from norm_study.groups import rank_correlations
+from norm_study.init_bias import arrays_at
+from norm_study.init_bias_theory import DEEP_FROM, NEUTRAL_BELOW, PILED_UP, gamma_of, theory_median
 from norm_study.localization import norm_free_floor
 from norm_study.reproduce import Collected
 from planner.intervals import mean_interval
@@ -118,10 +122,36 @@ def _over_own_floor(name: str) -> Measure:
     return lambda found: [row[name] / row["floor"] for row in found.rows]
 
 
+def _shares(found: Collected, depth: int) -> Iterator[dict[str, np.ndarray]]:
+    """Per seed the measures of the untrained networks of a depth."""
+    for seed in found.seeds:
+        yield arrays_at(found.part.config(), [row for row in found.rows if row["seed"] == seed], depth)
+
+
+def _gamma(depth: int) -> Measure:
+    return lambda found: [float(gamma_of(one["mean"], one["deviation"])) for one in _shares(found, depth)]
+
+
+def _piled_up_percent(depth: int) -> Measure:
+    return lambda found: [100 * float((one["max_fraction"] > PILED_UP).mean()) for one in _shares(found, depth)]
+
+
+def _theory_gap(depth: int, prefix: str = "") -> Measure:
+    """How far the theory's median of the largest share lies from the measured one."""
+    return lambda found: [
+        abs(float(np.median(one["max_fraction"]))
+            - theory_median(float(gamma_of(one[f"{prefix}mean"], one[f"{prefix}deviation"]))))
+        for one in _shares(found, depth)
+    ]  # fmt: skip
+
+
 # Zero in each of three networks has Wilson's interval [0, 0.56] as a share of networks; one of three
 # reaches 0.79.
 NONE_OF_ALL = 0.6
 INTERIOR = "localized indices that see neither end"
+PLACEMENT = "Where You Place the Norm Matters"
+GAP = "theory's median of the largest share minus the measured one, absolute"
+GONE = "steps until the bias is gone"
 CLAIMS: tuple[Claim, ...] = (
     Claim("Without norm the error stays at what a receptive field allows.", "section 3.1",
           "error over the norm-free floor", "localize-none", _over_floor, "at most", 1.08),
@@ -184,4 +214,31 @@ CLAIMS: tuple[Claim, ...] = (
           "localize-channel", _each("interior_localized"), "at most", NONE_OF_ALL),
     Claim("A root mean square over channels localizes no interior index.", "control, not in the paper",
           INTERIOR, "localize-rms", _each("interior_localized"), "at most", NONE_OF_ALL),
+    Claim("Without norm a deep untrained network is deeply prejudiced.", PLACEMENT, "gamma at depth 20",
+          "init-none", _gamma(20), "at least", DEEP_FROM),
+    Claim("Most such networks put nearly all data into one class.", PLACEMENT,
+          "networks of depth 20 with more than 95 % in one class, %", "init-none", _piled_up_percent(20),
+          "at least", 50),
+    Claim("BatchNorm before the activation leaves the prejudice of one layer.", PLACEMENT, "gamma at depth 1",
+          "init-batch-before", _gamma(1), "at least", NEUTRAL_BELOW),
+    Claim("BatchNorm before the activation keeps it from growing deep.", PLACEMENT, "gamma at depth 20",
+          "init-batch-before", _gamma(20), "at most", DEEP_FROM),
+    Claim("BatchNorm after the activation makes the start neutral.", PLACEMENT, "gamma at depth 20",
+          "init-batch-after", _gamma(20), "at most", NEUTRAL_BELOW),
+    Claim("LayerNorm before the activation leaves it deeply prejudiced.", PLACEMENT, "gamma at depth 20",
+          "init-layer-before", _gamma(20), "at least", DEEP_FROM),
+    Claim("LayerNorm after the activation makes the start neutral.", PLACEMENT, "gamma at depth 20",
+          "init-layer-after", _gamma(20), "at most", NEUTRAL_BELOW),
+    Claim("The theory meets the median of one layer without norm.", PLACEMENT, GAP, "init-none", _theory_gap(1),
+          "at most", 0.02),
+    Claim("The theory meets the median of twenty layers without norm.", PLACEMENT, GAP, "init-none",
+          _theory_gap(20), "at most", 0.01),
+    Claim("It does once the scale of each point, which changes no guess, is divided out.", "ours", GAP, "init-none",
+          _theory_gap(20, "scaled_"), "at most", 0.01),
+    Claim("A prejudiced start keeps its bias for a while.", PLACEMENT, GONE, "init-training-none-20",
+          _each("gone_step"), "at least", 10),
+    Claim("Batch-normed after the activation, a start has no bias to lose.", PLACEMENT, GONE,
+          "init-training-batch-after-20", _each("gone_step"), "at most", 10),
+    Claim("A neutral start stays neutral: LayerNorm after the activation.", "ours", GONE,
+          "init-training-layer-after-20", _each("gone_step"), "at most", 10),
 )  # fmt: skip

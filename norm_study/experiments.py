@@ -11,6 +11,10 @@ import torch
 
 from norm_study.batchnorm import run_batchnorm
 from norm_study.groups import best_rates, rank_correlations, run_groups
+from norm_study.init_bias import run_init_bias, summarize_init_bias
+from norm_study.init_bias_settings import InitBiasConfig, InitBiasTrainingConfig, InitBiasUNetConfig
+from norm_study.init_bias_training import run_init_bias_training, summarize_init_bias_training
+from norm_study.init_bias_unet import run_init_bias_unet, summarize_init_bias_unet
 from norm_study.localization import norm_free_floor, run_localization
 from norm_study.packnorm import run_packnorm
 from norm_study.probes import run_probes
@@ -132,6 +136,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     "batchnorm": Experiment(
         "minibatch against running statistics (figures 5 and 6)", BatchNormConfig, run_batchnorm, _batchnorm),
     "unet": Experiment("the planner's U-Net beyond its receptive field", UNetConfig, run_unet, _unet),
+    "init-bias": Experiment(
+        "what untrained classifiers guess, by norm and place", InitBiasConfig, run_init_bias, summarize_init_bias),
+    "init-bias-training": Experiment(
+        "how long an initial bias lasts, by norm and place", InitBiasTrainingConfig, run_init_bias_training,
+        summarize_init_bias_training),
+    "init-bias-unet": Experiment(
+        "the planner's first predictions and losses, by norm and placement", InitBiasUNetConfig, run_init_bias_unet,
+        summarize_init_bias_unet),
 }  # fmt: skip
 
 

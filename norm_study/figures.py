@@ -199,7 +199,8 @@ def figure_unet(results: Results) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[Callable[[Results], Figure], tuple[str, ...], str]] = {
+Figures = Mapping[str, tuple[Callable[[Results], Figure], tuple[str, ...], str]]
+FIGURES: Figures = {
     "figure1a": (figure_1a, ("localize-none", "localize-instance"),
                  "Predictions of one network each; dots are single inputs, dashed lines bound the indices "
                  "whose receptive field touches no end."),
@@ -216,11 +217,11 @@ FIGURES: dict[str, tuple[Callable[[Results], Figure], tuple[str, ...], str]] = {
 }  # fmt: skip
 
 
-def draw_figures(results: Results, folder: Path) -> list[str]:
+def draw_figures(figures: Figures, results: Results, folder: Path) -> list[str]:
     """Writes every figure whose parts are there, as SVG and PNG; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, (draw, parts, _) in FIGURES.items():
+    for name, (draw, parts, _) in figures.items():
         if all(part in results for part in parts):
             with mpl.rc_context(STYLE):
                 figure = draw(results)

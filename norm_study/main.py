@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from envs.command_line import OneLineParser, UserError, run_command
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
+from norm_study.init_bias_bench import InitBiasBenchConfig, run_init_bias_bench
 from norm_study.options import (
     add_device,
     add_options,
@@ -24,6 +27,10 @@ from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
 from planner.run import write_aside
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHES: dict[str, tuple[str, type, Callable[[Any, torch.device], dict[str, Any]]]] = {
+    "bench": ("one stacked training against one by one", BenchConfig, run_bench),
+    "init-bias-bench": ("untrained networks at once against one by one", InitBiasBenchConfig, run_init_bias_bench),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,10 +41,11 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=experiment.help, description=experiment.config.__doc__)
         add_options(command, experiment.config)
         add_run_options(command, seeds=1)
-    bench = commands.add_parser("bench", help="one stacked training against one by one", description=run_bench.__doc__)
-    add_options(bench, BenchConfig)
-    add_device(bench)
-    bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
+    for name, (text, config, run) in BENCHES.items():
+        bench = commands.add_parser(name, help=text, description=run.__doc__)
+        add_options(bench, config)
+        add_device(bench)
+        bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
     add_stitch(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
@@ -51,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
                        metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
     whole.add_argument("--jobs", type=int, default=2, metavar="INT",
                        help="experiments at a time on a CPU, one thread each")  # fmt: skip
+    whole.add_argument("--only", default="", metavar="PREFIX",
+                       help="run the parts whose names begin so; the page shows whatever is finished")  # fmt: skip
     add_device(whole)
     return top
 
@@ -84,13 +94,14 @@ def command(argv: Sequence[str] | None) -> None:
         if arguments.jobs < 1:
             raise UserError(f"jobs = {arguments.jobs} must be at least 1")
         device = device_from(arguments.device)
-        reproduce(arguments.budget, arguments.out, arguments.full_rows, device, arguments.jobs)
+        reproduce(arguments.budget, arguments.out, arguments.full_rows, device, arguments.only, arguments.jobs)
     elif arguments.command == "stitch":
         result = run_stitch(arguments)
         if result is not None:
             emit_stitch(result, arguments.json)
-    elif arguments.command == "bench":
-        emit(run_bench(config_from(BenchConfig, arguments), device_from(arguments.device)), arguments.json)
+    elif arguments.command in BENCHES:
+        _, bench_config, run = BENCHES[arguments.command]
+        emit(run(config_from(bench_config, arguments), device_from(arguments.device)), arguments.json)
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
         seeds, device = seeds_from(arguments), device_from(arguments.device)

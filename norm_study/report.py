@@ -13,7 +13,10 @@ import torch
 from markupsafe import Markup
 
 from norm_study.claims import decide_all
-from norm_study.figures import FIGURES, draw_figures
+from norm_study.figures import FIGURES as LOCALIZATION_FIGURES
+from norm_study.figures import draw_figures
+from norm_study.init_bias_figures import INIT_BIAS_FIGURES
+from norm_study.init_bias_tables import tables_markdown
 from norm_study.reproduce import (
     Budget,
     Collected,
@@ -23,6 +26,8 @@ from norm_study.reproduce import (
     run_parts,
 )
 from planner.run import write_aside
+
+FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
 
 
 def number(value: float | None) -> str:
@@ -57,7 +62,8 @@ def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
     for name, found in results.items():
         config = vars(found.part.config())
         shown = ("norm", "length", "depth", "kernel", "width", "dim", "dim_mults", "batch", "steps",
-                 "learning_rate", "learning_rates", "overlap", "coupled", "minibatch")  # fmt: skip
+                 "learning_rate", "learning_rates", "overlap", "coupled", "minibatch", "place",
+                 "activation", "data", "inits", "points", "networks")  # fmt: skip
         hidden = {"minibatch"} if config.get("norm") != "batch" else set()
         if "learning_rates" in config:
             hidden.add("learning_rate")
@@ -105,13 +111,15 @@ def _inline_svg(path: Path, name: str) -> str:
     return text
 
 
-def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, jobs: int = 1) -> None:
-    """Runs the budget's parts, then writes figures, claims and the page into ``out``.
+def reproduce(
+    budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1
+) -> None:
+    """Runs the budget's parts, those whose names begin with ``only``, then writes figures, claims and the page.
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
     """
     parts = load_parts(parts_file())
-    chosen = [part for part in parts if budget in part.budgets]
+    chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
     for _ in run_parts(chosen, out / "rows", device, jobs):
         pass
     write_results(budget, out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
@@ -120,10 +128,11 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
 def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -> None:
     """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
     claims = decide_all(results)
-    draw_figures(results, out / "figures")
+    draw_figures(FIGURES, results, out / "figures")
     write_aside(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
     write_aside(out / "claims.md", claims_markdown(claims))
     write_aside(out / "parts.md", parts_markdown(results))
+    write_aside(out / "init_bias.md", tables_markdown(results))
     write_aside(out / "report.html", page(budget, claims, results, out))
     for claim in claims:
         source = " (full rows)" if claim["from_full_rows"] else ""

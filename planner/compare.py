@@ -146,14 +146,17 @@ def markdown_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
-    """The norm of each run, told apart by its folder's name where other settings differ between runs."""
+    """The norm of each run, with its placement where these differ, else told apart by the folder's name."""
     configs = [folder.config() for folder in folders]
     same = {
-        json.dumps(asdict(replace(config, seed=0, model=replace(config.model, norm="none", num_packs=1))))
-        for config in configs
+        json.dumps(asdict(replace(c, seed=0, model=replace(c.model, norm="none", num_packs=1, norm_placement="pre"))))
+        for c in configs
     }
+    placements = {config.model.norm_placement for config in configs if config.model.norm != "none"}
     if len(same) == 1:
-        return [config.model.norm for config in configs]
+        placed = len(placements) > 1
+        return [f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
+                for m in (config.model for config in configs)]  # fmt: skip
     return [f"{config.model.norm} ({folder.path.name})" for config, folder in zip(configs, folders, strict=True)]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from norm_study.claims import CLAIMS, Claim, decide, decide_all
 from norm_study.report import claims_markdown
@@ -74,6 +76,11 @@ def _rows(part, good):
              "interior_localized_running": 0 if good else 9, "mse_running": 2 if good else 0.1}
             for s in part.seeds
         ]  # fmt: skip
+    if part.experiment == "init-bias":
+        return _untrained_rows(part, good)
+    if part.experiment == "init-bias-training":
+        slow = (part.name == "init-training-none-20") == good
+        return [{"seed": s, "gone_step": 30.0 + s if slow else 2.0 + s} for s in part.seeds]
     leaks = config.norm in ("instance", "group")
     floor = 0.0429579 if part.experiment == "localize" else 1
     low_error = part.name == "localize-instance" or part.name == "localize-none"
@@ -84,6 +91,25 @@ def _rows(part, good):
          "constant_input_spread": 0.0 if good else 1.0, "shift_error": 1e-7 if good else 1.0}
         for s in part.seeds
     ]  # fmt: skip
+
+
+def _untrained_rows(part, good):
+    """Shares as the theory has them at a gamma in favour of the claims, or others against them."""
+    config, rows, depths = part.config(), [], len(part.config().depths)
+    gamma = {"init-none": 100.0, "init-layer-before": 9.0, "init-batch-before": 0.5}.get(part.name, 1e-4)
+    if not good:
+        gamma = {"init-none": 0.1, "init-batch-before": 9.0}.get(part.name, 0.5)
+    first_layer = 0.01 if part.name == "init-batch-before" and not good else 1.0
+    for seed in part.seeds:
+        mean = np.sqrt(gamma) * np.random.default_rng(seed).normal(size=2000)
+        shares = stats.norm.cdf(mean)
+        largest = np.maximum(shares, 1 - shares) if good else np.where(np.arange(2000) < 100 + seed, 0.99, 0.51)
+        for share, top, m in zip(shares, largest, mean, strict=True):
+            by_depth = {"f0": [share] * depths, "max_fraction": [top] * depths, "deviation": [1.0] * depths}
+            by_depth |= {"mean": [first_layer * m] + [m] * (depths - 1), "scaled_mean": [m] * depths}
+            rows.append({"seed": seed, "by_depth": {**by_depth, "scaled_deviation": [1.0] * depths}})
+    assert config.depth == 20
+    return rows
 
 
 @pytest.mark.parametrize("good", [True, False])
