@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from envs.command_line import OneLineParser, UserError, run_command
+from norm_study.audit_command import add_audit, readable, run_audit
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
 from norm_study.init_bias_bench import InitBiasBenchConfig, run_init_bias_bench
+from norm_study.leakage_study import add_leakage, run_leakage
 from norm_study.options import (
     add_device,
     add_options,
@@ -47,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         add_device(bench)
         bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
     add_stitch(commands)
+    add_audit(commands)
+    add_leakage(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -65,14 +69,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def emit(result: dict[str, Any], to: str | None) -> None:
-    """Prints the summary, and writes the whole result where ``--json`` says."""
+def emit(result: dict[str, Any], to: str | None, summary: str | None = None) -> None:
+    """Prints the summary, in a text of its own if there is one, and writes the result where ``--json`` says."""
     text = json.dumps(result, allow_nan=False, indent=None)
     if to == "-":
         print(text)
         return
     if to is not None:
         write_aside(Path(to), text + "\n")
+    if summary is not None:
+        print(summary)
+        return
     for key, value in result["summary"].items():
         print(f"{key}: {_readable(value)}")
 
@@ -102,6 +109,12 @@ def command(argv: Sequence[str] | None) -> None:
     elif arguments.command in BENCHES:
         _, bench_config, run = BENCHES[arguments.command]
         emit(run(config_from(bench_config, arguments), device_from(arguments.device)), arguments.json)
+    elif arguments.command == "audit":
+        result = run_audit(arguments)
+        emit(result, arguments.json, readable(result))
+    elif arguments.command == "leakage":
+        result = run_leakage(arguments)
+        emit(result, arguments.json)
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
         seeds, device = seeds_from(arguments), device_from(arguments.device)

@@ -111,9 +111,7 @@ def _inline_svg(path: Path, name: str) -> str:
     return text
 
 
-def reproduce(
-    budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1
-) -> None:
+def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1) -> None:
     """Runs the budget's parts, those whose names begin with ``only``, then writes figures, claims and the page.
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
