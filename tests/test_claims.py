@@ -101,9 +101,9 @@ def _untrained_rows(part, good):
         gamma = {"init-none": 0.1, "init-batch-before": 9.0}.get(part.name, 0.5)
     first_layer = 0.01 if part.name == "init-batch-before" and not good else 1.0
     for seed in part.seeds:
-        mean = np.sqrt(gamma) * np.random.default_rng(seed).normal(size=2000)
+        mean = np.sqrt(gamma) * np.random.default_rng(seed).normal(size=400)
         shares = stats.norm.cdf(mean)
-        largest = np.maximum(shares, 1 - shares) if good else np.where(np.arange(2000) < 100 + seed, 0.99, 0.51)
+        largest = np.maximum(shares, 1 - shares) if good else np.where(np.arange(400) < 20 + seed, 0.99, 0.51)
         for share, top, m in zip(shares, largest, mean, strict=True):
             by_depth = {"f0": [share] * depths, "max_fraction": [top] * depths, "deviation": [1.0] * depths}
             by_depth |= {"mean": [first_layer * m] + [m] * (depths - 1), "scaled_mean": [m] * depths}
