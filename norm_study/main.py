@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.command_line import OneLineParser, UserError, run_command
+from norm_study.audit_command import add_audit, readable, run_audit
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
 from norm_study.options import (
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add_device(bench)
     bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
     add_stitch(commands)
+    add_audit(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -55,14 +57,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def emit(result: dict[str, Any], to: str | None) -> None:
-    """Prints the summary, and writes the whole result where ``--json`` says."""
+def emit(result: dict[str, Any], to: str | None, summary: str | None = None) -> None:
+    """Prints the summary, in a text of its own if there is one, and writes the result where ``--json`` says."""
     text = json.dumps(result, allow_nan=False, indent=None)
     if to == "-":
         print(text)
         return
     if to is not None:
         write_aside(Path(to), text + "\n")
+    if summary is not None:
+        print(summary)
+        return
     for key, value in result["summary"].items():
         print(f"{key}: {_readable(value)}")
 
@@ -91,6 +96,9 @@ def command(argv: Sequence[str] | None) -> None:
             emit_stitch(result, arguments.json)
     elif arguments.command == "bench":
         emit(run_bench(config_from(BenchConfig, arguments), device_from(arguments.device)), arguments.json)
+    elif arguments.command == "audit":
+        result = run_audit(arguments)
+        emit(result, arguments.json, readable(result))
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
         seeds, device = seeds_from(arguments), device_from(arguments.device)
