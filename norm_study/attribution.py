@@ -3,7 +3,7 @@
 A few neighbouring steps of a module's input are changed. If the stretch of its output that changes with them grows
 when the input is made longer, the module mixes time; a convolution's does not, however large its kernel, once the
 input is longer than that. Blame goes to the innermost module: one that contains mixing modules is tested with those
-made local, and is blamed only for what it does itself.
+made local, and is blamed only for what it does itself. Gradients are looked at in the same way.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class _Test:
         """Where outputs change when the middle of the input does."""
         return _spans(self.changes(times, self.start(self.size * times)), self.output_axes)
 
-    def heard_inputs(self, times: int, blamed: Sequence[LocalForm]) -> Spans:
-        """Where inputs are heard in the middle of the output, with the blamed modules inside made local."""
+    def heard_inputs(self, times: int, blamed: Sequence[LocalForm], tolerance: float) -> Spans:
+        """Where inputs have a gradient from the middle of the output, with the blamed modules inside made local."""
         leaves = self.lengthened(times)
         real = [i for i, dims in enumerate(self.axes) if dims and is_real(leaves[i])]
         for i in real:
@@ -128,7 +128,7 @@ class _Test:
         given = [leaves[i] for i in real]
         gradients = torch.autograd.grad(parts, given, cotangents, allow_unused=True)
         values = [torch.zeros_like(x) if g is None else g.abs() for g, x in zip(gradients, given, strict=True)]
-        return _spans(values, [self.axes[i] for i in real])
+        return _spans(values, [self.axes[i] for i in real], tolerance)
 
     def pools(self) -> bool:
         """Whether one number of an output without the axis hears both ends of the input."""
@@ -145,17 +145,17 @@ class _Test:
         )
 
 
-def _changed(values: Tensor) -> Tensor:
-    """Which entries are more than rounding."""
+def _changed(values: Tensor, tolerance: float | None = None) -> Tensor:
+    """Which entries are above a share of the largest, by default more than the rounding of a difference."""
     largest = values.max() if values.numel() else values.new_zeros(())
-    return values > torch.finfo(values.dtype).eps ** 0.75 * largest
+    return values > (torch.finfo(values.dtype).eps ** 0.75 if tolerance is None else tolerance) * largest
 
 
-def _spans(values: Sequence[Tensor], axes: Axes) -> Spans:
+def _spans(values: Sequence[Tensor], axes: Axes, tolerance: float | None = None) -> Spans:
     spans: Spans = {}
     for i, (value, dims) in enumerate(zip(values, axes, strict=True)):
         for dim in dims:
-            where = _changed(value.movedim(dim, 0).reshape(value.shape[dim], -1)).any(1).nonzero()[:, 0]
+            where = _changed(value.movedim(dim, 0).reshape(value.shape[dim], -1), tolerance).any(1).nonzero()[:, 0]
             ends = (int(where[0]), int(where[-1])) if len(where) else (0, -1)
             spans[i, dim] = (*ends, value.shape[dim])
     return spans
@@ -193,10 +193,11 @@ class Attribution:
         network: the network.
         calls: what its modules were given, see :func:`norm_study.recording.record`.
         seed: of the changes.
+        tolerance: gradients up to this share of the largest count as zero.
     """
 
-    def __init__(self, network: nn.Module, calls: dict[str, Call], seed: int):
-        self.calls, self.seed = calls, seed
+    def __init__(self, network: nn.Module, calls: dict[str, Call], seed: int, tolerance: float):
+        self.calls, self.seed, self.tolerance = calls, seed, tolerance
         self.modules = dict(network.named_modules())
         self.findings: dict[str, Finding] = {}
         for name in reversed([name for name in self.modules if name in calls]):
@@ -233,13 +234,14 @@ class Attribution:
         reach, output_dims = bound, []
         try:
             output_dims = [dims[0] if dims else None for dims in test.output_axes]
-            if blamed:
-                mixes = _growth(lambda times: test.heard_inputs(times, blamed), cap)[0]
-            elif any(test.output_axes):
+            mixes = False
+            if not blamed and any(test.output_axes):
                 mixes, spans, times = _growth(test.changed_outputs, cap)
                 reach = reach if mixes else _reach(test, spans, times)
-            else:
+            elif not blamed:
                 mixes = test.pools()
+            # A recurrent network forgets: its changes sink below rounding, its gradients do not.
+            mixes = mixes or _growth(lambda times: test.heard_inputs(times, blamed, self.tolerance), cap)[0]
         except Exception:  # whatever a foreign module raises when its input is longer
             mixes = not blamed and test.crosses()
             output_dims = [_matching(output, test.size) for output in test.changes(1, 0)]

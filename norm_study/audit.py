@@ -166,8 +166,8 @@ def audit(
         training: the mode that is audited; ``None`` keeps the module's own.
         attribution: whether to measure each mixing module's own leakage too.
         redraws: further random inputs that the receptive field is hulled over, since a ReLU that is off hides some.
-        tolerance: influences up to this share of the largest count as zero in the receptive field. Leave it at 0
-            unless convolutions are computed through transforms, whose rounding reaches everywhere.
+        tolerance: influences up to this share of the largest count as none. Leave it at 0 unless convolutions are
+            computed through transforms, whose rounding reaches everywhere.
         seed: of projections, output times, redrawn inputs and the network's own randomness.
 
     Raises:
@@ -244,7 +244,7 @@ class _Session:
         """All measurements."""
         calls = record(self.subject, self.inputs[0], self.notes)
         phases = min(MOST_PHASES, -(-self.output_length // shortest_time(calls, self.output_length)))
-        findings = Attribution(self.subject.module, calls, self.seed).in_order()
+        findings = Attribution(self.subject.module, calls, self.seed, self.tolerance).in_order()
         forms = [found.form for found in findings if found.form is not None]
         self._lap("verdicts")
         maps = joined([

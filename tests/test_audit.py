@@ -149,6 +149,15 @@ class SelfAttention(nn.Module):
         return self.attention(x, x, x, need_weights=False)[0].transpose(1, 2)
 
 
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.GRU(C, C, batch_first=True)
+
+    def forward(self, x):
+        return self.cells(x.transpose(1, 2))[0].transpose(1, 2)
+
+
 LEAKS = {
     "group": (lambda: nn.GroupNorm(2, C), "leak"),
     "instance": (lambda: nn.InstanceNorm1d(C, affine=True), "leak"),
@@ -159,6 +168,7 @@ LEAKS = {
     "functional squeeze-and-excitation": (SqueezeAndExcitation, "leak"),
     "pooled squeeze-and-excitation": (PooledExcitation, "leak.pool"),
     "attention": (SelfAttention, "leak.attention"),
+    "recurrent": (Recurrent, "leak.cells"),
 }
 
 
