@@ -19,7 +19,7 @@ from norm_study.options import add_device, device_from
 from planner.diffusion import make_schedule
 from planner.run import RunFolder
 from planner.sampler import Conditions, sample
-from planner.unet import check_horizon
+from planner.unet import TemporalUNet, check_horizon
 
 PLANS, SAMPLING_STEPS = 2, 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
@@ -44,6 +44,9 @@ def add_audit(commands: Any) -> None:
     command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run folder of planner train")
     command.add_argument("--length", type=int, metavar="INT", help="of RUN's plans; by default its training horizon")
     command.add_argument("--weights", choices=("ema", "model"), default="ema", help="of RUN")
+    command.add_argument(
+        "--diffusers", action="store_true", help="audit RUN's weights in diffusers.UNet1DModel, if it can express them"
+    )
     command.add_argument(
         "--levels", type=whole_numbers, metavar="A,B",
         help="noise levels to audit at, passed as the second argument; of RUN three by default",
@@ -90,10 +93,13 @@ def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.run is not None:
         if arguments.shape or arguments.time_dim or arguments.output_time_dim is not None:
             raise UserError("--shape, --time-dim and --output-time-dim go with --factory; a RUN knows its own")
+        network: nn.Module
         network, inputs = planner_inputs(
             arguments.run, length=arguments.length, levels=arguments.levels, weights=arguments.weights,
             seed=arguments.seed, device=device,
         )  # fmt: skip
+        if arguments.diffusers:
+            network = network.to_diffusers().to(device).eval()
         dims: list[int | None] = [-1]
     else:
         network, inputs = _factory_inputs(arguments, device)
@@ -152,7 +158,7 @@ def planner_inputs(
     weights: str = "ema",
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> tuple[nn.Module, list[tuple[Tensor, ...]]]:
+) -> tuple[TemporalUNet, list[tuple[Tensor, ...]]]:
     """The network of a run, and plans of its own at several noise levels.
 
     The plans need no dataset: the network draws them between random starts and goals, and each level's noise is
@@ -197,8 +203,8 @@ def planner_inputs(
 
 
 def _factory_inputs(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Module, Any]:
-    if arguments.length is not None:
-        raise UserError("--length goes with RUN; a factory's inputs get their length from --shape")
+    if arguments.length is not None or arguments.diffusers:
+        raise UserError("--length and --diffusers go with RUN; a factory's inputs get their length from --shape")
     made = _call_factory(arguments.factory)
     given: tuple[Any, ...] = ()
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):

@@ -12,6 +12,7 @@ from envs.command_line import OneLineParser, UserError, run_command
 from norm_study.audit_command import add_audit, readable, run_audit
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
+from norm_study.leakage_study import add_leakage, run_leakage
 from norm_study.options import (
     add_device,
     add_options,
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", metavar="FILE", help="write the measurement there; - for standard output")
     add_stitch(commands)
     add_audit(commands)
+    add_leakage(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -99,6 +101,9 @@ def command(argv: Sequence[str] | None) -> None:
     elif arguments.command == "audit":
         result = run_audit(arguments)
         emit(result, arguments.json, readable(result))
+    elif arguments.command == "leakage":
+        result = run_leakage(arguments)
+        emit(result, arguments.json)
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
         seeds, device = seeds_from(arguments), device_from(arguments.device)

@@ -89,6 +89,11 @@ def test_a_run_is_audited_at_several_levels_without_its_dataset(capsys, tiny_run
     assert len(result["summary"]["finite"]) == 3
 
 
+def test_a_run_with_diffusers_network_needs_what_that_can_express(capsys, tiny_run):
+    assert main(["audit", str(tiny_run), "--diffusers"]) == 2
+    assert "UNet1DModel cannot express kernel_size = 3" in capsys.readouterr().err
+
+
 def test_the_readable_summary_says_it_in_words(capsys, factories):
     assert main([*factories("network"), *QUICK, "--shape", "1,6,48"]) == 0
     printed = capsys.readouterr().out
