@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from norm_study.subject import Arguments, Subject, is_real
+from norm_study.subject import Arguments, Subject, is_real, reseed
 
 Axes = list[tuple[int, ...]]
 
@@ -42,7 +42,7 @@ class Call:
 
     def run(self, leaves: Sequence[Any], seed: int) -> list[Tensor]:
         """The floating-point tensors that the module returns; its buffers stay as they are."""
-        torch.manual_seed(seed)
+        reseed(seed)
         buffers = [(owner, dict(owner._buffers)) for owner in self.module.modules()]
         for owner, own in buffers:
             owner._buffers.update({name: None if b is None else b.clone() for name, b in own.items()})

@@ -26,6 +26,13 @@ def is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
+def reseed(seed: int) -> None:
+    """Seeds the generators of torch; its own ``manual_seed`` takes milliseconds where no GPU was used yet."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+
+
 def aligned(time: int, from_length: int, to_length: int) -> int:
     """The index on an axis of ``to_length`` steps that lies where ``time`` lies on one of ``from_length``.
 
@@ -66,7 +73,7 @@ class Subject:
 
     def reset(self) -> None:
         """Seeds the generators and takes back what earlier runs did to buffers."""
-        torch.manual_seed(self.seed)
+        reseed(self.seed)
         for owner, name, tensor in self._buffers:  # exchanged, not overwritten: a kept graph may hold the old one
             owner._buffers[name] = tensor.clone()
 

@@ -92,7 +92,7 @@ BY_HAND = {
 @pytest.mark.parametrize("name", BY_HAND)
 def test_what_mixes_no_time_leaks_nothing_beyond_the_receptive_field_by_hand(name):
     make, by_hand = BY_HAND[name]
-    report = audit(make(), sequences())
+    report = audit(make(), sequences(), times=12)
     assert report.receptive_field == by_hand
     assert report.leakage_beyond(*by_hand).value <= 1e-12
     assert report.leakage.value <= 1e-12
@@ -184,7 +184,7 @@ def leaky(layer, depth=2):
 @pytest.mark.parametrize("name", LEAKS)
 def test_what_mixes_time_leaks_and_is_named(name):
     layer, culprit = LEAKS[name]
-    report = audit(leaky(layer), sequences())
+    report = audit(leaky(layer), sequences(), times=12, redraws=1)
     assert blamed(report) == [culprit]
     assert report.receptive_field == (2, 2)
     assert report.leakage.value > 1e-5
@@ -201,7 +201,7 @@ def test_one_leaking_layer_among_twenty_is_blamed_alone():
     position = 13
     layers = [Residual(nn.Sequential(convolution(), make_norm("channel", C), nn.ReLU())) for _ in range(20)]
     layers[position] = Residual(nn.Sequential(convolution(), nn.GroupNorm(2, C), nn.ReLU()))
-    report = audit(nn.Sequential(*layers), sequences(1, 64), times=8)
+    report = audit(nn.Sequential(*layers), sequences(1, 64), times=6, redraws=2)
     assert report.receptive_field == (20, 20)
     assert blamed(report) == [f"{position}.inner.1"]
     assert report.leakage.value > 0
