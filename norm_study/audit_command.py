@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,7 +115,8 @@ def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     subject = str(arguments.run) if arguments.run is not None else arguments.factory
     levels = [int(one[1][0]) for one in inputs] if isinstance(inputs, list) else None
-    report.settings.update(network=subject, device=str(device), levels=levels)
+    report.settings.update(network=subject, device=str(device), levels=levels, threads=torch.get_num_threads())
+    report.cost["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if arguments.out is not None:
         write_audit(report, arguments.out)
         print(f"page: {arguments.out / 'audit.html'}", file=sys.stderr)
@@ -130,6 +132,12 @@ def readable(result: dict[str, Any]) -> str:
         lines.append(f"{name}: " + ("none is given" if found is None else f"{found['value']:.4g}{error}"))
     left, right = summary["receptive_field"]
     lines += [f"receptive_field: {left} left, {right} right", f"leaking_modules: {summary['leaking_modules']}"]
+    cost = summary["cost"]
+    seconds = sum(value for name, value in cost.items() if name.startswith("seconds_"))
+    lines.append(
+        f"cost: {seconds:.1f} s, of which attribution {cost['seconds_attribution']:.1f} s; "
+        f"{100 * cost['share_of_jacobian_rows']:.2g} % of the Jacobian's rows; {cost['peak_memory_mb']:.0f} MB at most"
+    )
     for movement in summary["finite"]:
         if movement["value"] is not None:
             lines.append(f"movement when all beyond is redrawn, input {movement['input']}: {movement['value']:.4g} sd")
