@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from norm_study.audit import AuditReport
 from norm_study.figures import BLUE, GREY, ORANGE, STYLE
 from norm_study.report import number
+from norm_study.subject import aligned
 from planner.run import write_aside
 
 MAPS = {
@@ -48,10 +49,10 @@ def figure_map(report: AuditReport, name: str) -> Figure:
         norm=LogNorm(top * 10.0**-DECADES, top), rasterized=True,
     )  # fmt: skip
     left, right = report.receptive_field
-    positions = report.maps.positions
-    order = np.argsort(report.maps.times)
+    every = np.arange(report.maps.length)
+    positions = np.array([aligned(int(time), report.maps.length, shown.shape[1]) for time in every])
     for bound in (positions - left - 0.5, positions + right + 0.5):
-        ax.plot(bound[order], report.maps.times[order], color="white", lw=1, ls="--")
+        ax.plot(bound, every, color="white", lw=1, ls="--")
     ax.set(xlabel="input time s", ylabel="output time t", title=MAPS[name][0],
            xlim=(-0.5, shown.shape[1] - 0.5), ylim=(report.maps.length - 0.5, -0.5))  # fmt: skip
     figure.colorbar(mesh, ax=ax, label="influence J(t, s)")
