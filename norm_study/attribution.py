@@ -50,12 +50,17 @@ class Attribution:
         calls: what its modules were given, see :func:`norm_study.recording.record`.
         seed: of the changes.
         tolerance: gradients up to this share of the largest count as zero.
+
+    Attributes:
+        findings: by name.
+        notes: what could not be tested.
     """
 
     def __init__(self, network: nn.Module, calls: dict[str, Call], seed: int, tolerance: float):
         self.calls, self.seed, self.tolerance = calls, seed, tolerance
         self.modules = dict(network.named_modules())
         self.findings: dict[str, Finding] = {}
+        self.notes: list[str] = []
         for name in reversed([name for name in self.modules if name in calls]):
             self.findings[name] = self._find(name)
 
@@ -99,11 +104,21 @@ class Attribution:
             # A recurrent network forgets: its changes sink below rounding, its gradients do not.
             mixes = mixes or growth(lambda times: test.heard_inputs(times, blamed, self.tolerance), cap)[0]
         except Exception:  # whatever a foreign module raises when its input is longer
-            mixes = not blamed and test.crosses()
-            output_dims = [_matching(output, test.size) for output in test.changes(1, 0)]
+            mixes, output_dims = self._at_one_length(name, test, blamed)
         if not mixes:
             return False, reach, None
         return True, bound, LocalForm(call.module, call.time_axes, output_dims, *bound)
+
+    def _at_one_length(
+        self, name: str, test: LocalityTest, blamed: Sequence[LocalForm]
+    ) -> tuple[bool, list[int | None]]:
+        """Whether a module mixes that takes inputs of its own length only, and where its outputs have time."""
+        try:
+            return not blamed and test.crosses(), [_matching(out, test.size) for out in test.unmoved(1)]
+        except Exception as error:  # it may need what its surroundings set up
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            self.notes.append(f"{name or 'the network itself'} could not be tested by itself ({reason})")
+            return False, []
 
     def _bound(self, name: str) -> tuple[int, int]:
         """At most how far the modules directly inside hear together, if each were the next one's input."""

@@ -32,7 +32,7 @@ from norm_study.influence import (
 )
 from norm_study.local_forms import LocalForm
 from norm_study.movement import finite_movement
-from norm_study.recording import record, shortest_time
+from norm_study.recording import record, shortest_time, stretched_arguments
 from norm_study.subject import Arguments, Subject, borrowed, check_arguments
 
 MOST_PHASES = 256
@@ -137,6 +137,19 @@ class _Session:
             raise UserError(f"output_time_dim = {dim}: the output of shape {list(output.shape)} has no such axis")
         return output
 
+    def _check_output_axis(self) -> None:
+        """Notes an output whose axis does not grow with the input."""
+        dim = self.subject.output_time_dim
+        try:
+            with torch.no_grad():
+                longer = self.subject(stretched_arguments(self.subject, self.inputs[0], "time"))
+        except Exception:  # a network of one length; the recording has noted it
+            return
+        if longer.shape[dim] == self.output_length:
+            self.notes.append(
+                f"axis {dim} of the output does not grow with the input: is it time? (output_time_dim names another)"
+            )
+
     def _signs(self) -> torch.Generator:
         """Of the projections: the same ones for every map, so that maps differ by the modules alone."""
         return torch.Generator().manual_seed(self.seed + 1)
@@ -149,7 +162,10 @@ class _Session:
         """All measurements."""
         calls = record(self.subject, self.inputs[0], self.notes)
         phases = min(MOST_PHASES, -(-self.output_length // shortest_time(calls, self.output_length)))
-        findings = Attribution(self.subject.module, calls, self.seed, self.tolerance).in_order()
+        self._check_output_axis()
+        attributed = Attribution(self.subject.module, calls, self.seed, self.tolerance)
+        findings = attributed.in_order()
+        self.notes += attributed.notes
         forms = [found.form for found in findings if found.form is not None]
         self._lap("verdicts")
         maps = joined([

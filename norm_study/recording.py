@@ -91,7 +91,7 @@ def longer(value: Tensor, dim: int, times: int) -> Tensor:
     return torch.cat([value.flip(dim) if i % 2 else value for i in range(times)], dim)
 
 
-def _stretched(subject: Subject, arguments: Arguments, what: str) -> Arguments:
+def stretched_arguments(subject: Subject, arguments: Arguments, what: str) -> Arguments:
     """The arguments with twice the time or twice the batch."""
     time = subject.time_dims[0]
     assert time is not None
@@ -138,7 +138,7 @@ def record(subject: Subject, arguments: Arguments, notes: list[str]) -> dict[str
     stretched: dict[str, Shapes | None] = {}
     for what in ("time", "batch"):
         try:
-            stretched[what] = _shapes(subject, _stretched(subject, arguments, what))
+            stretched[what] = _shapes(subject, stretched_arguments(subject, arguments, what))
         except Exception as error:  # whatever a foreign network raises
             stretched[what] = None
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -365,6 +365,38 @@ def test_a_network_of_one_length_only_is_handled():
     assert any("twice the time" in note for note in report.notes)
 
 
+def test_an_output_axis_that_is_not_time_is_noted():
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = convolution(), nn.Linear(C, 5)
+
+        def forward(self, x):
+            return self.head(self.conv(x).mean(-1))
+
+    report = audit(Classifier(), sequences())
+    assert any("is it time?" in note for note in report.notes)
+
+
+def test_a_module_that_cannot_run_alone_is_noted():
+    class Dependent(nn.Module):
+        def forward(self, x):
+            return x * self.gain.pop()
+
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Dependent()
+
+        def forward(self, x):
+            self.inner.gain = [2.0]
+            return self.inner(x)
+
+    report = audit(nn.Sequential(convolution(), Around()), sequences())
+    assert any("1.inner could not be tested" in note for note in report.notes)
+    assert report.leakage.value == 0
+
+
 class Unlucky(nn.Module):
     """Fails on its third call."""
 
