@@ -58,7 +58,7 @@ def result_of(capsys, *argv):
 
 
 def test_json_of_a_foreign_network(capsys, factories):
-    result = result_of(capsys, *factories("network"), "--shape", "2,6,48")
+    result = result_of(capsys, *factories("network"), "--shape", "2,6,48", "--time-dim", "-1")
     assert set(result) == {"config", "rows", "summary"}
     summary = result["summary"]
     assert set(summary["leakage"]) == set(summary["norm_borne"]) == {"value", "standard_error"}
