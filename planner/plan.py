@@ -162,7 +162,7 @@ class Planner:
         costs = None
         if guide is not None:
             every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")
-            costs = guide(every).numpy().reshape(plans_BNHD.shape[:2])
+            costs = guide(every, 0.0).numpy().reshape(plans_BNHD.shape[:2])
         chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m, costs)
         return plans_BNHD[np.arange(len(plans_BNHD)), chosen], valid_share
 
@@ -192,12 +192,12 @@ class Planner:
         normalized = self._normalizer.normalize(torch.as_tensor(plans, dtype=torch.float32, device=self.device))
         return repeat(normalized, "b t d -> (b repeats) d t", repeats=repeats)
 
-    def _steering(self, guide: Guide, scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _steering(self, guide: Guide, scale: float) -> Callable[[torch.Tensor, float], torch.Tensor]:
         """Gradient descent on the cost, as a function on normalized plans (B, D, T)."""
 
-        def steer(clean_BDT: torch.Tensor) -> torch.Tensor:
+        def steer(clean_BDT: torch.Tensor, noise: float) -> torch.Tensor:
             in_units = self._normalizer.denormalize(clean_BDT.transpose(1, 2))
-            return self._normalizer.normalize(descend(guide, in_units, scale)).transpose(1, 2)
+            return self._normalizer.normalize(descend(guide, in_units, noise, scale)).transpose(1, 2)
 
         return steer
 
@@ -210,7 +210,7 @@ class Planner:
         sampling_steps: int,
         generator: torch.Generator,
         warm: WarmStart | None,
-        steer: Callable[[torch.Tensor], torch.Tensor] | None,
+        steer: Callable[[torch.Tensor, float], torch.Tensor] | None,
     ) -> np.ndarray:
         """One batch of plans (B, H, D)."""
         layout = self.statistics.layout

@@ -104,7 +104,7 @@ def sample(
     num_steps: int,
     generator: torch.Generator,
     warm: WarmStart | None = None,
-    guide: Callable[[Tensor], Tensor] | None = None,
+    guide: Callable[[Tensor, float], Tensor] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Samples plans that meet their conditions exactly.
@@ -119,7 +119,8 @@ def sample(
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
         guide: moves the clean plans that each step predicts, normalized (B, D, T), to better ones; see
-            :func:`planner.guidance.descend`. It sees plans that meet their conditions.
+            :func:`planner.guidance.descend`. It sees plans that meet their conditions, and the standard deviation
+            of the noise at this step, from 1 (nothing else) down to 0.
         on_step: called with the number of steps done and the plans, after inpainting.
 
     Returns:
@@ -144,7 +145,8 @@ def sample(
         prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
         clean = predicted_clean(schedule, prediction, plans, level)
         if guide is not None:
-            clean = conditions.write(guide(conditions.write(clean)).clamp(-1, 1))
+            noise = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
+            clean = conditions.write(guide(conditions.write(clean), noise).clamp(-1, 1))
         plans = scheduler.step(clean, level, plans, generator=generator).prev_sample
         plans = conditions.write(plans)
         if on_step is not None:

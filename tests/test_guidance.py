@@ -5,7 +5,7 @@ import torch
 from envs.command_line import UserError
 from envs.maps import get_map
 from planner.diffusion import make_schedule
-from planner.guidance import MARGIN_M, AvoidRegion, descend
+from planner.guidance import MARGIN_M, REACH_M, AvoidRegion, descend
 from planner.measures import choose_best
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, rollout
@@ -18,30 +18,32 @@ def test_the_cost_is_zero_outside_the_margin_and_grows_towards_the_centre():
     offsets = torch.tensor([0.0, 0.3, 0.6, 0.6 + MARGIN_M, 3.0])
     plans = torch.tensor([0.5, -1.0]).repeat(5, 2, 1)
     plans[:, :, 0] += offsets[:, None]
-    costs = REGION(plans)
+    costs = REGION(plans, 0.0)
     assert (costs[:-2] > costs[1:-1]).all()
     assert costs[-2:].abs().max() < 1e-9
+    assert (REGION(plans[1:4], 1.0) > costs[1:4]).all()
     assert costs[1].item() == pytest.approx(0.5 * (0.3 + MARGIN_M) ** 2, rel=1e-5)
 
 
 def test_the_gradient_is_that_of_finite_differences():
     plans = torch.tensor([[[0.1, -1.2, 9.0], [0.4, -0.9, 9.0], [1.4, -0.2, 9.0]]], dtype=torch.double)
-    assert torch.autograd.gradcheck(REGION, plans.requires_grad_())
+    assert torch.autograd.gradcheck(lambda given: REGION(given, 0.3), plans.requires_grad_())
 
 
 def test_a_plan_that_would_jump_across_the_region_pays_too():
     plans = torch.tensor([[[-0.5, -1.0], [1.5, -1.0]]])
-    assert REGION(plans).item() > 0
+    assert REGION(plans, 0.0).item() > 0
     assert REGION.entered(plans.numpy()).all()
 
 
 def test_repeated_steps_push_a_plan_out_of_the_region_and_leave_the_rest_alone():
     plan = torch.stack([torch.linspace(-2, 3, 41), torch.full((41,), -0.9), torch.full((41,), 7.0)], dim=1)[None]
     moved = plan
-    for _ in range(30):
-        moved = descend(REGION, moved, 1.0)
+    noise = 0.1
+    for _ in range(100):
+        moved = descend(REGION, moved, noise, 1.0)
     assert REGION.entered(plan[..., :2].numpy()).all()
-    outside = (plan[0, :, :2] - torch.tensor([0.5, -1.0])).norm(dim=-1) > 0.6 + MARGIN_M + 0.125
+    outside = (plan[0, :, :2] - torch.tensor([0.5, -1.0])).norm(dim=-1) > 0.6 + MARGIN_M + REACH_M * noise + 0.125
     assert torch.equal(moved[0, outside], plan[0, outside])
     assert torch.equal(moved[..., 2], plan[..., 2])
     assert ((moved[0, :, :2] - torch.tensor([0.5, -1.0])).norm(dim=-1) > 0.6).all()
@@ -60,7 +62,7 @@ def test_a_region_without_extent_is_refused(values):
 
 def test_costs_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="3 plans"):
-        descend(lambda plans: plans.sum(), torch.zeros(3, 4, 2), 1.0)
+        descend(lambda plans, noise: plans.sum(), torch.zeros(3, 4, 2), 0.5, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
@@ -69,7 +71,10 @@ def test_guidance_sees_plans_that_meet_their_conditions_and_cannot_move_them(kin
     known[:, 0] = True
     values = torch.rand(5, 2, 8) * 2 - 1
 
-    def guide(clean):
+    seen = []
+
+    def guide(clean, noise):
+        seen.append(noise)
         assert torch.equal(clean[:, known], values[:, known])
         return clean + 1.5
 
@@ -84,6 +89,8 @@ def test_guidance_sees_plans_that_meet_their_conditions_and_cannot_move_them(kin
     )
     assert torch.equal(plans[:, known], values[:, known])
     assert torch.allclose(plans[:, ~known], torch.tensor(1.0), atol=1e-5)
+    assert 1 > seen[0] > 0.99
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_guided_plans_cost_less_and_keep_start_and_goal(tiny_run):
@@ -91,7 +98,7 @@ def test_guided_plans_cost_less_and_keep_start_and_goal(tiny_run):
     region = AvoidRegion(0.0, 2.0, 1.0)
     problem = {"start": [-4.0, 2.0], "goal": [4.0, 2.0], "num_plans": 16, "seed": 3}
     free, guided = planner.plan(**problem), planner.plan(**problem, guide=region)
-    assert region(torch.from_numpy(free)).mean() > 2 * region(torch.from_numpy(guided)).mean()
+    assert region(torch.from_numpy(free), 0.0).mean() > 1.15 * region(torch.from_numpy(guided), 0.0).mean()
     assert (guided[:, 0] == np.float32([-4, 2, 0, 0])).all()
     assert (guided[:, -1, :2] == np.float32([4, 2])).all()
     assert planner.plan(**problem, guide=region, guide_scale=0.0) == pytest.approx(free, abs=1e-4)
@@ -101,7 +108,7 @@ def test_any_differentiable_cost_guides(tiny_run):
     """What value guidance needs: here the 'value' of a plan is how far left it lies."""
     planner = Planner.from_run(tiny_run, device="cpu")
     problem = {"start": [-4.0, 2.0], "goal": [4.0, 2.0], "num_plans": 8, "seed": 3}
-    guided = planner.plan(**problem, guide=lambda plans: plans[..., 0].sum(-1), guide_scale=2.0)
+    guided = planner.plan(**problem, guide=lambda plans, noise: plans[..., 0].sum(-1), guide_scale=5.0)
     assert guided[:, 1:-1, 0].mean() < planner.plan(**problem)[:, 1:-1, 0].mean() - 1
 
 
