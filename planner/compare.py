@@ -51,9 +51,12 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     # As JSON gives it back, with lists for tuples.
     question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
     store = folder.path / "rollouts"
+    defaults: dict[str, Any] = asdict(RolloutSettings())
     for known in sorted(store.glob("*.json")):
         answer = read_json(known)
-        if answer["question"] == question:
+        asked: dict[str, Any] = answer["question"]
+        # A setting that did not exist yet had the effect of its default.
+        if asked | {"settings": defaults | asked["settings"]} == question:
             return answer["rows"]
     planner = Planner.from_run(path, device=device)
     if planner.statistics.maze is None:
@@ -145,6 +148,17 @@ def markdown_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -
     return "\n".join(lines)
 
 
+def family_table(families: Mapping[str, Any]) -> str:
+    """Success, validity, gaps by family of tasks as a Markdown table: one row per family, multiple and norm."""
+    lines = ["| tasks | norm | " + " | ".join(name.replace("_", " ") for name in TABLE_MEASURES) + " |"]
+    lines.append("|---" * (2 + len(TABLE_MEASURES)) + "|")
+    for column, labels in families.items():
+        for label, measures in labels.items():
+            cells = " | ".join(format_cell(measures[name], name) for name in TABLE_MEASURES)
+            lines.append(f"| {column} | {label} | {cells} |")
+    return "\n".join(lines)
+
+
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
     """The norm of each run, with its placement where these differ, else told apart by the folder's name."""
     configs = [folder.config() for folder in folders]
@@ -179,7 +193,7 @@ def compare(
     """Rolls out finished runs and writes what sets them apart.
 
     Writes into ``out``: ``report.html`` (self-contained), ``comparison.json`` (rows and summaries),
-    ``comparison.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
+    ``comparison.md``, ``families.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
 
     Returns:
         The path of the page.
@@ -224,6 +238,7 @@ def compare(
     }
     write_aside(target / "comparison.json", json.dumps(result))
     write_aside(target / "comparison.md", markdown_table(summaries, reference) + "\n")
+    write_aside(target / "families.md", family_table(result["families"]) + "\n")
     page = _page(result, figures, folders, command)
     write_aside(target / "report.html", page)
     return target / "report.html"

@@ -161,6 +161,14 @@ def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tin
     assert len(list((other.path / "rollouts").glob("*.json"))) == 1
     compare([tiny_run, other.path], tmp_path / "out", settings, multiples=(1,), device="cpu")
     assert len(list((other.path / "rollouts").glob("*.json"))) == 1
+    # an answer from before a setting existed is an answer with its default
+    stored = next((other.path / "rollouts").glob("*.json"))
+    answer = json.loads(stored.read_text())
+    del answer["question"]["settings"]["best_of"]
+    stored.write_text(json.dumps(answer))
+    compare([tiny_run, other.path], tmp_path / "out", settings, multiples=(1,), device="cpu")
+    assert len(list((other.path / "rollouts").glob("*.json"))) == 1
+    assert "| return, 1× horizon | none |" in (tmp_path / "out" / "families.md").read_text()
     for name in ("bars.png", "plans_1x.png"):
         assert Image.open(tmp_path / "out" / name).size[0] > 400
 
