@@ -225,7 +225,7 @@ def compare(
         figures[f"plans_{multiple}x"] = plans_figure(planners, horizon=horizon)
     for name, figure in figures.items():
         figure.savefig(target / f"{name}.png", dpi=150)
-    result = {
+    result: dict[str, Any] = {
         "config": {
             "runs": [str(path) for path in paths],
             "settings": asdict(settings),
