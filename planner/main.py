@@ -147,7 +147,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--avoid", type=_region, metavar="X,Y,RADIUS", help="a region to stay out of, in metres")
     parser.add_argument(
-        "--avoid-scale", "--avoid_scale", type=_number, default=1.0, help="how far each step pushes plans out of it"
+        "--avoid-scale", "--avoid_scale", type=_number, default=4.0, help="how hard each step pushes plans out of it"
     )
 
 

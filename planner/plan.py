@@ -15,7 +15,7 @@ from envs.command_line import UserError
 from planner.config import Config
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
-from planner.guidance import Guide, descend
+from planner.guidance import GUIDE_SCALE, Guide, descend
 from planner.measures import choose_best
 from planner.run import RunFolder
 from planner.sampler import Conditions, SamplerKind, WarmStart, sample
@@ -90,7 +90,7 @@ class Planner:
         last_plans: np.ndarray | None = None,
         warm_level: float = 0.0,
         guide: Guide | None = None,
-        guide_scale: float = 1.0,
+        guide_scale: float = GUIDE_SCALE,
     ) -> np.ndarray:
         """Samples plans from ``start`` to ``goal``.
 

@@ -17,7 +17,7 @@ from envs.command_line import UserError
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
-from planner.guidance import AvoidRegion
+from planner.guidance import GUIDE_SCALE, AvoidRegion
 from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
@@ -69,7 +69,7 @@ class RolloutSettings:
     sampling_steps: int | None = None
     best_of: int = 1
     avoid: tuple[float, float, float] | None = None
-    avoid_scale: float = 1.0
+    avoid_scale: float = GUIDE_SCALE
 
     @property
     def guide(self) -> AvoidRegion | None:
