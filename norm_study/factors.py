@@ -11,8 +11,8 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from envs.command_line import UserError
 from norm_study.stitching import StitchSettings
+from planner.config import from_dict, load_preset, to_dict
 from planner.norms import ISOLATED, NormKind
 from planner.run import write_aside
 from planner.unet import PaddingMode
@@ -162,7 +163,6 @@ def _train_and_measure(
     environment: dict[str, str],
 ) -> str | None:
     """Runs one cell; returns the last line of what went wrong, or ``None``."""
-    started = time.perf_counter()
     folder = runs_folder / run.name
     options = [text for key, value in run.overrides().items() for text in (f"--{key}", value)]
     measured = runs_folder / f"{run.name}.json"
@@ -180,8 +180,7 @@ def _train_and_measure(
             lines = done.stderr.strip().splitlines()
             return f"{run.name}: {lines[-1] if lines else f'exit code {done.returncode}'}"
     result = json.loads(measured.read_text())
-    seconds = round(time.perf_counter() - started, 1)
-    stored = {"question": _question(run, settings, budget), "seconds": seconds, **result}
+    stored = {"question": _question(run, settings, budget), **result}
     packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
     write_aside(rows_path(out, run), packed)
     measured.unlink()
@@ -190,7 +189,9 @@ def _train_and_measure(
 
 def _question(run: FactorRun, settings: StitchSettings, budget: Budget) -> dict[str, Any]:
     """What a stored answer must have been asked."""
-    return json.loads(json.dumps({**run.overrides(), **vars(settings), **vars(budget)}))
+    preset = to_dict(from_dict(load_preset(budget.preset)))
+    asked = {"run": run.overrides(), "measured": vars(settings), "steps": budget.steps, "preset": preset}
+    return json.loads(json.dumps(asked))
 
 
 def rows_path(out: Path, run: FactorRun) -> Path:
@@ -201,13 +202,13 @@ def rows_path(out: Path, run: FactorRun) -> Path:
 def is_finished(out: Path, run: FactorRun, settings: StitchSettings, budget: Budget) -> bool:
     """Whether rows to exactly this question are there."""
     stored = _read(rows_path(out, run))
-    return stored is not None and stored["question"] == _question(run, settings, budget)
+    return stored is not None and stored.get("question") == _question(run, settings, budget)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(gzip.decompress(path.read_bytes()))
-    except (FileNotFoundError, EOFError, OSError, json.JSONDecodeError):
+    except (EOFError, OSError, ValueError, zlib.error):
         return None
 
 
@@ -217,21 +218,3 @@ def stored_runs(out: Path, grid: Grid) -> Iterator[tuple[FactorRun, dict[str, An
         stored = _read(rows_path(out, run))
         if stored is not None:
             yield run, stored
-
-
-def command_of(grid: Grid, settings: StitchSettings, budget: Budget, jobs: int, out: Path) -> str:
-    """The command line that makes this grid, for the page that shows it."""
-    words: Sequence[str] = (
-        "norm-study stitch --suite factors",
-        f"--norms {','.join(grid.norms)}",
-        f"--paddings {','.join(grid.paddings)}",
-        f"--fields {','.join(grid.fields)}",
-        f"--seeds {grid.seeds}",
-        f"--horizons {','.join(map(str, settings.multiples))}",
-        f"--episodes {settings.episodes} --best-of {settings.best_of} --best-of-episodes {settings.best_of_episodes}",
-        f"--jobs {jobs}",
-        f"--preset {budget.preset}",
-        *([f"--steps {budget.steps}"] if budget.steps else []),
-        f"--out {out}",
-    )
-    return " ".join(words)

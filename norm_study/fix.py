@@ -19,6 +19,7 @@ from planner.run import RunFolder, write_aside
 from planner.train import train
 
 FINE_TUNING_RATE = 1e-3
+HOW = "All stages but the first two are checkpoints of one fine-tuning, whose learning rate falls along one cosine."
 
 
 def fix_rows(
@@ -49,6 +50,7 @@ def fix_rows(
         UserError: no such run, or settings out of range.
     """
     before = RunFolder(source).config()
+    settings = replace(settings, best_of=1)
     config = replace(
         before,
         model=replace(before.model, norm=to),
@@ -74,7 +76,7 @@ def fix_rows(
 def write_fix(rows: Rows, out: Path, command: str) -> Path:
     """Rows, table and figure of the recovery; returns the table's path."""
     write_aside(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
-    write_aside(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n")
+    write_aside(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
     fix_figure(rows).savefig(out / "fix.png", dpi=150)
     return out / "fix.md"
 

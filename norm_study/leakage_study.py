@@ -21,7 +21,7 @@ from norm_study.factors import FactorRun, Grid, stored_runs
 from norm_study.figures import STYLE
 from norm_study.options import add_device, device_from
 from norm_study.stitch_figures import COLOURS, MARKERS
-from planner.intervals import mean_interval
+from planner.intervals import student_interval
 from planner.run import RunFolder
 
 LINEAR_BELOW = 1e-4
@@ -119,14 +119,17 @@ def leakage_row(
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Per norm the mean leakage and validity over cells and seeds, with 95 % intervals."""
-    return {
-        norm: {
-            name: mean_interval([row[name] for row in rows if row["norm"] == norm and row[name] is not None])
+    """Per norm the mean leakage and validity with Student's 95 % intervals over seeds, each the mean over its cells."""
+    summary = {}
+    for norm in dict.fromkeys(row["norm"] for row in rows):
+        own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
+        seeds = sorted({row["seed"] for row in own})
+        summary[norm] = {
+            name: student_interval([np.mean([row[name] for row in own if row["seed"] == seed]) for seed in seeds])
             for name in ("leakage", "norm_borne", "movement", "held_out_valid")
+            if seeds
         }
-        for norm in dict.fromkeys(row["norm"] for row in rows)
-    }
+    return summary
 
 
 def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:

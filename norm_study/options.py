@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=item.default, help=text)
         elif isinstance(item.default, tuple):
             parser.add_argument(
-                flag, type=_list_of(type(item.default[0])), default=item.default, metavar="A,B",
+                flag, type=list_of(type(item.default[0])), default=item.default, metavar="A,B",
                 help=f"{text}; comma-separated",
             )  # fmt: skip
         else:
@@ -33,7 +33,9 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             )  # fmt: skip
 
 
-def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
+def list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
+    """What argparse needs to read a comma-separated list of ``kind``."""
+
     def parse(text: str) -> tuple[Any, ...]:
         return tuple(kind(part) for part in text.split(","))
 

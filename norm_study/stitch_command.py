@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from envs.command_line import UserError
-from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, command_of, run_grid
+from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, run_grid
 from norm_study.fix import fix_rows, write_fix
 from norm_study.intervention import InterventionSettings, intervention_rows
-from norm_study.options import add_device
+from norm_study.options import add_device, list_of
 from norm_study.stitch_report import write_study
 from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
 from planner.norms import ISOLATED, NORM_KINDS
@@ -23,6 +25,7 @@ from planner.run import RunFolder, write_aside
 from planner.unet import PaddingMode
 
 FIX_STEPS = 2000
+QUICK_MULTIPLES, QUICK_EPISODES = (1, 2), 4
 
 
 def add_stitch(commands: Any) -> None:
@@ -35,7 +38,7 @@ def add_stitch(commands: Any) -> None:
     stitch.add_argument("--suite", choices=("factors", "fix"),
                         help="factors: train and measure norms x paddings x fields x seeds; fix: exchange the norm of "
                         "the runs given by --from, fine-tune and measure on the way")  # fmt: skip
-    stitch.add_argument("--horizons", type=_list(int), default=(1, 2, 4), metavar="A,B",
+    stitch.add_argument("--horizons", type=list_of(int), default=(1, 2, 4), metavar="A,B",
                         help="multiples of the training horizon")  # fmt: skip
     stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
     stitch.add_argument("--best-of", type=int, default=16, metavar="INT", help="plans per problem; 1: leave out")
@@ -46,10 +49,11 @@ def add_stitch(commands: Any) -> None:
     add_device(stitch)
     suite = stitch.add_argument_group("with --suite")
     suite.add_argument("--budget", choices=("quick", "full"), default="full",
-                       help="quick: every norm, one padding, one receptive field, one seed")  # fmt: skip
-    suite.add_argument("--norms", type=_list(str), default=(*FACTOR_NORMS, *PACKED), metavar="A,B", help="norm kinds")
-    suite.add_argument("--paddings", type=_list(str), default=("zeros", "replicate"), metavar="A,B", help="paddings")
-    suite.add_argument("--fields", type=_list(str), default=tuple(FIELDS), metavar="A,B",
+                       help="quick: every norm, one padding, one receptive field, one seed, few episodes at 1 and 2 "
+                       "times the horizon, no best of N")  # fmt: skip
+    suite.add_argument("--norms", type=list_of(str), default=(*FACTOR_NORMS, *PACKED), metavar="A,B", help="norm kinds")
+    suite.add_argument("--paddings", type=list_of(str), default=("zeros", "replicate"), metavar="A,B", help="paddings")
+    suite.add_argument("--fields", type=list_of(str), default=tuple(FIELDS), metavar="A,B",
                        help="receptive fields, as shares of the horizon")  # fmt: skip
     suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
@@ -67,14 +71,6 @@ def add_stitch(commands: Any) -> None:
     fix.add_argument("--every", type=int, default=500, metavar="INT", help="steps between measurements")
 
 
-def _list(kind: type) -> Any:
-    def parse(text: str) -> tuple[Any, ...]:
-        return tuple(kind(part) for part in text.split(","))
-
-    parse.__name__ = f"comma-separated {kind.__name__}"
-    return parse
-
-
 def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Runs the subcommand; returns the result for ``--json``, or ``None`` after a suite.
 
@@ -82,7 +78,11 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
         UserError: neither or both of ``--run`` and ``--suite``, or settings out of range.
     """
     if bool(arguments.run) == bool(arguments.suite):
-        raise UserError("stitch needs either --run RUN or --suite factors")
+        raise UserError("stitch needs either --run RUN or --suite factors|fix")
+    if arguments.suite and arguments.json:
+        raise UserError("--json goes with --run; a suite writes to --out")
+    if arguments.steps is not None and arguments.steps < 1:
+        raise UserError(f"steps = {arguments.steps} must be at least 1")
     settings = StitchSettings(
         arguments.horizons, arguments.episodes, arguments.best_of, arguments.best_of_episodes, arguments.seed
     )
@@ -92,13 +92,14 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
         _fix(arguments, settings)
         return None
     grid = _grid(arguments)
+    if arguments.budget == "quick":
+        settings = replace(settings, multiples=QUICK_MULTIPLES, episodes=QUICK_EPISODES, best_of=1)
     if arguments.jobs < 1:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
     started = time.perf_counter()
     budget = Budget(arguments.preset, arguments.steps)
     run_grid(grid, arguments.out, settings, budget, jobs=arguments.jobs, runs_folder=arguments.runs_folder)
-    command = command_of(grid, settings, budget, arguments.jobs, arguments.out)
-    print(write_study(grid, arguments.out, command))
+    print(write_study(grid, arguments.out, _this_command()))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None
 
@@ -114,12 +115,12 @@ def _fix(arguments: argparse.Namespace, settings: StitchSettings) -> None:
         for source in arguments.sources
         for row in fix_rows(source, arguments.to, steps, every, settings, arguments.runs_folder, arguments.device)
     ]
-    sources = " ".join(f"--from {source}" for source in arguments.sources)
-    command = (
-        f"norm-study stitch --suite fix {sources} --to {arguments.to} --steps {steps} --every {every} "
-        f"--horizons {','.join(map(str, settings.multiples))} --episodes {settings.episodes}"
-    )
-    print(write_fix(rows, arguments.out, command))
+    print(write_fix(rows, arguments.out, _this_command()))
+
+
+def _this_command() -> str:
+    """The command line, for the page that it makes."""
+    return shlex.join(["norm-study", *sys.argv[1:]])
 
 
 def _grid(arguments: argparse.Namespace) -> Grid:
@@ -132,6 +133,9 @@ def _grid(arguments: argparse.Namespace) -> Grid:
 def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str, Any]:
     """Measures finished runs: ``{"config", "rows", "summary", "intervention", "facts", "plans"}``."""
     started = time.perf_counter()
+    configs = {replace(RunFolder(run).config(), seed=0) for run in runs}
+    if len(configs) > 1 or len({Path(run).name for run in runs}) < len(runs):
+        raise UserError("--run: give runs that differ in their seed alone, each with a name of its own")
     rows = [row for run in runs for row in stitch_rows(run, settings, device)]
     moved = [row for run in runs for row in intervention_rows(run, InterventionSettings(), device)]
     about = {"runs": runs, **asdict(settings), "intervention": asdict(InterventionSettings())}
@@ -160,9 +164,10 @@ def _facts(run: str) -> dict[str, Any]:
         "steps": config.steps,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "reach": list(network.receptive_field()),
+        "training_seconds": round(sum(config.log_every / row["steps_per_second"] for row in metrics), 1),
         "steps_per_second": rates[len(rates) // 2] if rates else None,
         "final_loss": sum(row["loss"] for row in last) / len(last) if last else None,
-        "largest_gradient": max((row["gradient_norm"] for row in metrics), default=None),
+        "largest_mean_gradient": max((row["gradient_norm"] for row in metrics), default=None),
     }
 
 

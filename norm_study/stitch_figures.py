@@ -58,11 +58,12 @@ def headline(stored: Stored) -> Figure:
         axes, ("plan_valid", "success"), ("valid plans (%)", "success in MuJoCo (%)"), strict=True
     ):
         for index, norm in enumerate(norms):
-            cells = [interval(rows, measure) for multiple in multiples if (rows := _rows(chosen, norm, multiple))]
+            found = [(at, rows) for at, multiple in enumerate(multiples) if (rows := _rows(chosen, norm, multiple))]
+            cells = [interval(rows, measure) for _, rows in found]
             means = 100 * np.array([cell["mean"] for cell in cells])
-            bounds = [100 * np.array([cell[end] for cell in cells]) for end in ("low", "high")]
+            bounds = [100 * np.array([cell[end] for cell in cells], dtype=float) for end in ("low", "high")]
             # Beside each other, so that intervals of norms at the same height can be told apart.
-            places = np.arange(len(means)) + 0.06 * (index - (len(norms) - 1) / 2)
+            places = np.array([at for at, _ in found]) + 0.06 * (index - (len(norms) - 1) / 2)
             error = np.clip([means - bounds[0], bounds[1] - means], 0, None)
             axis.errorbar(
                 places, means, error, color=COLOURS[norm], marker=MARKERS[norm], ms=5, lw=1.4, capsize=2, label=norm
@@ -125,7 +126,7 @@ def heat_map(stored: Stored) -> Figure:
 
 
 def novelty(stored: Stored) -> Figure:
-    """Each held-out plan's distance to the data, whole against piece; crosses are invalid plans."""
+    """Each held-out plan's distance to the data at 1× and 2×, whole against piece; crosses are invalid plans."""
     chosen = base_cell(stored)
     norms = norms_of(chosen)
     columns = min(4, len(norms))
@@ -143,8 +144,10 @@ def novelty(stored: Stored) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(norms) :]:
         axis.set_visible(False)
-    figure.supxlabel("distance of the whole plan to the nearest training window (m)", fontsize=9)
-    figure.supylabel("of its farthest piece (m)", fontsize=9)
+    figure.supxlabel(
+        "distance to the nearest training window (m): farthest part of the training horizon's length", fontsize=9
+    )
+    figure.supylabel("farthest piece of 16 points (m)", fontsize=9)
     return figure
 
 

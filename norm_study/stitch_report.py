@@ -10,12 +10,20 @@ from typing import Any
 import numpy as np
 
 from norm_study.factors import FactorRun, Field, Grid, stored_runs
-from norm_study.stitch_figures import draw_study
-from norm_study.stitching import SHARES, Rows, by_run, difference_interval, interval, summarize
+from norm_study.stitch_figures import Stored, draw_study
+from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, difference_interval, interval, summarize
 from planner.run import write_aside
 
-Stored = list[tuple[FactorRun, dict[str, Any]]]
-TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "any_valid", "best_success")
+TABLE_MEASURES = (
+    "success",
+    "plan_valid",
+    "longest_step",
+    "end_gap",
+    "single_valid",
+    "any_valid",
+    "single_success",
+    "best_success",
+)
 TWO_BY_TWO = (
     ("instance", "yes", "yes"),
     ("channel", "yes", "no"),
@@ -91,13 +99,15 @@ def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
 
 def gap_table(stored: Stored) -> str:
     """Demonstrated minus held out, per cell and multiple."""
-    measures = ("success", "plan_valid", "longest_step", "end_gap", "tracking_error")
-    lines = ["| norm | padding | field | horizon | " + " | ".join(_titles(measures)) + " |"]
-    lines.append("|---" * (4 + len(measures)) + "|")
+    lines = ["| norm | padding | field | horizon | " + " | ".join(_titles(GAP_MEASURES)) + " |"]
+    lines.append("|---" * (4 + len(GAP_MEASURES)) + "|")
     for cell in cells_of(stored):
-        summary = summarize(chosen_rows(stored, _is(*cell)))
+        rows = chosen_rows(stored, _is(*cell))
+        if not rows:
+            continue
+        summary = summarize(rows)
         for multiple, splits in summary["by_horizon"].items():
-            gaps = [_signed(splits["gap"][name], name) for name in measures]
+            gaps = [_signed(splits["gap"][name], name) for name in GAP_MEASURES]
             lines.append("| " + " | ".join([*cell, f"{multiple}×", *gaps]) + " |")
     return "\n".join(lines)
 
@@ -188,7 +198,7 @@ def two_by_two(stored: Stored) -> str:
 
 def facts_table(stored: Stored) -> str:
     """Size, speed and steadiness of each cell's training."""
-    names = ("parameters", "steps_per_second", "final_loss", "largest_gradient")
+    names = ("parameters", "steps_per_second", "final_loss", "largest_mean_gradient")
     lines = ["| norm | padding | field | reach | " + " | ".join(_titles(names)) + " |", "|---" * (4 + len(names)) + "|"]
     for cell in cells_of(stored):
         facts = [result["facts"][0] for run, result in stored if _is(*cell)(run)]
@@ -206,10 +216,11 @@ def write_study(grid: Grid, out: Path, command: str) -> Path:
         The path of the tables.
     """
     stored = list(stored_runs(out, grid))
-    hours = sum(result["seconds"] for _, result in stored) / 3600
+    seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
     parts = [
         f"Command: `{command}`\n\n{len(stored)} of {len(grid.runs())} runs of this grid are stored; "
-        f"they took {hours:.1f} hours of one core.",
+        f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
+        "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
         "## Effect of each factor\n\n" + effects_table(stored),
         "## Every cell\n\n" + factor_table(stored),
         "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
@@ -219,7 +230,9 @@ def write_study(grid: Grid, out: Path, command: str) -> Path:
     write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
         "effects": effects(stored),
-        "cells": {"-".join(cell): summarize(chosen_rows(stored, _is(*cell))) for cell in cells_of(stored)},
+        "cells": {
+            "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
+        },
     }
     write_aside(out / "summary.json", json.dumps(summary, allow_nan=False) + "\n")
     draw_study(stored, out)

@@ -17,7 +17,7 @@ from envs.maps import MazeMap, Task
 from norm_study.novelty import NearestWindows, distinct_routes
 from planner.data import load_data
 from planner.figures import example_tasks
-from planner.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval
+from planner.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval, student_interval
 from planner.plan import Planner
 from planner.rollout import LEAVING_DISTANCE_M, RolloutSettings, choose_tasks, rollout
 
@@ -31,13 +31,15 @@ OTHER_MEASURES = (
     "wall_contact",
     "novelty_whole",
     "novelty_piece",
+    "single_valid",
     "any_valid",
+    "single_success",
     "best_success",
     "routes",
     "valid_routes",
 )
 MEASURES = (*GAP_MEASURES, *OTHER_MEASURES)
-SHARES = ("success", "plan_valid", "any_valid", "best_success", "wall_contact")
+SHARES = ("success", "plan_valid", "single_valid", "any_valid", "single_success", "best_success", "wall_contact")
 
 Rows = list[dict[str, Any]]
 
@@ -77,7 +79,7 @@ class StitchSettings:
                 raise UserError(f"{name} = {','.join(map(str, values))} must be at least {low}")
 
 
-def path_length_m(maze: MazeMap, task: Task) -> float:
+def task_length_m(maze: MazeMap, task: Task) -> float:
     """Shortest path of a task in metres; there-and-back must leave by a cell and return."""
     if task.start == task.goal:
         return 2 * LEAVING_DISTANCE_M
@@ -86,7 +88,7 @@ def path_length_m(maze: MazeMap, task: Task) -> float:
 
 def can_be_done(maze: MazeMap, task: Task, horizon: int, median_step_m: float) -> bool:
     """Whether a plan of ``horizon`` points can do the task at the data's speed: path ≤ 0.8 (H − 1) · median step."""
-    return path_length_m(maze, task) <= SHARE_OF_REACH * (horizon - 1) * median_step_m
+    return task_length_m(maze, task) <= SHARE_OF_REACH * (horizon - 1) * median_step_m
 
 
 def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto", step: int | None = None) -> Rows:
@@ -108,10 +110,10 @@ def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto",
     maze = planner.statistics.maze
     if maze is None:
         raise UserError(f"stitching needs a maze; {planner.statistics.environment} of {run} is none")
-    training = load_data(planner.config.data).training
+    training, horizon = load_data(planner.config.data).training, planner.config.data.horizon
     windows = {
         name: NearestWindows(training, planner.statistics.normalizer, points)
-        for name, points in (("whole", planner.config.data.horizon), ("piece", PIECE_POINTS))
+        for name, points in (("whole", horizon), ("piece", min(PIECE_POINTS, horizon)))
     }
     rows: Rows = []
     for multiple in settings.multiples:
@@ -157,9 +159,13 @@ def _rows_at(
     rows = []
     for index, row in enumerate(single.rows):
         del row["planning_ms"]
-        row |= {"multiple": multiple, "countable": countable[row["task"]], **routes.get(row["task"], {})}
+        row |= {"multiple": multiple, "countable": countable[row["task"]]}
+        if row["seed"] == settings.seed:  # one count per task, not one per episode
+            row |= routes.get(row["task"], {})
         row |= {"novelty_whole": float(whole[index]), "novelty_piece": float(piece[index])}
-        rows.append(row | best.get((row["task"], row["seed"]), {}))
+        if found := best.get((row["task"], row["seed"])):  # beside the single plan of the same episode
+            row |= found | {"single_valid": row["plan_valid"], "single_success": row["success"]}
+        rows.append(row)
     return rows
 
 
@@ -198,6 +204,8 @@ def summarize(rows: Rows) -> dict[str, Any]:
         multiple. The interval is over training seeds where there are at least three, else over episodes. The gap
         is demonstrated minus held out.
     """
+    if not rows:
+        raise UserError("nothing was measured")
     by_horizon = {str(multiple): _splits(rows, multiple) for multiple in sorted({row["multiple"] for row in rows})}
     return {**next(iter(by_horizon.values())), "by_horizon": by_horizon}
 
@@ -229,28 +237,33 @@ def interval(rows: Rows, name: str) -> dict[str, Any]:
 
 
 def difference_interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Student's interval of differences, one per training seed; equal ones have an interval of no width."""
-    if len(set(differences)) == 1:
-        value = differences[0]
-        return {"mean": value, "median": value, "low": value, "high": value, "n": len(differences), "over": "seeds"}
-    return {**mean_interval(differences), "over": "seeds"}
+    """Student's interval of differences, one per training seed."""
+    return {**student_interval(differences), "over": "seeds"}
 
 
 def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
     first, second = by_run(demonstrated, name), by_run(held_out, name)
-    shared = [run for run in first if run in second]
-    if len(shared) >= SEEDS_FOR_AN_INTERVAL:
-        return difference_interval([float(np.mean(first[run]) - np.mean(second[run])) for run in shared])
-    return _difference([row[name] for row in demonstrated], [row[name] for row in held_out])
+    differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
+    if len(differences) >= SEEDS_FOR_AN_INTERVAL and len(set(differences)) > 1:
+        return difference_interval(differences)
+    return _difference_over_episodes([[row[name] for row in rows] for rows in (demonstrated, held_out)], name in SHARES)
 
 
-def _difference(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    """Difference of two means over episodes, with the normal 95 % interval of independent samples."""
-    n = min(len(first), len(second))
+def _difference_over_episodes(samples: Sequence[Sequence[float]], share: bool) -> dict[str, Any]:
+    """Difference of the means of two independent samples: Newcombe's 95 % interval for shares, else the normal one."""
+    n = min(len(values) for values in samples)
     if n == 0:
         return {"mean": None, "median": None, "low": None, "high": None, "n": 0, "over": "episodes"}
-    mean = float(np.mean(first) - np.mean(second))
+    mean = float(np.mean(samples[0]) - np.mean(samples[1]))
+    result = {"mean": mean, "median": mean, "low": None, "high": None, "n": n, "over": "episodes"}
     if n == 1:
-        return {"mean": mean, "median": mean, "low": None, "high": None, "n": 1, "over": "episodes"}
-    half = 1.96 * float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (first, second))))
-    return {"mean": mean, "median": mean, "low": mean - half, "high": mean + half, "n": n, "over": "episodes"}
+        return result
+    one, other = (mean_interval(values) if share else _normal(values) for values in samples)
+    below = np.hypot(one["mean"] - one["low"], other["high"] - other["mean"])
+    above = np.hypot(one["high"] - one["mean"], other["mean"] - other["low"])
+    return result | {"low": mean - float(below), "high": mean + float(above)}
+
+
+def _normal(values: Sequence[float]) -> dict[str, float]:
+    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return {"mean": mean, "low": mean - half, "high": mean + half}

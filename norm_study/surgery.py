@@ -58,7 +58,10 @@ class Surgery:
 
     def __str__(self) -> str:
         lines = [f"{e.name}: {e.type}({e.channels}) -> {e.to}" + _words(e) for e in self.exchanges]
-        lines += [f"{name}: kept, it is taken over the last axis alone" for name in self.kept]
+        lines += [
+            f"{name}: kept, it is taken over the last axis alone: local if that axis is channels; audit it"
+            for name in self.kept
+        ]
         return "\n".join([*lines, f"parameters: {self.parameters_before} -> {self.parameters_after}"])
 
 

@@ -28,16 +28,20 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     n = len(kept)
     if n == 0:
         return {"mean": None, "median": None, "low": None, "high": None, "n": 0}
-    mean = float(kept.mean())
-    low: float | None = None
-    high: float | None = None
-    if n > 1 and np.isin(kept, (0.0, 1.0)).all():
-        wilson = stats.binomtest(int(kept.sum()), n).proportion_ci(0.95, method="wilson")
-        low, high = float(wilson.low), float(wilson.high)
-    elif n > 1:
-        half = float(stats.t.ppf(0.975, n - 1) * stats.sem(kept))
-        low, high = mean - half, mean + half
-    return {"mean": mean, "median": float(np.median(kept)), "low": low, "high": high, "n": n}
+    if n == 1 or not np.isin(kept, (0.0, 1.0)).all():
+        return student_interval(kept)
+    wilson = stats.binomtest(int(kept.sum()), n).proportion_ci(0.95, method="wilson")
+    ends = {"low": float(wilson.low), "high": float(wilson.high)}
+    return {"mean": float(kept.mean()), "median": float(np.median(kept)), **ends, "n": n}
+
+
+def student_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """Mean, median and Student's 95 % interval of at least one number, whatever the numbers; one has no interval."""
+    kept = np.asarray(values, dtype=float)
+    n, mean = len(kept), float(kept.mean())
+    half = float(stats.t.ppf(0.975, n - 1) * stats.sem(kept)) if n > 1 else None
+    ends = {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+    return {"mean": mean, "median": float(np.median(kept)), **ends, "n": n}
 
 
 def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: bool = False) -> dict[str, Any]:

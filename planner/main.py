@@ -164,7 +164,7 @@ def _add_rollout(parser: argparse.ArgumentParser) -> None:
         "--replan-every",
         type=_positive,
         default=0,
-        help="environment steps after which to plan anew; 0: plan once",
+        help="environment steps after which to plan anew (default: plan once)",
     )
     parser.add_argument(
         "--replan-warm",

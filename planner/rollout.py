@@ -116,7 +116,10 @@ def choose_tasks(maze: MazeMap, chosen: Sequence[str]) -> list[Task]:
             raise UserError(
                 f"tasks = {word!r} is not among map {maze.name!r}'s: {', '.join(allowed)}, or a task's name"
             )
-    return [task for task, names in zip(tasks, known, strict=True) if names & set(chosen)]
+    found = [task for task, names in zip(tasks, known, strict=True) if names & set(chosen)]
+    if not found:
+        raise UserError(f"tasks = {','.join(chosen)}: map {maze.name!r} has none of them")
+    return found
 
 
 def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) -> Rollout:
@@ -132,6 +135,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"episodes = {settings.episodes} must be at least 1 and replan_every at least 0")
     if settings.best_of < 1:
         raise UserError(f"best_of = {settings.best_of} must be at least 1")
+    if settings.seed < 0:
+        raise UserError(f"seed = {settings.seed} must be at least 0")
     if not 0 <= settings.replan_warm <= 1:
         raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
     seeds = range(settings.seed, settings.seed + settings.episodes)
