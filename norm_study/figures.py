@@ -144,7 +144,7 @@ def _batchnorm(results: Results, kind: str, label: str) -> Figure:
     _position_axes(ax, config.length, config.reach, config.reach)
     marks = [i for i in row[f"localized_{kind}"] if config.reach <= i < config.length - config.reach]
     ax.plot(marks, [-1.4] * len(marks), "|", color=BLUE, ms=7, mew=1.5)
-    ax.plot([], [], "|", color=BLUE, ms=7, mew=1.5, label=f"localized interior index ({len(marks)})")
+    ax.plot([], [], "|", color=BLUE, ms=7, mew=1.5, label=f"localized, interior ({len(marks)})")
     _legend_above(ax, columns=2)
     return figure
 
