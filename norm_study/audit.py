@@ -135,6 +135,8 @@ class _Session:
         if not -output.ndim <= self.subject.output_time_dim < output.ndim:
             dim = self.subject.output_time_dim
             raise UserError(f"output_time_dim = {dim}: the output of shape {list(output.shape)} has no such axis")
+        if not torch.isfinite(output).all():
+            raise UserError("the network's output is not finite on these inputs")
         return output
 
     def _check_output_axis(self) -> None:

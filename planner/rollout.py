@@ -139,6 +139,8 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
         raise UserError(f"seed = {settings.seed} must be at least 0")
     if not 0 <= settings.replan_warm <= 1:
         raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
+    if settings.replan_warm and not settings.replan_every:
+        raise UserError(f"replan_warm = {settings.replan_warm} needs replan_every")
     seeds = range(settings.seed, settings.seed + settings.episodes)
     problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [
@@ -294,7 +296,8 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
     try:
         options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
         observation, _ = environment.reset(seed=0, options=options)
-        states, goals = observation["observation"][None], plan[None, -1, :2]
+        states, goals = observation["observation"][None].copy(), plan[None, -1, :2]
+        states[0, 2:] = plan[0, 2 : states.shape[1]]  # the ball starts as fast as the plan does
         balls = SideBySide(environment, states)
         return _execute(planner, balls, states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
     finally:

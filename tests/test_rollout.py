@@ -100,7 +100,13 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"replan_warm": 1.5}, "replan_warm = 1.5"), ({"best_of": 0}, "best_of = 0"), ({"episodes": 0}, "episodes = 0")],
+    [
+        ({"replan_warm": 1.5}, "replan_warm = 1.5"),
+        ({"replan_warm": 0.5}, "needs replan_every"),
+        ({"seed": -1}, "seed = -1"),
+        ({"best_of": 0}, "best_of = 0"),
+        ({"episodes": 0}, "episodes = 0"),
+    ],
 )
 def test_settings_out_of_range_are_refused(tiny_run, settings, words):
     with pytest.raises(UserError, match=words):
