@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 
 import minari
@@ -185,7 +186,9 @@ def test_a_collection_that_fails_midway_leaves_the_old_dataset_and_nothing_else(
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_collection_leaves_nothing_visible(folder, kill):
     command = [sys.executable, "-m", "envs.main", "collect", "hash", "--steps", "100000000"]
-    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs, such as these tests may be, have Ctrl-C switched off, and hand that on.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     for _ in range(600):
         if list(folder.glob(f"{HIDDEN_PREFIX}*/new/data/main_data.hdf5")):
             break
