@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter
 
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
@@ -141,6 +142,10 @@ def novelty(stored: Stored) -> Figure:
                 axis.plot(*points.T, marker, color=colour, ms=3, mew=0.7, alpha=0.5, rasterized=True)
         axis.set_title(norm, fontsize=9)
         axis.set(xscale="log", yscale="log")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(FixedLocator([0.03, 0.1, 0.3, 1, 3]))
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter(NullFormatter())
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(norms) :]:
         axis.set_visible(False)
@@ -163,13 +168,13 @@ def intervention(stored: Stored) -> Figure:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     for axis, (kind, key, label, title) in zip(axes, panels, strict=True):
-        for norm in norms:
+        for index, norm in enumerate(norms):  # open marks of falling size: norms that do the same hide each other
             rows = [row for run, result in chosen if run.norm == norm for row in result["intervention"]]
             rows = [row for row in rows if row["kind"] == kind]
             places = sorted({row[key] for row in rows})
             means = [np.mean([row["movement"] for row in rows if row[key] == place]) for place in places]
-            axis.plot(places, np.maximum(means, 1e-9), color=COLOURS[norm], marker=MARKERS[norm], ms=4, lw=1.2,
-                      label=norm)  # fmt: skip
+            mark = {"marker": MARKERS[norm], "markersize": 10 - index, "markerfacecolor": "none"}
+            axis.plot(places, np.maximum(means, 1e-9), color=COLOURS[norm], lw=1.2, label=norm, **mark)
         axis.set(yscale="log", xlabel=label, title=title, ylim=(3e-10, 5))
         if kind == "denoising":
             axis.set_xscale("log", base=2)
