@@ -17,14 +17,13 @@ from tqdm import tqdm
 from envs import dataset_folder
 from envs.command_line import UserError
 from envs.expert import PathOrder, SetPointExpert, WaypointExpert, tracking_action
-from envs.maps import Cell, MazeMap
+from envs.maps import STITCH_CELLS, Cell, MazeMap, pairs_apart, stitched
 from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
 
 Recipe = Literal["tasks", "navigate", "stitch"]
 
 CELL_NOISE_M = 0.25
 """Starts and goals lie up to this far from a cell's centre, in x and in y, as in Gymnasium-Robotics."""
-STITCH_CELLS = 4
 STITCH_ACTION_NOISE = 0.5
 """OGBench's noise on the actions of its stitch data."""
 EPISODES_PER_WRITE = 64
@@ -112,6 +111,8 @@ def _metadata(
     maze: MazeMap, recipe: Recipe, steps: int, seed: int, dataset_id: str, order: PathOrder
 ) -> dict[str, Any]:
     expert = "WaypointExpert" if recipe == "navigate" else "SetPointExpert"
+    if recipe == "stitch":
+        maze = stitched(maze)
     return {
         "dataset_id": dataset_id,
         "minari_version": minari.__version__,
@@ -147,15 +148,10 @@ def _task_cells(maze: MazeMap, rng: np.random.Generator) -> Iterator[tuple[Cell,
 
 
 def _stitch_cells(maze: MazeMap, rng: np.random.Generator) -> Iterator[tuple[Cell, Cell]]:
-    goals = {
-        start: [cell for cell, distance in maze.distances_from(start).items() if distance == STITCH_CELLS]
-        for start in maze.free_cells
-    }
-    starts = [start for start, cells in goals.items() if cells]
-    if not starts:
-        raise UserError(
-            f"recipe: stitch needs cells {STITCH_CELLS} apart, {maze.name} has none; allowed: tasks, navigate"
-        )
+    goals: dict[Cell, list[Cell]] = {}
+    for start, goal in pairs_apart(maze, STITCH_CELLS):
+        goals.setdefault(start, []).append(goal)
+    starts = list(goals)
     while True:
         start = starts[rng.integers(len(starts))]
         yield start, goals[start][rng.integers(len(goals[start]))]

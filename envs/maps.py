@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,10 @@ Cell = tuple[int, int]
 
 DT_S = 0.01
 """Duration of an environment step in seconds."""
+
+STITCH_CELLS = 4
+"""Length of a demonstration of the recipe "stitch", in cells."""
+STITCH_TASKS = 8
 
 Split = Literal["demonstrated", "held_out", "single_task", "multi_task"]
 
@@ -237,6 +241,42 @@ def map_from_rows(rows: Iterable[str], name: str = "custom") -> MazeMap:
     longest = max(maze.distances_from(start)[goal] for start, goal in pairs)
     # A metre takes the experts about 40 steps; the shipped maps allow about twice that.
     return MazeMap(name, maze.rows, tasks, max(300, 80 * longest))
+
+
+def pairs_apart(maze: MazeMap, steps: int) -> list[tuple[Cell, Cell]]:
+    """All (start, goal) whose shortest path has so many steps, start by start."""
+    return [
+        (start, goal)
+        for start in maze.free_cells
+        for goal, distance in maze.distances_from(start).items()
+        if distance == steps
+    ]
+
+
+def stitched(maze: MazeMap) -> MazeMap:
+    """The maze with the splits of data by the recipe "stitch".
+
+    Demonstrated are pairs exactly four cells apart, up to eight of them spread over the maze; held out are the maze's
+    own tasks that are farther.
+
+    Raises:
+        UserError: no cells are that far apart.
+    """
+    pairs = pairs_apart(maze, STITCH_CELLS)
+    if not pairs:
+        raise UserError(
+            f"recipe: stitch needs cells {STITCH_CELLS} apart, {maze.name} has none; allowed: tasks, navigate"
+        )
+    spread = [pairs[index] for index in np.unique(np.linspace(0, len(pairs) - 1, STITCH_TASKS).round().astype(int))]
+    near = [
+        Task(f"four-cells-{_between(start, goal)}", "four-cells", start, goal, "demonstrated") for start, goal in spread
+    ]
+    far = [
+        Task(f"across-{_between(task.start, task.goal)}", "across", task.start, task.goal, "held_out")
+        for task in maze.tasks
+        if maze.distances_from(task.start)[task.goal] > STITCH_CELLS
+    ]
+    return replace(maze, tasks=(*near, *far))
 
 
 def from_env_spec(spec: EnvSpec) -> MazeMap | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 Cell = tuple[int, int]
-Passage = tuple[str, Literal["demonstrated", "held_out"], Cell, Cell]
+Split = Literal["demonstrated", "held_out"]
+Passage = tuple[str, Split, Cell, Cell]
 """(family, split, start cell, goal cell)."""
 
 PICTURES: dict[str, list[str]] = {
@@ -41,6 +42,25 @@ PICTURES: dict[str, list[str]] = {
         "####.####",
         "#########",
     ],
+    # Its long walls lie between one row and the next: a plan that leaves a row early is caught behind them.
+    "serpentine": [
+        "#######",
+        "#.....#",
+        "#####.#",
+        "#.....#",
+        "#.#####",
+        "#.....#",
+        "#######",
+    ],
+    # Between two teeth lies a wall as long as a tooth: a plan that ends in the wrong tooth is caught there.
+    "comb": [
+        "#########",
+        "#.#.#.#.#",
+        "#.#.#.#.#",
+        "#.#.#.#.#",
+        "#.......#",
+        "#########",
+    ],
     "umaze": [
         "#####",
         "#...#",
@@ -71,7 +91,9 @@ PICTURES: dict[str, list[str]] = {
     ],
 }
 
-EPISODE_LIMITS = {"cross": 400, "hash": 400, "tee": 400, "umaze": 300, "medium": 600, "large": 800}
+EPISODE_LIMITS = {
+    "cross": 400, "hash": 400, "tee": 400, "serpentine": 400, "comb": 400, "umaze": 300, "medium": 600, "large": 800,
+}  # fmt: skip
 
 # Both directions of each passage are demonstrated.
 STRAIGHT_ENDS: dict[str, list[tuple[Cell, Cell]]] = {
@@ -115,9 +137,34 @@ RETURN_ENDS: dict[str, list[Cell]] = {
     "tee": [(1, 1), (1, 7), (4, 4)],
 }
 
-# Their demonstrations (recipe "navigate") cover the whole maze, so nothing is held out.
+# Pieces of up to 8 m that overlap, and ways that no piece covers; both directions of each.
+PIECES: dict[str, list[tuple[Cell, Cell]]] = {
+    "serpentine": [((1, 1), (3, 3)), ((1, 5), (5, 1)), ((3, 3), (5, 5))],
+    "comb": [((1, 1), (1, 3)), ((1, 3), (1, 5)), ((1, 5), (1, 7)), ((4, 1), (4, 7))],
+}
+NEAR: dict[str, list[tuple[Cell, Cell]]] = {
+    "serpentine": [((1, 2), (3, 2)), ((3, 4), (5, 4))],
+    "comb": [((1, 1), (4, 5)), ((1, 7), (4, 3))],
+}
+"""As long as a piece: from the middle of one into the next."""
+FAR: dict[str, list[tuple[Cell, Cell]]] = {
+    "serpentine": [((1, 1), (5, 1)), ((1, 3), (5, 3)), ((1, 5), (5, 5)), ((1, 1), (5, 5))],
+    "comb": [((1, 1), (1, 5)), ((1, 3), (1, 7)), ((1, 1), (1, 7))],
+}
+"""Longer than every piece."""
+
+# Their demonstrations (recipe "navigate") cover the whole maze, so nothing is held out; the recipe "stitch" has splits
+# of its own, see maps.stitched. They hold the five tasks of OGBench's medium and large maps, whose cells are these.
 NAVIGATE: dict[str, list[tuple[Cell, Cell]]] = {
-    "umaze": [((1, 1), (3, 1)), ((3, 1), (1, 1)), ((1, 2), (3, 2)), ((1, 1), (3, 3)), ((3, 1), (1, 3))],
+    "umaze": [
+        ((1, 1), (3, 1)),
+        ((3, 1), (1, 1)),
+        ((1, 1), (3, 2)),
+        ((3, 1), (1, 2)),
+        ((1, 2), (3, 2)),
+        ((1, 1), (3, 3)),
+        ((3, 1), (1, 3)),
+    ],
     "medium": [
         ((1, 1), (6, 6)),
         ((6, 6), (1, 1)),
@@ -125,6 +172,7 @@ NAVIGATE: dict[str, list[tuple[Cell, Cell]]] = {
         ((1, 6), (6, 1)),
         ((6, 5), (6, 1)),
         ((2, 6), (1, 1)),
+        ((5, 3), (4, 2)),
     ],
     "large": [
         ((1, 1), (7, 10)),
@@ -133,16 +181,23 @@ NAVIGATE: dict[str, list[tuple[Cell, Cell]]] = {
         ((7, 4), (1, 10)),
         ((1, 10), (7, 1)),
         ((3, 8), (5, 4)),
+        ((1, 1), (5, 4)),
     ],
 }
 
 
 def tasks_of(name: str) -> list[Passage]:
     """All tasks of a shipped map, the demonstrated ones first."""
-    straight = STRAIGHT_ENDS.get(name, [])
     passages: list[Passage] = []
-    for one, other in straight:
-        passages += [("straight", "demonstrated", one, other), ("straight", "demonstrated", other, one)]
+    both_ways: tuple[tuple[str, Split, dict[str, list[tuple[Cell, Cell]]]], ...] = (
+        ("straight", "demonstrated", STRAIGHT_ENDS),
+        ("piece", "demonstrated", PIECES),
+        ("near", "held_out", NEAR),
+        ("far", "held_out", FAR),
+    )
+    for family, split, ends in both_ways:
+        for one, other in ends.get(name, []):
+            passages += [(family, split, one, other), (family, split, other, one)]
     passages += [("navigate", "demonstrated", *pair) for pair in NAVIGATE.get(name, [])]
     passages += [("turn", "held_out", *pair) for pair in TURNS.get(name, [])]
     passages += [("double-turn", "held_out", *pair) for pair in DOUBLE_TURNS.get(name, [])]

@@ -113,14 +113,17 @@ class Budget:
     Attributes:
         preset: a shipped name or a file.
         steps: optimizer steps; ``None``: the preset's.
+        dataset: Minari's id; ``None``: the preset's.
     """
 
     preset: str = "stitch"
     steps: int | None = None
+    dataset: str | None = None
 
     def options(self) -> list[str]:
         """Words of ``planner train``."""
-        return [self.preset, *(["--steps", str(self.steps)] if self.steps else [])]
+        steps = ["--steps", str(self.steps)] if self.steps else []
+        return [self.preset, *steps, *(["--data.dataset", self.dataset] if self.dataset else [])]
 
 
 def run_grid(grid: Grid, out: Path, settings: StitchSettings, budget: Budget, *, jobs: int, runs_folder: Path) -> None:
@@ -190,6 +193,8 @@ def _train_and_measure(
 def _question(run: FactorRun, settings: StitchSettings, budget: Budget) -> dict[str, Any]:
     """What a stored answer must have been asked."""
     preset = to_dict(from_dict(load_preset(budget.preset)))
+    if budget.dataset:
+        preset["data"]["dataset"] = budget.dataset
     asked = {"run": run.overrides(), "measured": vars(settings), "steps": budget.steps, "preset": preset}
     return json.loads(json.dumps(asked))
 

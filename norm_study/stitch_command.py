@@ -57,6 +57,7 @@ def add_stitch(commands: Any) -> None:
                        help="receptive fields, as shares of the horizon")  # fmt: skip
     suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
+    suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
     suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
     suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
@@ -97,7 +98,7 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if arguments.jobs < 1:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
     started = time.perf_counter()
-    budget = Budget(arguments.preset, arguments.steps)
+    budget = Budget(arguments.preset, arguments.steps, arguments.dataset)
     run_grid(grid, arguments.out, settings, budget, jobs=arguments.jobs, runs_folder=arguments.runs_folder)
     print(write_study(grid, arguments.out, _this_command()))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from envs.command_line import UserError
-from envs.maps import MazeMap, from_env_spec
+from envs.maps import MazeMap, from_env_spec, stitched
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
 
@@ -241,7 +241,12 @@ def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
     spec = dataset.spec.env_spec
     if isinstance(spec, str):
         spec = gymnasium.envs.registration.EnvSpec.from_json(spec)
-    return (from_env_spec(spec), spec.id) if spec is not None else (None, "unknown")
+    if spec is None:
+        return None, "unknown"
+    maze = from_env_spec(spec)
+    if maze is not None and dataset.storage.metadata.get("recipe") == "stitch":
+        maze = stitched(maze)
+    return maze, spec.id
 
 
 def _held_end(episode: np.ndarray, steps: int) -> np.ndarray:

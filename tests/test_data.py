@@ -7,7 +7,9 @@ import pytest
 import torch
 from minari.data_collector import EpisodeBuffer
 
+from envs.collect import collect
 from envs.command_line import UserError
+from envs.maps import get_map, stitched
 from planner.config import DataConfig
 from planner.data import DataStatistics, load_data
 
@@ -207,3 +209,12 @@ def test_a_dataset_of_the_server_is_downloaded_and_half_a_download_leaves_nothin
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "asking Minari's server" in captured.err
+
+
+def test_stitch_data_bring_their_own_splits(datasets_root):
+    maze = get_map("umaze")
+    for recipe in ("stitch", "navigate"):
+        collect(maze, recipe, 1500, 0, f"mazes/{recipe}-small-v0", progress=False)
+    read = {r: load_data(DataConfig(f"mazes/{r}-small-v0", horizon=8, stride=2)) for r in ("stitch", "navigate")}
+    assert read["stitch"].statistics.maze == stitched(maze)
+    assert read["navigate"].statistics.maze == maze

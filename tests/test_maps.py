@@ -10,7 +10,7 @@ from gymnasium_robotics.envs.maze.maze_v4 import Maze
 
 import envs.point_maze  # noqa: F401  (registers the environments)
 from envs.command_line import UserError
-from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names
+from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names, stitched
 from envs.point_maze import CUSTOM_ID, make_env
 
 OPEN_ROOM = ["#######", "#.....#", "#.###.#", "#.....#", "#######"]
@@ -50,6 +50,35 @@ def test_only_straight_passages_are_demonstrated_and_families_keep_their_word(na
             path = maze.shortest_path(task.start, task.goal)
             assert turns(path) == number_of_turns[task.family], task.name
             assert len(path) - 1 == sum(abs(a - b) for a, b in zip(task.start, task.goal, strict=True))
+
+
+@pytest.mark.parametrize("name", ["serpentine", "comb"])
+def test_a_held_out_way_is_no_demonstration_and_its_pieces_are(name):
+    maze = get_map(name)
+    paths = {
+        split: [maze.shortest_path(task.start, task.goal) for task in maze.tasks if task.split == split]
+        for split in ("demonstrated", "held_out")
+    }
+
+    def parts(path, cells):
+        return {tuple(path[begin : begin + cells]) for begin in range(len(path) - cells + 1)}
+
+    pieces = set().union(*(parts(path, 4) for path in paths["demonstrated"]))
+    for path in paths["held_out"]:
+        assert not any(tuple(path) in parts(shown, len(path)) for shown in paths["demonstrated"])
+        assert parts(path, 4) <= pieces
+
+
+def test_stitch_data_demonstrate_four_cells_and_hold_out_what_is_farther():
+    for name, far in (("umaze", 4), ("medium", 7), ("large", 7)):
+        maze = stitched(get_map(name))
+        lengths = {
+            split: [maze.distances_from(t.start)[t.goal] for t in maze.tasks if t.split == split]
+            for split in ("demonstrated", "held_out")
+        }
+        assert set(lengths["demonstrated"]) == {4}
+        assert len(lengths["held_out"]) == far
+        assert min(lengths["held_out"]) > 4
 
 
 @pytest.mark.parametrize("name", map_names())
@@ -123,7 +152,7 @@ def test_a_map_of_a_users_own_gets_tasks_between_far_cells(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cross, hash, tee, umaze, medium, large"):
+    with pytest.raises(UserError, match="cross, hash, tee, serpentine, comb, umaze, medium, large"):
         get_map("hsah")
     (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="no text file"):
