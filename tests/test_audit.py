@@ -113,6 +113,23 @@ class HandWrittenNorm(nn.Module):
         return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-3)
 
 
+class _CentredInNumpy(torch.autograd.Function):
+    """Subtracts the mean over time, outside torch in both directions: nothing can batch its backward."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x - torch.from_numpy(x.detach().numpy().mean(-1, keepdims=True))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient - torch.from_numpy(gradient.numpy().mean(-1, keepdims=True))
+
+
+class CentredInNumpy(nn.Module):
+    def forward(self, x):
+        return _CentredInNumpy.apply(x)
+
+
 class GlobalResponseNorm(nn.Module):
     def forward(self, x):
         size = x.norm(dim=-1, keepdim=True)
@@ -165,6 +182,7 @@ LEAKS = {
     "batch in training": (lambda: nn.BatchNorm1d(C), "leak"),
     "global response": (GlobalResponseNorm, "leak"),
     "hand-written": (HandWrittenNorm, "leak"),
+    "with a backward outside torch": (CentredInNumpy, "leak"),
     "functional squeeze-and-excitation": (SqueezeAndExcitation, "leak"),
     "pooled squeeze-and-excitation": (PooledExcitation, "leak.pool"),
     "attention": (SelfAttention, "leak.attention"),

@@ -217,7 +217,8 @@ def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
 
 def test_two_at_a_time_give_the_rows_of_one_at_a_time(tiny_parts, tmp_path):
     for jobs in (1, 2):
-        list(run_parts(tiny_parts[:1], tmp_path / str(jobs), torch.device("cpu"), jobs))
+        told = list(run_parts(tiny_parts[:1], tmp_path / str(jobs), torch.device("cpu"), jobs))
+        assert sorted(seed for _, seeds in told for seed in seeds) == list(tiny_parts[0].seeds)
     for alone in sorted((tmp_path / "1").glob("*.json")):
         together = json.loads((tmp_path / "2" / alone.name).read_text())
         assert together["rows"] == json.loads(alone.read_text())["rows"]

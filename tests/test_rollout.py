@@ -5,7 +5,7 @@ import torch
 from envs.command_line import UserError
 from envs.maps import get_map
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
+from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
 
 
 class Oracle(Planner):
@@ -40,6 +40,15 @@ def test_perfect_plans_reach_every_goal_without_touching_a_wall(oracle):
     assert np.mean([row["wall_contact"] for row in rows]) < 0.02
     assert np.mean([row["tracking_error"] for row in rows]) < 0.15
     assert all(row["steps_to_goal"] < 96 * 4 + 20 for row in rows)
+
+
+def test_a_plan_that_begins_in_motion_is_executed_from_that_motion(oracle):
+    maze, seconds = get_map("hash"), 0.01 * oracle.config.data.stride
+    path = np.linspace(maze.cell_to_xy((3, 1)), maze.cell_to_xy((3, 9)), 64)
+    velocity = np.broadcast_to((path[1] - path[0]) / seconds, path.shape)
+    walked = execute_one(oracle, np.concatenate([path, velocity], axis=1))
+    assert np.linalg.norm(walked[1] - walked[0]) > 0.9 * 0.01 * np.linalg.norm(velocity[0])
+    assert np.linalg.norm(walked[-1] - path[-1]) < 0.1
 
 
 def test_staying_is_no_success_where_the_way_leads_there_and_back(oracle):

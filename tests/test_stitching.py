@@ -98,6 +98,9 @@ def test_a_stitched_plan_is_far_as_a_whole_and_near_in_each_piece(hash_dataset, 
     stitched = np.concatenate([positions[:1, :16], positions[-1:, 16:]], axis=1)
     assert piece.farthest_part(stitched)[0] < 2e-3
     assert whole.farthest_part(stitched)[0] > 0.05
+    one_part_moved = positions[:1].copy()
+    one_part_moved[:, 16:] += 50
+    assert piece.farthest_part(one_part_moved)[0] > 10
 
 
 def test_the_distance_to_a_window_moved_by_ten_centimetres_is_ten_centimetres(hash_dataset, tiny):
