@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from envs.command_line import UserError
 from norm_study.audit import audit
 from norm_study.audit_report import write_audit
-from norm_study.options import add_device, device_from
+from norm_study.options import add_device
 from planner.diffusion import make_schedule
+from planner.plan import pick_device
 from planner.run import RunFolder
 from planner.sampler import Conditions, sample
 from planner.unet import TemporalUNet, check_horizon
@@ -90,7 +91,7 @@ def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError("give either RUN or --factory package.module:function")
     if arguments.seed < 0:
         raise UserError(f"seed = {arguments.seed} must be at least 0")
-    device = device_from(arguments.device)
+    device = pick_device(arguments.device)
     if arguments.run is not None:
         if arguments.shape or arguments.time_dim or arguments.output_time_dim is not None:
             raise UserError("--shape, --time-dim and --output-time-dim go with --factory; a RUN knows its own")

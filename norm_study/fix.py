@@ -16,6 +16,7 @@ from norm_study.stitching import Rows, StitchSettings, interval, stitch_rows
 from planner.figures import PALETTE
 from planner.norms import NormKind
 from planner.run import RunFolder, write_aside
+from planner.tables import interval_text, markdown_table
 from planner.train import train
 
 FINE_TUNING_RATE = 1e-3
@@ -99,21 +100,18 @@ def fix_table(rows: Rows) -> str:
     multiples = sorted({row["multiple"] for row in rows})
     columns = [(m, split, name) for m in multiples for split in ("demonstrated", "held_out")
                for name in ("plan_valid", "success")]  # fmt: skip
-    titles = [f"{m}× {split.replace('_', ' ')} {name.replace('_', ' ')}" for m, split, name in columns]
-    lines = ["| steps spent | " + " | ".join(titles) + " |", "|---" * (1 + len(columns)) + "|"]
-    for stage in _stages(rows):
-        label = {None: "before the exchange", 1: "1 (exchanged only)"}.get(stage, str(stage))
-        cells = [_percent(_cell(rows, stage, *column)) for column in columns]
-        lines.append("| " + " | ".join([label, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _percent(cell: dict[str, Any]) -> str:
-    if cell["mean"] is None:
-        return "–"
-    if cell["low"] is None:
-        return f"{100 * cell['mean']:.0f} %"
-    return f"{100 * cell['mean']:.0f} % [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+    titles = [f"{m}× {split} {name}" for m, split, name in columns]
+    labels = {None: "before the exchange", 1: "1 (exchanged only)"}
+    return markdown_table(
+        ["steps spent", *titles],
+        (
+            [
+                labels.get(stage, str(stage)),
+                *(interval_text(_cell(rows, stage, *column), ".0f", " %") for column in columns),
+            ]
+            for stage in _stages(rows)
+        ),
+    )
 
 
 def fix_figure(rows: Rows) -> Figure:

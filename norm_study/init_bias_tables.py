@@ -9,6 +9,7 @@ from typing import Any
 from norm_study.init_bias import at_depth
 from norm_study.reproduce import Collected
 from planner.intervals import mean_interval
+from planner.tables import interval_text, markdown_table
 
 # Another implementation's medians of max(f0, 1 - f0) at depths 1 and 20, to three digits. Its number of networks
 # is taken as that of a check that came with them.
@@ -27,55 +28,57 @@ def allowed_difference(summary: Mapping[str, Any], points: int) -> float:
     return half * math.sqrt(1 + summary["inits"] / REPLICA_NETWORKS) + REPLICA_ROUNDING + 0.5 / points
 
 
-def _spread(summary: Mapping[str, Any], name: str, digits: str = ".3f") -> str:
-    return f"{summary[name]:{digits}} [{summary[name + '_low']:{digits}}, {summary[name + '_high']:{digits}}]"
+def _spread(summary: Mapping[str, Any], name: str, form: str = ".3f") -> str:
+    return interval_text({"mean": summary[name], "low": summary[name + "_low"], "high": summary[name + "_high"]}, form)
+
+
+def _label(config: Any) -> str:
+    return config.norm if config.norm == "none" else f"{config.norm} {config.place}"
 
 
 def shares_markdown(results: Mapping[str, Collected]) -> str:
     """Measured shares beside the replica's, and beside the theory; one line per norm, place and depth."""
-    lines = [
-        "| norm | depth | median of max(f0, 1−f0) | replica | allowed | P(max > .95) | γ | verdict | theory's median "
-        "| KS | scaled γ | scaled median | scaled KS |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    titles = ["norm", "depth", "median of max(f0, 1−f0)", "replica", "allowed", "P(max > .95)", "γ", "verdict",
+              "theory's median", "KS", "scaled γ", "scaled median", "scaled KS"]  # fmt: skip
+    lines = []
     for found in (one for one in results.values() if one.part.experiment == "init-bias"):
         config = found.part.config()
         replica = dict(zip(REPLICA_DEPTHS, REPLICA.get((config.norm, config.place), ()), strict=False))
         for depth in config.depths:
             s = at_depth(config, found.rows, depth)
-            beside = ("", "")
+            beside = ["", ""]
             if depth in replica:
-                beside = (f"{replica[depth]:.3f}", f"± {allowed_difference(s, config.points):.3f}")
-            cells = (
-                config.norm if config.norm == "none" else f"{config.norm} {config.place}", str(depth),
-                _spread(s, "median_max_fraction"), *beside,
+                beside = [f"{replica[depth]:.3f}", f"± {allowed_difference(s, config.points):.3f}"]
+            lines.append([
+                _label(config), str(depth), _spread(s, "median_max_fraction"), *beside,
                 _spread(s, "p_over_95"), _spread(s, "gamma", ".3g"), s["verdict"], f"{s['theory_median']:.3f}",
                 _spread(s, "ks"), f"{s['scaled_gamma']:.3g}", f"{s['scaled_theory_median']:.3f}",
                 _spread(s, "scaled_ks"),
-            )  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            ])  # fmt: skip
+    return markdown_table(titles, lines) + "\n"
 
 
 def training_markdown(results: Mapping[str, Collected]) -> str:
     """Steps until the bias is gone and until the task is learned; means and 95 % intervals over seeds."""
-    names = ("initial_bias", "initial_loss_spread", "gone_step", "gone_share", "learned_step", "learned_share",
-             "accuracy", "worst_class_accuracy")  # fmt: skip
-    lines = [
-        "| norm | depth | initial bias | spread of class losses at the start | steps until the bias is gone "
-        "| share that loses it | steps until learned | share that learns | accuracy at the end | of the worst class |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = {
+        "initial_bias": "initial bias",
+        "initial_loss_spread": "spread of class losses at the start",
+        "gone_step": "steps until the bias is gone",
+        "gone_share": "share that loses it",
+        "learned_step": "steps until learned",
+        "learned_share": "share that learns",
+        "accuracy": "accuracy at the end",
+        "worst_class_accuracy": "of the worst class",
+    }
+    lines = []
     for found in (one for one in results.values() if one.part.experiment == "init-bias-training"):
         config = found.part.config()
-        cells = [config.norm if config.norm == "none" else f"{config.norm} {config.place}", str(config.depth)]
-        for name in names:
-            value = mean_interval([row[name] for row in found.rows])
-            digits = ".0f" if name.endswith("_step") else ".2f"
-            bounds = "" if value["low"] is None else f" [{value['low']:{digits}}, {value['high']:{digits}}]"
-            cells.append(f"{value['mean']:{digits}}{bounds}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        cells = [_label(config), str(config.depth)]
+        for name in columns:
+            form = ".0f" if name.endswith("_step") else ".2f"
+            cells.append(interval_text(mean_interval([row[name] for row in found.rows]), form))
+        lines.append(cells)
+    return markdown_table(["norm", "depth", *columns.values()], lines) + "\n"
 
 
 def tables_markdown(results: Mapping[str, Collected]) -> str:

@@ -19,9 +19,10 @@ from norm_study.audit import AuditReport, audit
 from norm_study.audit_command import planner_inputs
 from norm_study.factors import FactorRun, Grid, stored_runs
 from norm_study.figures import STYLE
-from norm_study.options import add_device, device_from
+from norm_study.options import add_device
 from norm_study.stitch_figures import COLOURS, MARKERS
 from planner.intervals import student_interval
+from planner.plan import pick_device
 from planner.run import RunFolder
 
 LINEAR_BELOW = 1e-4
@@ -72,7 +73,7 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
     stored = list(stored_runs(arguments.stitching, Grid(seeds=arguments.seeds)))
     if not stored:
         raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
-    device, rows = device_from(arguments.device), []
+    device, rows = pick_device(arguments.device), []
     for run, result in tqdm(stored, desc="audits", unit="run"):
         valid = held_out_validity(result["rows"], settings.multiple)
         if valid is not None:

@@ -21,12 +21,13 @@ from norm_study.options import (
     add_options,
     add_run_options,
     config_from,
-    device_from,
     seeds_from,
 )
 from norm_study.report import reproduce
 from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
+from planner.plan import pick_device
 from planner.run import write_aside
+from planner.tables import interval_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHES: dict[str, tuple[str, type, Callable[[Any, torch.device], dict[str, Any]]]] = {
@@ -86,9 +87,7 @@ def emit(result: dict[str, Any], to: str | None, summary: str | None = None) -> 
 
 def _readable(value: Any) -> str:
     if isinstance(value, dict) and "mean" in value:
-        if value["low"] is None:
-            return f"{value['mean']:.4g}"
-        return f"{value['mean']:.4g} (95 % {value['low']:.4g} to {value['high']:.4g}, n = {value['n']})"
+        return f"{interval_text(value, '.4g')} (n = {value['n']})"
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return "".join("\n  " + ", ".join(f"{k} {_readable(v)}" for k, v in entry.items()) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -100,7 +99,7 @@ def command(argv: Sequence[str] | None) -> None:
     if arguments.command == "reproduce":
         if arguments.jobs < 1:
             raise UserError(f"jobs = {arguments.jobs} must be at least 1")
-        device = device_from(arguments.device)
+        device = pick_device(arguments.device)
         reproduce(arguments.budget, arguments.out, arguments.full_rows, device, arguments.only, arguments.jobs)
     elif arguments.command == "stitch":
         result = run_stitch(arguments)
@@ -108,7 +107,7 @@ def command(argv: Sequence[str] | None) -> None:
             emit_stitch(result, arguments.json)
     elif arguments.command in BENCHES:
         _, bench_config, run = BENCHES[arguments.command]
-        emit(run(config_from(bench_config, arguments), device_from(arguments.device)), arguments.json)
+        emit(run(config_from(bench_config, arguments), pick_device(arguments.device)), arguments.json)
     elif arguments.command == "audit":
         result = run_audit(arguments)
         emit(result, arguments.json, readable(result))
@@ -117,7 +116,7 @@ def command(argv: Sequence[str] | None) -> None:
         emit(result, arguments.json)
     else:
         config = config_from(EXPERIMENTS[arguments.command].config, arguments)
-        seeds, device = seeds_from(arguments), device_from(arguments.device)
+        seeds, device = seeds_from(arguments), pick_device(arguments.device)
         emit(run_experiment(arguments.command, config, seeds, device), arguments.json)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-import torch
-
 from envs.command_line import UserError
 
 
@@ -60,17 +58,6 @@ def add_run_options(parser: argparse.ArgumentParser, seeds: int) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device``."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if any")
-
-
-def device_from(name: str) -> torch.device:
-    """The device that was asked for.
-
-    Raises:
-        UserError: no GPU here.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but no GPU is available: use cpu or auto")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
 def seeds_from(arguments: argparse.Namespace) -> list[int]:

@@ -26,6 +26,7 @@ from norm_study.reproduce import (
     run_parts,
 )
 from planner.run import write_aside
+from planner.tables import interval_text, markdown_table
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
 
@@ -35,25 +36,20 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def interval_text(interval: Mapping[str, Any]) -> str:
-    """Mean and interval on one line."""
-    if interval["low"] is None:
-        return number(interval["mean"])
-    return f"{number(interval['mean'])} [{number(interval['low'])}, {number(interval['high'])}]"
+def measured(interval: Mapping[str, Any]) -> str:
+    """A claim's mean and interval."""
+    return interval_text(interval, ".3g")
 
 
 def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
     """The claims as a Markdown table."""
-    lines = [
-        "| claim | source | number | rule | measured, mean [95 % interval] | seeds | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for claim in claims:
         verdict = f"**{claim['verdict']}**" + (" (from the full rows)" if claim["from_full_rows"] else "")
-        cells = (claim["sentence"], claim["source"], claim["number"], claim["rule"],
-                 interval_text(claim["interval"]), str(len(claim["seeds"])), verdict)  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        about = [claim["sentence"], claim["source"], claim["number"], claim["rule"]]
+        lines.append([*about, measured(claim["interval"]), str(len(claim["seeds"])), verdict])
+    titles = ["claim", "source", "number", "rule", "measured, mean [95 % interval]", "seeds", "verdict"]
+    return markdown_table(titles, lines) + "\n"
 
 
 def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
@@ -93,7 +89,7 @@ def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str,
         if (path := folder / "figures" / f"{name}.svg").is_file() and all(p in results for p in FIGURES[name][1])
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["interval"] = interval_text
+    environment.filters["interval"] = measured
     template = environment.from_string(files("norm_study").joinpath("report.html.j2").read_text())
     return template.render(budget=budget, claims=claims, figures=figures, parts=parts_table(results))
 
@@ -134,5 +130,5 @@ def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -
     write_aside(out / "report.html", page(budget, claims, results, out))
     for claim in claims:
         source = " (full rows)" if claim["from_full_rows"] else ""
-        print(f"{claim['verdict']:<13} {interval_text(claim['interval']):<28} {claim['sentence']}{source}")
+        print(f"{claim['verdict']:<13} {measured(claim['interval']):<28} {claim['sentence']}{source}")
     print(f"page: {out / 'report.html'}")

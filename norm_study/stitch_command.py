@@ -22,6 +22,7 @@ from norm_study.stitch_report import write_study
 from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
 from planner.norms import ISOLATED, NORM_KINDS
 from planner.run import RunFolder, write_aside
+from planner.tables import interval_text
 from planner.unet import PaddingMode
 
 FIX_STEPS = 2000
@@ -176,16 +177,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     """The table that a person reads."""
     for multiple, splits in summary["by_horizon"].items():
         for split, measures in splits.items():
-            cells = ", ".join(f"{name} {_cell(measures[name])}" for name in GAP_MEASURES)
+            cells = ", ".join(f"{name} {interval_text(measures[name], '.3g')}" for name in GAP_MEASURES)
             print(f"{multiple}x {split.replace('_', ' ')}: {cells}")
-
-
-def _cell(value: dict[str, Any]) -> str:
-    if value["mean"] is None:
-        return "no task can be done"
-    if value["low"] is None:
-        return f"{value['mean']:.3g}"
-    return f"{value['mean']:.3g} [{value['low']:.3g}, {value['high']:.3g}]"
 
 
 def emit_stitch(result: dict[str, Any], to: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from norm_study.factors import FactorRun, Field, Grid, stored_runs
 from norm_study.stitch_figures import Stored, draw_study
 from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, difference_interval, interval, summarize
 from planner.run import write_aside
+from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = (
     "success",
@@ -37,14 +38,7 @@ TWO_BY_TWO = (
 
 def cell_text(cell: Mapping[str, Any], measure: str) -> str:
     """A mean with its interval; shares in per cent."""
-    if cell["mean"] is None:
-        return "–"
-    scale, unit = (100, " %") if measure in SHARES else (1, "")
-    digits = 0 if unit else 2
-    text = f"{scale * cell['mean']:.{digits}f}{unit}"
-    if cell["low"] is None:
-        return text
-    return f"{text} [{scale * cell['low']:.{digits}f}, {scale * cell['high']:.{digits}f}]"
+    return interval_text(cell, ".0f", " %") if measure in SHARES else interval_text(cell)
 
 
 def chosen_rows(
@@ -72,10 +66,7 @@ def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
 
 def factor_table(stored: Stored) -> str:
     """One line per cell, multiple and split."""
-    lines = [
-        "| norm | padding | field | horizon | split | seeds | " + " | ".join(_titles(TABLE_MEASURES)) + " |",
-        "|---" * (6 + len(TABLE_MEASURES)) + "|",
-    ]
+    lines = []
     for cell in cells_of(stored):
         for multiple in multiples_of(stored):
             for split in ("demonstrated", "held_out"):
@@ -84,13 +75,8 @@ def factor_table(stored: Stored) -> str:
                     continue
                 cells = [cell_text(interval(rows, name), name) for name in TABLE_MEASURES]
                 seeds = str(len({row["run"] for row in rows}))
-                about = [*cell, f"{multiple}×", split.replace("_", " "), seeds]
-                lines.append("| " + " | ".join([*about, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _titles(measures: Sequence[str]) -> list[str]:
-    return [name.replace("_", " ") for name in measures]
+                lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
+    return markdown_table(["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES], lines)
 
 
 def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
@@ -99,8 +85,7 @@ def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
 
 def gap_table(stored: Stored) -> str:
     """Demonstrated minus held out, per cell and multiple."""
-    lines = ["| norm | padding | field | horizon | " + " | ".join(_titles(GAP_MEASURES)) + " |"]
-    lines.append("|---" * (4 + len(GAP_MEASURES)) + "|")
+    lines = []
     for cell in cells_of(stored):
         rows = chosen_rows(stored, _is(*cell))
         if not rows:
@@ -108,8 +93,8 @@ def gap_table(stored: Stored) -> str:
         summary = summarize(rows)
         for multiple, splits in summary["by_horizon"].items():
             gaps = [_signed(splits["gap"][name], name) for name in GAP_MEASURES]
-            lines.append("| " + " | ".join([*cell, f"{multiple}×", *gaps]) + " |")
-    return "\n".join(lines)
+            lines.append([*cell, f"{multiple}×", *gaps])
+    return markdown_table(["norm", "padding", "field", "horizon", *GAP_MEASURES], lines)
 
 
 def _signed(cell: Mapping[str, Any], measure: str) -> str:
@@ -165,25 +150,20 @@ def _without(run: FactorRun, factor: str) -> tuple[tuple[str, Any], ...]:
 
 def effects_table(stored: Stored) -> str:
     """:func:`effects` on held-out validity and success as Markdown."""
-    lines = [
-        "| factor | level against | horizon | cells | seeds | held-out validity | held-out success |",
-        "|---" * 7 + "|",
-    ]
+    lines = []
     for valid, success in zip(effects(stored), effects(stored, "success"), strict=True):
         about = [valid["factor"], f"{valid['level']} against {valid['against']}", f"{valid['multiple']}×"]
         counts = [str(valid["cells"]), str(valid["n"])]
-        lines.append(
-            "| " + " | ".join([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")]) + " |"
-        )
-    return "\n".join(lines)
+        lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
+    titles = ["factor", "level against", "horizon", "cells", "seeds", "held-out validity", "held-out success"]
+    return markdown_table(titles, lines)
 
 
 def two_by_two(stored: Stored) -> str:
     """Convolution path × norm path, at the first padding and field."""
     measures = ("success", "plan_valid", "longest_step")
-    head = [f"{split} {name.replace('_', ' ')}" for split in ("demonstrated", "held-out") for name in measures]
-    lines = ["| norm | convolutions cross | norm crosses | horizon | " + " | ".join(head) + " |"]
-    lines.append("|---" * (4 + len(head)) + "|")
+    head = [f"{split} {name}" for split in ("demonstrated", "held-out") for name in measures]
+    lines = []
     first = cells_of(stored)[0]
     for norm, convolutions, by_norm in TWO_BY_TWO:
         for multiple in multiples_of(stored):
@@ -192,21 +172,21 @@ def two_by_two(stored: Stored) -> str:
                 rows = chosen_rows(stored, _is(norm, *first[1:]), split=split, multiple=multiple)
                 cells += [cell_text(interval(rows, name), name) if rows else "–" for name in measures]
             if set(cells) != {"–"}:
-                lines.append("| " + " | ".join([norm, convolutions, by_norm, f"{multiple}×", *cells]) + " |")
-    return "\n".join(lines)
+                lines.append([norm, convolutions, by_norm, f"{multiple}×", *cells])
+    return markdown_table(["norm", "convolutions cross", "norm crosses", "horizon", *head], lines)
 
 
 def facts_table(stored: Stored) -> str:
     """Size, speed and steadiness of each cell's training."""
     names = ("parameters", "steps_per_second", "final_loss", "largest_mean_gradient")
-    lines = ["| norm | padding | field | reach | " + " | ".join(_titles(names)) + " |", "|---" * (4 + len(names)) + "|"]
+    lines = []
     for cell in cells_of(stored):
         facts = [result["facts"][0] for run, result in stored if _is(*cell)(run)]
         means = [sum(fact[name] for fact in facts) / len(facts) for name in names]
         reach = f"−{facts[0]['reach'][0]} … +{facts[0]['reach'][1]}"
         numbers = [f"{means[0]:,.0f}", *(f"{mean:.3g}" for mean in means[1:])]
-        lines.append("| " + " | ".join([*cell, reach, *numbers]) + " |")
-    return "\n".join(lines)
+        lines.append([*cell, reach, *numbers])
+    return markdown_table(["norm", "padding", "field", "reach", *names], lines)
 
 
 def write_study(grid: Grid, out: Path, command: str) -> Path:

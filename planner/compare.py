@@ -23,6 +23,7 @@ from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
 from planner.run import RunFolder, read_json, write_aside
+from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
@@ -119,44 +120,33 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
 
 def format_cell(cell: Mapping[str, Any], measure: str) -> str:
     """A mean with its interval as a reader wants it: per cent, multiples, metres or steps."""
-    if cell["mean"] is None:
-        return "–"
     if measure in SHARES:
-        scale, digits, unit = 100.0, 1, " %"
-    elif measure == "steps_to_goal":
-        scale, digits, unit = 1.0, 0, ""
-    elif measure.startswith("score"):
-        scale, digits, unit = 1.0, 1, ""
-    else:
-        scale, digits, unit = 1.0, 2, {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure]
-    text = f"{scale * cell['mean']:.{digits}f}{unit}"
-    if cell["low"] is None:
-        return text
-    return f"{text} [{scale * cell['low']:.{digits}f}, {scale * cell['high']:.{digits}f}]"
+        return interval_text(cell, ".1f", " %")
+    if measure == "steps_to_goal":
+        return interval_text(cell, ".0f")
+    if measure.startswith("score"):
+        return interval_text(cell, ".1f")
+    return interval_text(cell, ".2f", {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure])
 
 
-def markdown_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+def comparison_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table: one row per norm and column, and the training windows."""
-    lines = ["| norm | tasks | " + " | ".join(name.replace("_", " ") for name in TABLE_MEASURES) + " |"]
-    lines.append("|---" * (2 + len(TABLE_MEASURES)) + "|")
-    for label, columns in summaries.items():
-        for column, measures in columns.items():
-            cells = " | ".join(format_cell(measures[name], name) for name in TABLE_MEASURES)
-            lines.append(f"| {label} | {column} | {cells} |")
-    cells = " | ".join(format_cell(reference[name], name) if name in reference else "–" for name in TABLE_MEASURES)
-    lines.append(f"| *training windows* | reference | {cells} |")
-    return "\n".join(lines)
+    windows = [format_cell(reference[name], name) if name in reference else "–" for name in TABLE_MEASURES]
+    rows = [*_table_rows(summaries), ["*training windows*", "reference", *windows]]
+    return markdown_table(["norm", "tasks", *TABLE_MEASURES], rows)
 
 
 def family_table(families: Mapping[str, Any]) -> str:
     """Success, validity, gaps by family of tasks as a Markdown table: one row per family, multiple and norm."""
-    lines = ["| tasks | norm | " + " | ".join(name.replace("_", " ") for name in TABLE_MEASURES) + " |"]
-    lines.append("|---" * (2 + len(TABLE_MEASURES)) + "|")
-    for column, labels in families.items():
-        for label, measures in labels.items():
-            cells = " | ".join(format_cell(measures[name], name) for name in TABLE_MEASURES)
-            lines.append(f"| {column} | {label} | {cells} |")
-    return "\n".join(lines)
+    return markdown_table(["tasks", "norm", *TABLE_MEASURES], _table_rows(families))
+
+
+def _table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [outer, inner, *(format_cell(measures[name], name) for name in TABLE_MEASURES)]
+        for outer, entries in summaries.items()
+        for inner, measures in entries.items()
+    ]
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
@@ -237,7 +227,7 @@ def compare(
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
     write_aside(target / "comparison.json", json.dumps(result))
-    write_aside(target / "comparison.md", markdown_table(summaries, reference) + "\n")
+    write_aside(target / "comparison.md", comparison_table(summaries, reference) + "\n")
     write_aside(target / "families.md", family_table(result["families"]) + "\n")
     page = _page(result, figures, folders, command)
     write_aside(target / "report.html", page)
