@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from norm_study.stitching import Rows, StitchSettings, interval, stitch_rows
+from norm_study.stitching import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.figures import PALETTE
 from planner.norms import NormKind
 from planner.run import RunFolder, write_aside
@@ -87,12 +87,8 @@ def _stages(rows: Rows) -> list[int | None]:
 
 
 def _cell(rows: Rows, stage: int | None, multiple: int, split: str, measure: str) -> dict[str, Any]:
-    chosen = [
-        row
-        for row in rows
-        if (row["steps_spent"], row["multiple"], row["split"], row["countable"]) == (stage, multiple, split, True)
-    ]
-    return interval(chosen, measure)
+    chosen = countable(rows, split=split, multiple=multiple)
+    return interval([row for row in chosen if row["steps_spent"] == stage], measure)
 
 
 def fix_table(rows: Rows) -> str:

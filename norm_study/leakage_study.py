@@ -21,6 +21,7 @@ from norm_study.factors import FactorRun, Grid, stored_runs
 from norm_study.figures import STYLE
 from norm_study.options import add_device
 from norm_study.stitch_figures import COLOURS, MARKERS
+from norm_study.stitching import Rows, countable
 from planner.intervals import student_interval
 from planner.plan import pick_device
 from planner.run import RunFolder
@@ -89,13 +90,9 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"config": vars(settings), "rows": rows, "summary": summarize(rows)}
 
 
-def held_out_validity(rows: Sequence[dict[str, Any]], multiple: int) -> float | None:
+def held_out_validity(rows: Rows, multiple: int) -> float | None:
     """Share of valid plans on held-out tasks; ``None`` where none was measured."""
-    values = [
-        row["plan_valid"]
-        for row in rows
-        if row["countable"] and (row["multiple"], row["split"]) == (multiple, "held_out")
-    ]
+    values = [row["plan_valid"] for row in countable(rows, split="held_out", multiple=multiple)]
     return float(np.mean(values)) if values else None
 
 

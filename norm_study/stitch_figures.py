@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
 from norm_study.factors import FactorRun
-from norm_study.stitching import Rows, interval
+from norm_study.stitching import Rows, countable, interval
 from planner.figures import PALETTE
 
 Stored = list[tuple[FactorRun, dict[str, Any]]]
@@ -43,8 +43,7 @@ def _rows(stored: Stored, norm: str, multiple: int, split: str = "held_out") -> 
         row
         for run, result in stored
         if run.norm == norm
-        for row in result["rows"]
-        if row["countable"] and (row["multiple"], row["split"]) == (multiple, split)
+        for row in countable(result["rows"], split=split, multiple=multiple)
     ]
 
 

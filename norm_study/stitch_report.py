@@ -11,7 +11,7 @@ import numpy as np
 
 from norm_study.factors import FactorRun, Field, Grid, stored_runs
 from norm_study.stitch_figures import Stored, draw_study
-from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, difference_interval, interval, summarize
+from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, countable, difference_interval, interval, summarize
 from planner.run import write_aside
 from planner.tables import interval_text, markdown_table
 
@@ -46,11 +46,7 @@ def chosen_rows(
 ) -> Rows:
     """The countable rows of the runs that ``keep`` accepts, of one split and multiple if named."""
     return [
-        row
-        for run, result in stored
-        if keep(run)
-        for row in result["rows"]
-        if row["countable"] and split in (None, row["split"]) and multiple in (None, row["multiple"])
+        row for run, result in stored if keep(run) for row in countable(result["rows"], split=split, multiple=multiple)
     ]
 
 

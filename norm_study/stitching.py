@@ -210,11 +210,17 @@ def summarize(rows: Rows) -> dict[str, Any]:
     return {**next(iter(by_horizon.values())), "by_horizon": by_horizon}
 
 
+def countable(rows: Rows, *, split: str | None = None, multiple: int | None = None) -> Rows:
+    """The rows of tasks that can be done at their horizon, of one split and multiple if named."""
+    return [
+        row
+        for row in rows
+        if row["countable"] and split in (None, row["split"]) and multiple in (None, row["multiple"])
+    ]
+
+
 def _splits(rows: Rows, multiple: int) -> dict[str, Any]:
-    chosen = [row for row in rows if row["multiple"] == multiple and row["countable"]]
-    demonstrated, held_out = (
-        [row for row in chosen if row["split"] == split] for split in ("demonstrated", "held_out")
-    )
+    demonstrated, held_out = (countable(rows, split=split, multiple=multiple) for split in ("demonstrated", "held_out"))
     return {
         "demonstrated": {name: interval(demonstrated, name) for name in MEASURES},
         "held_out": {name: interval(held_out, name) for name in MEASURES},
