@@ -12,11 +12,11 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from tqdm import tqdm
 
@@ -27,6 +27,7 @@ from planner.norms import ISOLATED, NormKind
 from planner.run import write_aside
 from planner.unet import PaddingMode
 
+Work = TypeVar("Work")
 Field = Literal["quarter", "half", "whole"]
 """Receptive field to one side, as a share of the training horizon of 68 points."""
 
@@ -63,6 +64,10 @@ class FactorRun:
             "seed": str(self.seed),
             **FIELDS[self.field],
         }
+
+    def options(self) -> list[str]:
+        """The same as words of ``planner train``."""
+        return [word for key, value in self.overrides().items() for word in (f"--{key}", value)]
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,13 @@ class Budget:
         preset: a shipped name or a file.
         steps: optimizer steps; ``None``: the preset's.
         dataset: Minari's id; ``None``: the preset's.
+        rates: learning rates of norms that do not use the preset's.
     """
 
     preset: str = "stitch"
     steps: int | None = None
     dataset: str | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def options(self) -> list[str]:
         """Words of ``planner train``."""
@@ -141,20 +148,40 @@ def run_grid(grid: Grid, out: Path, settings: StitchSettings, budget: Budget, *,
         UserError: a run failed; the others are finished first.
     """
     waiting = [run for run in grid.runs() if not is_finished(out, run, settings, budget)]
-    environment = dict(os.environ, TQDM_DISABLE="1")
-    if jobs > 1:
-        environment["OMP_NUM_THREADS"] = "1"
 
     def one(run: FactorRun) -> str | None:
-        return _train_and_measure(run, out, settings, budget, runs_folder, environment)
+        return _train_and_measure(run, out, settings, budget, runs_folder, jobs)
 
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(waiting), unit="run", desc="stitching grid") as bar:
+    in_parallel(waiting, one, jobs, "stitching grid")
+
+
+def in_parallel(work: Sequence[Work], one: Callable[[Work], str | None], jobs: int, what: str) -> None:
+    """Does ``one`` on each piece of work, ``jobs`` at a time, with a bar called ``what``.
+
+    Raises:
+        UserError: some returned what went wrong; the others are finished first.
+    """
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(work), unit="run", desc=what) as bar:
         problems = []
-        for problem in pool.map(one, waiting):
+        for done in as_completed([pool.submit(one, piece) for piece in work]):
             bar.update()
-            problems += [problem] if problem else []
+            problems += [problem] if (problem := done.result()) else []
     if problems:
-        raise UserError(f"{len(problems)} of {len(waiting)} runs failed, the first: {problems[0]}")
+        raise UserError(f"{len(problems)} of {len(work)} runs failed, the first: {problems[0]}")
+
+
+def run_module(module: str, arguments: Sequence[str], jobs: int) -> str | None:
+    """Runs a command of ours as a process, with one thread if ``jobs`` run at once.
+
+    Returns:
+        The last line of what went wrong, or ``None``.
+    """
+    environment = dict(os.environ, TQDM_DISABLE="1", **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {}))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else None
 
 
 def _train_and_measure(
@@ -163,25 +190,21 @@ def _train_and_measure(
     settings: StitchSettings,
     budget: Budget,
     runs_folder: Path,
-    environment: dict[str, str],
+    jobs: int,
 ) -> str | None:
     """Runs one cell; returns the last line of what went wrong, or ``None``."""
     folder = runs_folder / run.name
-    options = [text for key, value in run.overrides().items() for text in (f"--{key}", value)]
+    rate = ["--learning_rate", repr(budget.rates[run.norm])] if run.norm in budget.rates else []
     measured = runs_folder / f"{run.name}.json"
     asked = ["--horizons", ",".join(map(str, settings.multiples)), "--episodes", str(settings.episodes),
              "--best-of", str(settings.best_of),
              "--best-of-episodes", str(settings.best_of_episodes), "--seed", str(settings.seed)]  # fmt: skip
     for module, arguments in (
-        ("planner.main", ["train", *budget.options(), "--run", str(folder), *options]),
+        ("planner.main", ["train", *budget.options(), "--run", str(folder), *run.options(), *rate]),
         ("norm_study.main", ["stitch", "--run", str(folder), *asked, "--json", str(measured)]),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            lines = done.stderr.strip().splitlines()
-            return f"{run.name}: {lines[-1] if lines else f'exit code {done.returncode}'}"
+        if problem := run_module(module, arguments, jobs):
+            return f"{run.name}: {problem}"
     result = json.loads(measured.read_text())
     stored = {"question": _question(run, settings, budget), **result}
     packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
@@ -195,6 +218,8 @@ def _question(run: FactorRun, settings: StitchSettings, budget: Budget) -> dict[
     preset = to_dict(from_dict(load_preset(budget.preset)))
     if budget.dataset:
         preset["data"]["dataset"] = budget.dataset
+    if run.norm in budget.rates:
+        preset["learning_rate"] = budget.rates[run.norm]
     asked = {"run": run.overrides(), "measured": vars(settings), "steps": budget.steps, "preset": preset}
     return json.loads(json.dumps(asked))
 

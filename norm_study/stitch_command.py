@@ -18,6 +18,7 @@ from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, run_g
 from norm_study.fix import fix_rows, write_fix
 from norm_study.intervention import InterventionSettings, intervention_rows
 from norm_study.options import add_device, list_of
+from norm_study.rates import RateSettings, choose_rates, read_rates
 from norm_study.stitch_report import write_study
 from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
 from planner.norms import ISOLATED, NORM_KINDS
@@ -36,9 +37,10 @@ def add_stitch(commands: Any) -> None:
         description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
     )  # fmt: skip
     stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
-    stitch.add_argument("--suite", choices=("factors", "fix"),
-                        help="factors: train and measure norms x paddings x fields x seeds; fix: exchange the norm of "
-                        "the runs given by --from, fine-tune and measure on the way")  # fmt: skip
+    stitch.add_argument("--suite", choices=("factors", "rates", "fix"),
+                        help="factors: train and measure norms x paddings x fields x seeds; rates: choose each norm's "
+                        "learning rate on demonstrated tasks; fix: exchange the norm of the runs given by --from, "
+                        "fine-tune and measure on the way")  # fmt: skip
     stitch.add_argument("--horizons", type=list_of(int), default=(1, 2, 4), metavar="A,B",
                         help="multiples of the training horizon")  # fmt: skip
     stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
@@ -60,6 +62,10 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
     suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
     suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
+    suite.add_argument("--rates-from", type=Path, metavar="FILE",
+                       help="rates.json of --suite rates (default: the preset's rate for every norm)")  # fmt: skip
+    suite.add_argument("--rates", type=list_of(float), default=RateSettings.rates, metavar="A,B",
+                       help="with --suite rates: Adam's peak learning rates to try")  # fmt: skip
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
     suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
                        help="rows, tables and figures")  # fmt: skip
@@ -80,7 +86,7 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
         UserError: neither or both of ``--run`` and ``--suite``, or settings out of range.
     """
     if bool(arguments.run) == bool(arguments.suite):
-        raise UserError("stitch needs either --run RUN or --suite factors|fix")
+        raise UserError("stitch needs either --run RUN or --suite factors|rates|fix")
     if arguments.suite and arguments.json:
         raise UserError("--json goes with --run; a suite writes to --out")
     if arguments.steps is not None and arguments.steps < 1:
@@ -93,15 +99,23 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if arguments.suite == "fix":
         _fix(arguments, settings)
         return None
-    grid = _grid(arguments)
-    if arguments.budget == "quick":
-        settings = replace(settings, multiples=QUICK_MULTIPLES, episodes=QUICK_EPISODES, best_of=1)
     if arguments.jobs < 1:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
     started = time.perf_counter()
     budget = Budget(arguments.preset, arguments.steps, arguments.dataset)
-    run_grid(grid, arguments.out, settings, budget, jobs=arguments.jobs, runs_folder=arguments.runs_folder)
-    print(write_study(grid, arguments.out, _this_command()))
+    at_once = {"jobs": arguments.jobs, "runs_folder": arguments.runs_folder}
+    if arguments.suite == "rates":
+        tried = RateSettings(arguments.norms, arguments.rates, arguments.episodes)
+        for norm, rate in choose_rates(tried, budget, arguments.out, **at_once).items():
+            print(f"{norm}: {rate:g}")
+    else:
+        grid = _grid(arguments)
+        if arguments.budget == "quick":
+            settings = replace(settings, multiples=QUICK_MULTIPLES, episodes=QUICK_EPISODES, best_of=1)
+        if arguments.rates_from:
+            budget = replace(budget, rates=read_rates(arguments.rates_from))
+        run_grid(grid, arguments.out, settings, budget, **at_once)
+        print(write_study(grid, arguments.out, _this_command()))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None
 

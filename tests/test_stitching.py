@@ -17,6 +17,7 @@ from norm_study.factors import Budget, FactorRun, Grid, _question, is_finished, 
 from norm_study.intervention import InterventionSettings, _Problem
 from norm_study.main import main
 from norm_study.novelty import NearestWindows, distinct_routes, route
+from norm_study.rates import best_rate, read_rates
 from norm_study.stitch_report import effects
 from norm_study.stitching import StitchSettings, can_be_done, summarize, task_length_m
 from planner.config import from_dict, merge
@@ -204,6 +205,40 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     assert main(argv) == 0
     assert rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns == before
     capsys.readouterr()
+
+
+def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(hash_dataset, tmp_path, capsys):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(TINY))
+    common = ["--preset", str(preset), "--norms", "none", "--episodes", "1", "--jobs", "1",
+              "--runs-folder", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(["stitch", "--suite", "rates", "--rates", "1e-3,5e-3", *common]) == 0
+    rows = json.loads(gzip.decompress((tmp_path / "out" / "rates_rows.json.gz").read_bytes()))
+    assert {row["split"] for row in rows} == {"demonstrated"}
+    assert {row["rate"] for row in rows} == {1e-3, 5e-3}
+    assert "**" in (tmp_path / "out" / "rates.md").read_text()
+    (tmp_path / "out" / "rates.json").write_text('{"none": 0.005}')
+    grid = ["--paddings", "zeros", "--fields", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
+    assert main(["stitch", "--suite", "factors", "--rates-from", str(tmp_path / "out" / "rates.json"),
+                 *grid, *common]) == 0  # fmt: skip
+    assert RunFolder(tmp_path / "runs" / "none-zeros-half-seed0").config().learning_rate == 5e-3
+    assert not is_finished(
+        tmp_path / "out", FactorRun("none", "zeros", "half", 0), StitchSettings((1,), 1, 1), Budget()
+    )
+    capsys.readouterr()
+
+
+def test_the_best_rate_is_the_one_with_most_valid_plans_and_the_smallest_of_equals():
+    rows = [{"rate": rate, "plan_valid": valid} for rate, valid in
+            [(4e-3, True), (4e-3, True), (2e-3, True), (2e-3, True), (1e-3, True), (1e-3, False)]]  # fmt: skip
+    assert best_rate(rows) == 2e-3
+
+
+@pytest.mark.parametrize("text", ["[]", '{"none": "fast"}', '{"none": 2.0}', "{"])
+def test_rates_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "rates.json").write_text(text)
+    with pytest.raises(UserError, match=r"rates\.json"):
+        read_rates(tmp_path / "rates.json")
 
 
 @pytest.mark.parametrize(
