@@ -124,7 +124,7 @@ def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out"
                 if not seeds:
                     continue
                 per_seed = [[value for s, value in pairs if s == seed] for seed in seeds]
-                mean = difference_interval([sum(one) / len(one) for one in per_seed])
+                mean = difference_interval([sum(one) / len(one) for one in per_seed], measure in SHARES)
                 found.append({"factor": factor, "level": level, "against": against, "multiple": multiple,
                               "cells": len(pairs) // len(seeds), **mean})  # fmt: skip
     return found

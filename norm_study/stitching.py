@@ -242,16 +242,19 @@ def interval(rows: Rows, name: str) -> dict[str, Any]:
     return interval_over_seeds(list(by_run(rows, name).values()), share=name in SHARES)
 
 
-def difference_interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Student's interval of differences, one per training seed."""
-    return {**student_interval(differences), "over": "seeds"}
+def difference_interval(differences: Sequence[float], share: bool) -> dict[str, Any]:
+    """Student's interval of differences, one per training seed; between shares it ends at −1 and 1."""
+    cell = student_interval(differences)
+    if share and cell["low"] is not None:
+        cell |= {"low": max(-1.0, cell["low"]), "high": min(1.0, cell["high"])}
+    return {**cell, "over": "seeds"}
 
 
 def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
     first, second = by_run(demonstrated, name), by_run(held_out, name)
     differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
     if len(differences) >= SEEDS_FOR_AN_INTERVAL and len(set(differences)) > 1:
-        return difference_interval(differences)
+        return difference_interval(differences, name in SHARES)
     return _difference_over_episodes([[row[name] for row in rows] for rows in (demonstrated, held_out)], name in SHARES)
 
 

@@ -14,21 +14,22 @@ SEEDS_FOR_AN_INTERVAL = 3
 def mean_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
     """Mean, median and the 95 % confidence interval of the mean.
 
-    Shares (values that are all 0 or 1) get Wilson's interval, which keeps its width at 0 and 100 %; other
-    values Student's t. One value has no interval: ``low`` and ``high`` are ``None``.
+    Booleans are a share and get Wilson's interval, which keeps its width at 0 and 100 %; numbers get Student's t. One
+    value has no interval: ``low`` and ``high`` are ``None``.
 
     Args:
-        values: (N,) numbers or booleans; NaN are left out.
+        values: (N,) booleans, or numbers, of which NaN are left out.
 
     Returns:
         ``{"mean", "median", "low", "high", "n"}``, all ``None`` but ``n`` when nothing is left.
     """
+    is_share = np.asarray(values).dtype == bool
     kept = np.asarray(values, dtype=float)
     kept = kept[~np.isnan(kept)]
     n = len(kept)
     if n == 0:
         return {"mean": None, "median": None, "low": None, "high": None, "n": 0}
-    if n == 1 or not np.isin(kept, (0.0, 1.0)).all():
+    if n == 1 or not is_share:
         return student_interval(kept)
     wilson = stats.binomtest(int(kept.sum()), n).proportion_ci(0.95, method="wilson")
     ends = {"low": float(wilson.low), "high": float(wilson.high)}
@@ -47,8 +48,8 @@ def student_interval(values: Sequence[float] | np.ndarray) -> dict[str, Any]:
 def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: bool = False) -> dict[str, Any]:
     """The interval that a table of several training seeds shows.
 
-    Over seeds (Student's t on their means) where there are at least three, else over episodes. Where every episode of
-    every seed agrees, seeds do not vary, and only the number of episodes bounds what is known.
+    Over seeds (Student's t on their means) where there are at least three, else over episodes. Where the means of all
+    seeds agree, seeds do not vary, and only the number of episodes bounds what is known.
 
     Args:
         values_by_seed: per seed the values of its episodes.
@@ -58,9 +59,10 @@ def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: boo
         As :func:`mean_interval`, and ``over``: "seeds" or "episodes".
     """
     everything = [value for values in values_by_seed for value in values]
-    if len(values_by_seed) < SEEDS_FOR_AN_INTERVAL or len(set(everything)) == 1:
+    means = [float(np.mean(values)) for values in values_by_seed]
+    if len(means) < SEEDS_FOR_AN_INTERVAL or len(set(means)) == 1:
         return {**mean_interval(everything), "over": "episodes"}
-    over_seeds = mean_interval([float(np.mean(values)) for values in values_by_seed])
+    over_seeds = student_interval(means)
     if share:
         over_seeds |= {"low": max(0.0, over_seeds["low"]), "high": min(1.0, over_seeds["high"])}
     return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}

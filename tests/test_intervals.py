@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from planner.intervals import mean_interval
+from planner.intervals import interval_over_seeds, mean_interval
 
 
 def test_students_interval_covers_the_mean_in_95_of_100_samples():
@@ -23,3 +23,15 @@ def test_shares_get_wilsons_interval_even_at_the_edge():
 def test_one_value_has_no_interval_and_none_has_no_mean():
     assert mean_interval([2.0])["low"] is None
     assert mean_interval([float("nan")]) == {"mean": None, "median": None, "low": None, "high": None, "n": 0}
+
+
+def test_numbers_that_happen_to_be_0_and_1_are_no_share():
+    assert mean_interval([0, 0, 0])["high"] == 0
+    assert mean_interval([False, False, False])["high"] > 0.5
+
+
+def test_seeds_of_equal_means_leave_the_interval_to_the_episodes():
+    cell = interval_over_seeds([[True, False], [False, True], [True, False]], share=True)
+    assert cell["over"] == "episodes"
+    assert cell["low"] < 0.5 < cell["high"]
+    assert interval_over_seeds([[True, False], [False, False], [True, False]], share=True)["over"] == "seeds"

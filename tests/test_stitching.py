@@ -48,17 +48,17 @@ def row(run, split, valid, multiple=1, countable=True):
 
 def test_the_gap_is_demonstrated_minus_held_out_over_seeds_and_ignores_what_cannot_be_done():
     rows = []
-    for run, held_out in (("a", 0.25), ("b", 0.5), ("c", 0.75)):
-        rows += [row(run, "demonstrated", True) for _ in range(4)]
-        rows += [row(run, "held_out", index < 4 * held_out) for index in range(4)]
+    for run, held_out in (("a", 0.4), ("b", 0.5), ("c", 0.6)):
+        rows += [row(run, "demonstrated", True) for _ in range(10)]
+        rows += [row(run, "held_out", index < 10 * held_out) for index in range(10)]
         rows += [row(run, "held_out", False, countable=False) for _ in range(50)]
     summary = summarize(rows)
     gap = summary["gap"]["plan_valid"]
     assert gap["over"] == "seeds"
     assert gap["n"] == 3
     assert gap["mean"] == pytest.approx(0.5)
-    # Student's interval of 0.25, 0.5, 0.75: 4.303 * 0.25 / sqrt(3)
-    assert gap["high"] - gap["mean"] == pytest.approx(4.303 * 0.25 / 3**0.5, rel=1e-3)
+    # Student's interval of 0.4, 0.5, 0.6: 4.303 * 0.1 / sqrt(3)
+    assert gap["high"] - gap["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
     assert summary["by_horizon"]["1"]["held_out"] == summary["held_out"]
 
 
