@@ -1,4 +1,4 @@
-"""The console command ``planner``: train, plan, rollout, compare, bench."""
+"""The console command ``planner``: train, plan, rollout, compare, samplers, bench."""
 
 from __future__ import annotations
 
@@ -72,6 +72,21 @@ def _parser() -> OneLineParser:
     _add_device(compare)
     compare.set_defaults(run_subcommand=_compare)
 
+    samplers = commands.add_parser(
+        "samplers",
+        help="how few network evaluations a planner needs",
+        description="Roll out every sampler at every number of steps on the same episodes, and time a plan.",
+    )
+    samplers.add_argument("run", help="run folder")
+    samplers.add_argument("--out", required=True, type=Path, help="folder for table, figure and rows")
+    samplers.add_argument("--samplers", type=_words, default=("ddpm", "ddim", "dpm"), help="separated by commas")
+    samplers.add_argument("--steps", type=_integers, default=(1, 2, 4, 8, 16, 32, 64), help="network evaluations")
+    samplers.add_argument("--tasks", type=_words, default=("multi_task",), help="splits, families or names")
+    samplers.add_argument("--episodes", type=_positive, default=1000, help="per task")
+    samplers.add_argument("--seed", type=int, default=0, help="of starts, goals and plans")
+    _add_device(samplers)
+    samplers.set_defaults(run_subcommand=_samplers)
+
     bench = commands.add_parser(
         "bench",
         help="time training, planning and rolling out",
@@ -80,7 +95,7 @@ def _parser() -> OneLineParser:
     bench.add_argument("preset", help="a YAML file or a shipped name")
     bench.add_argument(
         "--parts",
-        type=lambda text: tuple(text.split(",")),
+        type=_words,
         default=("training", "planning", "rollout"),
         help="what to time: training, planning, rollout, separated by commas",
     )
@@ -126,6 +141,10 @@ def _region(text: str) -> tuple[float, float, float]:
     return x, y, radius
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(_positive(part) for part in text.split(","))
 
@@ -154,7 +173,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _add_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks",
-        type=lambda text: tuple(text.split(",")),
+        type=_words,
         default=("demonstrated", "held_out"),
         help="splits, families or names, separated by commas",
     )
@@ -291,6 +310,17 @@ def _compare(arguments: argparse.Namespace) -> None:
     )
     print((page.parent / "comparison.md").read_text(encoding="utf-8"))
     print(page)
+
+
+def _samplers(arguments: argparse.Namespace) -> None:
+    from planner.samplers import AblationSettings, ablate
+
+    settings = AblationSettings(
+        arguments.samplers, arguments.steps, arguments.tasks, arguments.episodes, arguments.seed
+    )
+    command = shlex.join(["planner", *sys.argv[1:]])
+    table = ablate(arguments.run, settings, arguments.out, arguments.device, command)
+    print(table.read_text(encoding="utf-8"))
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -1,0 +1,197 @@
+"""The sampler's ablation: how few network evaluations a planner needs before it plans worse."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from envs.command_line import UserError
+from planner.compare import run_rollout
+from planner.figures import PALETTE
+from planner.intervals import mean_interval
+from planner.plan import Planner
+from planner.rollout import RolloutSettings, choose_tasks
+from planner.run import write_aside
+from planner.sampler import SamplerKind
+from planner.tables import interval_text, markdown_table
+
+MARGIN = 0.03
+"""Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
+TIMED_PLANS = 7
+KEPT = ("task", "seed", "success", "plan_valid", "steps_to_goal")
+
+
+@dataclass(frozen=True)
+class AblationSettings:
+    """What is tried.
+
+    Attributes:
+        samplers: each with every number of steps.
+        steps: network evaluations per plan; those above the training's noise levels are left out.
+        tasks: splits, families or names.
+        episodes: per task.
+        seed: of starts, goals and plans, the same for every setting, so that episodes pair.
+    """
+
+    samplers: tuple[SamplerKind, ...] = ("ddpm", "ddim", "dpm")
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    tasks: tuple[str, ...] = ("multi_task",)
+    episodes: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks names and numbers.
+
+        Raises:
+            UserError: an unknown sampler or a number below 1.
+        """
+        for sampler in self.samplers:
+            if sampler not in get_args(SamplerKind):
+                raise UserError(f"samplers = {sampler!r} is not one of {', '.join(get_args(SamplerKind))}")
+        if not self.steps or min(self.steps) < 1 or self.episodes < 1:
+            raise UserError(f"steps = {self.steps} and episodes = {self.episodes} must be at least 1")
+
+
+def paired_difference(ours: Sequence[bool], reference: Sequence[bool]) -> dict[str, float]:
+    """Difference of two shares over the same episodes with its 95 % interval.
+
+    Half an episode is added to each of the four outcomes, as Agresti & Min (2005) advise, so that the interval keeps
+    its width where no episode differs.
+
+    Args:
+        ours: (N,) outcomes.
+        reference: (N,) outcomes of the same episodes.
+    """
+    one, other = np.asarray(ours, dtype=bool), np.asarray(reference, dtype=bool)
+    gained, lost, n = (one & ~other).sum() + 0.5, (~one & other).sum() + 0.5, len(one) + 2
+    centre = (gained - lost) / n
+    half = 1.96 * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    return {"mean": float(one.mean() - other.mean()), "low": float(centre - half), "high": float(centre + half)}
+
+
+def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, command: str) -> Path:
+    """Rolls out every sampler at every number of steps on the same episodes, and times one plan of each.
+
+    The reference is ancestral sampling (``ddpm``) over all noise levels of the training. Answers are kept in the run
+    folder, so that the same command goes on where it stopped.
+
+    Returns:
+        The path of the table; beside it ``samplers.json`` (summary), ``samplers_rows.json.gz`` and ``samplers.png``.
+
+    Raises:
+        UserError: no such run, tasks or settings.
+    """
+    planner = Planner.from_run(run, device=device)
+    maze, levels = planner.statistics.maze, planner.config.diffusion.train_steps
+    if maze is None:
+        raise UserError(f"samplers needs a maze; {planner.statistics.environment} of {run} is none")
+    choose_tasks(maze, settings.tasks)
+    asked = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
+    asked = list(dict.fromkeys([("ddpm", levels), *asked]))
+    reference: list[bool] = []
+    entries, rows = [], []
+    for sampler, steps in tqdm(asked, desc="samplers", unit="setting"):
+        rollouts = RolloutSettings(episodes=settings.episodes, seed=settings.seed)
+        found = run_rollout(run, replace(rollouts, sampler=sampler, sampling_steps=steps), settings.tasks, device)
+        success = [row["success"] for row in found]
+        reference = reference or success
+        rows += [{"sampler": sampler, "steps": steps, **{name: row[name] for name in KEPT}} for row in found]
+        entries.append(
+            {
+                "sampler": sampler,
+                "steps": steps,
+                "success": mean_interval(success),
+                "plan_valid": mean_interval([row["plan_valid"] for row in found]),
+                "difference": paired_difference(success, reference),
+                "milliseconds": plan_milliseconds(planner, sampler, steps),
+            }
+        )
+    about = {"run": Path(run).name, "norm": planner.config.model.norm, "threads": torch.get_num_threads(),
+             **asdict(settings)}  # fmt: skip
+    write_aside(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
+    write_aside(out / "samplers.json", json.dumps({"config": about, "summary": entries}, allow_nan=False) + "\n")
+    write_aside(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
+    ablation_figure(entries).savefig(out / "samplers.png", dpi=150)
+    return out / "samplers.md"
+
+
+def plan_milliseconds(planner: Planner, sampler: SamplerKind, steps: int) -> float:
+    """Median time of one plan (batch 1)."""
+    maze = planner.statistics.maze
+    assert maze is not None
+    start, goal = maze.cell_to_xy(maze.free_cells[0]), maze.cell_to_xy(maze.free_cells[-1])
+    times = []
+    for _ in range(TIMED_PLANS):
+        begun = time.perf_counter()
+        planner.plan(start, goal, sampler=sampler, sampling_steps=steps)
+        times.append(1e3 * (time.perf_counter() - begun))
+    return float(np.median(times))
+
+
+def fewest_steps(entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The entry with the fewest steps that is not worse than the reference, the quickest of equals."""
+    good = [entry for entry in entries if entry["difference"]["low"] > -MARGIN]
+    return min(good, key=lambda entry: (entry["steps"], entry["milliseconds"]), default=None)
+
+
+def verdict(entries: Sequence[dict[str, Any]]) -> str:
+    """What the table says, in a sentence."""
+    best, full = fewest_steps(entries), entries[0]
+    rule = f"lower 95 % bound of the paired difference in success above −{100 * MARGIN:.0f} points"
+    if best is None:
+        return f"No setting is as good as full DDPM ({rule})."
+    return (
+        f"Fewest steps not worse than DDPM with all {full['steps']} ({rule}): **{best['sampler']}, {best['steps']} "
+        f"steps**, {best['milliseconds']:.0f} ms a plan instead of {full['milliseconds']:.0f}."
+    )
+
+
+def ablation_table(entries: Sequence[dict[str, Any]]) -> str:
+    """One line per setting as Markdown."""
+    titles = ["sampler", "steps", "success", "valid plans", "success minus full DDPM's", "ms per plan"]
+    return markdown_table(
+        titles,
+        (
+            [
+                entry["sampler"],
+                str(entry["steps"]),
+                interval_text(entry["success"], ".1f", " %"),
+                interval_text(entry["plan_valid"], ".1f", " %"),
+                interval_text(entry["difference"], ".1f", " %").replace(" %", " points"),
+                f"{entry['milliseconds']:.0f}",
+            ]
+            for entry in entries
+        ),
+    )
+
+
+def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
+    """Success and validity against steps, one line per sampler."""
+    figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    panels = (("success", "success (%)"), ("plan_valid", "valid plans (%)"))
+    samplers = sorted({entry["sampler"] for entry in entries})
+    for axis, (measure, label) in zip(axes, panels, strict=True):
+        for index, sampler in enumerate(samplers):
+            own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
+            means, low, high = (100 * np.array([e[measure][k] for e in own]) for k in ("mean", "low", "high"))
+            steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
+            axis.errorbar(steps, means, np.clip([means - low, high - means], 0, None), color=PALETTE[index],
+                          marker="osD"[index], ms=5, lw=1.4, capsize=2, label=sampler)  # fmt: skip
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set(xlabel="network evaluations per plan", ylabel=label, ylim=(-4, 104))
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    return figure
