@@ -26,6 +26,8 @@ from planner.run import RunFolder, read_json, write_aside
 from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
+SCORES = ("score", "score_expert")
+"""Shown where the tasks have references to score by, which are D4RL's protocols."""
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
 SHARES = ("success", "plan_valid", "free_share", "wall_contact", "valid_among_n", "plan_avoids", "path_avoids")
@@ -91,17 +93,27 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
 def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
     """Label → column → measure → interval; over seeds where a label has at least three, else over episodes."""
     summaries: dict[str, dict[str, dict[str, Any]]] = {}
+    names = _measures(measured)
     for label in dict.fromkeys(item.label for item in measured):
         runs = [item for item in measured if item.label == label]
         for multiple in sorted({item.multiple for item in runs}):
             for split in sorted({row["split"] for item in runs for row in item.rows}):
                 column = f"{split.replace('_', ' ')}, {multiple}× horizon"
                 chosen = [[r for r in item.rows if r["split"] == split] for item in runs if item.multiple == multiple]
-                summaries.setdefault(label, {})[column] = {name: _interval(chosen, name) for name in MEASURES}
+                summaries.setdefault(label, {})[column] = {
+                    name: _interval(chosen, name) for name in _measures(measured)
+                }
     return summaries
 
 
+def _measures(measured: Sequence[Measured]) -> tuple[str, ...]:
+    scored = any(row.get("score_expert") is not None for item in measured for row in item.rows)
+    return MEASURES + (SCORES if scored else ())
+
+
 def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> dict[str, Any]:
+    if any(row[name] is None for rows in rows_by_seed for row in rows):  # a score of tasks that have none
+        return {**mean_interval([]), "over": "episodes"}
     return interval_over_seeds([[row[name] for row in rows] for rows in rows_by_seed], share=name in SHARES)
 
 
@@ -113,7 +125,7 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
             for label in dict.fromkeys(item.label for item in measured):
                 runs = [item for item in measured if (item.label, item.multiple) == (label, multiple)]
                 chosen = [[row for row in item.rows if row["family"] == family] for item in runs]
-                cells = {name: _interval(chosen, name) for name in MEASURES}
+                cells = {name: _interval(chosen, name) for name in _measures(measured)}
                 table.setdefault(f"{family}, {multiple}× horizon", {})[label] = cells
     return table
 
@@ -131,19 +143,26 @@ def format_cell(cell: Mapping[str, Any], measure: str) -> str:
 
 def comparison_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table: one row per norm and column, and the training windows."""
-    windows = [format_cell(reference[name], name) if name in reference else "–" for name in TABLE_MEASURES]
+    names = table_measures(summaries)
+    windows = [format_cell(reference[name], name) if name in reference else "–" for name in names]
     rows = [*_table_rows(summaries), ["*training windows*", "reference", *windows]]
-    return markdown_table(["norm", "tasks", *TABLE_MEASURES], rows)
+    return markdown_table(["norm", "tasks", *names], rows)
+
+
+def table_measures(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The columns of a table: scores only where something was scored."""
+    cells = next(iter(next(iter(summaries.values())).values()))
+    return TABLE_MEASURES + tuple(name for name in SCORES if name in cells)
 
 
 def family_table(families: Mapping[str, Any]) -> str:
     """Success, validity, gaps by family of tasks as a Markdown table: one row per family, multiple and norm."""
-    return markdown_table(["tasks", "norm", *TABLE_MEASURES], _table_rows(families))
+    return markdown_table(["tasks", "norm", *table_measures(families)], _table_rows(families))
 
 
 def _table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [
-        [outer, inner, *(format_cell(measures[name], name) for name in TABLE_MEASURES)]
+        [outer, inner, *(format_cell(measures[name], name) for name in table_measures(summaries))]
         for outer, entries in summaries.items()
         for inner, measures in entries.items()
     ]
@@ -242,7 +261,7 @@ def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequen
         summaries=result["summary"],
         families=result["families"],
         reference=result["reference"],
-        measures=TABLE_MEASURES,
+        measures=table_measures(result["summary"]),
         cell=format_cell,
         figures={name: _embed(figure) for name, figure in figures.items()},
         runs=[_run_facts(folder) for folder in folders],

@@ -1,6 +1,7 @@
 import pytest
 
-from planner.compare import _interval, format_cell
+from planner.compare import Measured, _interval, _measures, format_cell, table_measures
+from planner.rollout import MEASURES
 
 
 def seeds(*shares, episodes=10):
@@ -28,3 +29,12 @@ def test_cells_read_as_a_reader_wants_them():
     assert format_cell({"mean": 0.5, "low": 0.25, "high": 0.75}, "success") == "50.0 % [25.0, 75.0]"
     assert format_cell({"mean": 1.234, "low": None, "high": None}, "end_gap") == "1.23 m"
     assert format_cell({"mean": None}, "end_gap") == "–"
+
+
+def test_scores_are_columns_where_tasks_have_references_and_blank_where_they_have_none():
+    scored = [{"score_expert": 90.0}, {"score_expert": 100.0}]
+    assert _interval([scored], "score_expert")["mean"] == 95
+    assert _interval([[{"score_expert": None}]], "score_expert")["mean"] is None
+    assert _measures([Measured("none", 0, 1, [{"score_expert": None}])]) == MEASURES
+    assert _measures([Measured("none", 0, 1, scored)]) == (*MEASURES, "score", "score_expert")
+    assert table_measures({"none": {"all": {"score_expert": {}}}})[-1] == "score_expert"
