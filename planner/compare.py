@@ -100,9 +100,7 @@ def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]
             for split in sorted({row["split"] for item in runs for row in item.rows}):
                 column = f"{split.replace('_', ' ')}, {multiple}× horizon"
                 chosen = [[r for r in item.rows if r["split"] == split] for item in runs if item.multiple == multiple]
-                summaries.setdefault(label, {})[column] = {
-                    name: _interval(chosen, name) for name in _measures(measured)
-                }
+                summaries.setdefault(label, {})[column] = {name: _interval(chosen, name) for name in names}
     return summaries
 
 
