@@ -23,7 +23,7 @@ COLOURS: dict[str, str] = {
     )
 }
 MARKERS = dict(zip(COLOURS, "osD^vP*Xh", strict=True))
-COLOURS["instance_isolated"] = "#999999"
+COLOURS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
 
 
 def base_cell(stored: Stored) -> Stored:
@@ -119,7 +119,8 @@ def heat_map(stored: Stored) -> Figure:
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value < 55 else "black")
         axis.set_xticks(range(len(columns)), [f"{field},\n{padding}" for field, padding in columns], fontsize=7)
         axis.set_yticks(range(len(norms)), norms)
-        axis.set_title(f"{multiple}× training horizon", fontsize=9)
+        axis.set_title(f"{multiple}×", fontsize=9)
+    figure.suptitle("planned points / training horizon", fontsize=9)
     figure.supxlabel("receptive field (share of the horizon), padding", fontsize=9)
     figure.colorbar(mesh, ax=axes, label="valid held-out plans (%)")
     return figure

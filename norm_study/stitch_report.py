@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from norm_study.factors import FactorRun, Field, Grid, stored_runs
-from norm_study.stitch_figures import Stored, draw_study
+from norm_study.stitch_figures import Stored, base_cell, draw_study
 from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, countable, difference_interval, interval, summarize
 from planner.run import write_aside
 from planner.tables import interval_text, markdown_table
@@ -77,6 +77,20 @@ def factor_table(stored: Stored) -> str:
 
 def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
     return lambda run: (run.norm, run.padding, run.field) == (norm, padding, field)
+
+
+def family_table(stored: Stored) -> str:
+    """Success and validity by family of tasks, where only the norm differs: on which tasks success hides a bad plan."""
+    lines = []
+    for run in {run.norm: run for run, _ in base_cell(stored)}.values():
+        for multiple in multiples_of(stored):
+            rows = chosen_rows(stored, _is(run.norm, run.padding, run.field), multiple=multiple)
+            for family in dict.fromkeys(row["family"] for row in rows):
+                own = [row for row in rows if row["family"] == family]
+                cells = [cell_text(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
+                lines.append([run.norm, f"{multiple}×", family, own[0]["split"].replace("_", " "), *cells])
+    titles = ["norm", "horizon", "family", "split", "success", "plan_valid", "time in wall contact"]
+    return markdown_table(titles, lines)
 
 
 def gap_table(stored: Stored) -> str:
@@ -199,6 +213,7 @@ def write_study(grid: Grid, out: Path, command: str) -> Path:
         "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
         "## Effect of each factor\n\n" + effects_table(stored),
         "## Every cell\n\n" + factor_table(stored),
+        "## By family of tasks\n\n" + family_table(stored),
         "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
         "## Convolution path and norm path\n\n" + two_by_two(stored),
         "## Size, speed, steadiness\n\n" + facts_table(stored),
