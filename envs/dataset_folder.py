@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +18,12 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from envs.command_line import UserError
+from envs.files import write_checksums
 
 HIDDEN_PREFIX = ".collecting-"
 """Minari lists no folder whose name starts with a dot."""
+DATASET_FILES = ("main_data.hdf5", "metadata.json")
+"""What a dataset's ``data`` folder holds; ours also has their checksums."""
 
 
 def require_vacant(dataset_id: str, overwrite: bool) -> None:
@@ -59,6 +64,7 @@ def written_aside(
 
     Raises:
         UserError: the folder cannot be written, or the id was taken meanwhile.
+        OSError: the disk is full.
     """
     try:
         aside = Path(tempfile.mkdtemp(prefix=HIDDEN_PREFIX, dir=_root()))
@@ -76,10 +82,24 @@ def written_aside(
         )
         storage.update_metadata(metadata)
         yield storage
+        write_checksums(dataset / "data", DATASET_FILES)
         require_vacant(dataset_id, overwrite)
         _move_into_place(dataset, dataset_id, aside / "old")
+    except (OSError, RuntimeError) as error:
+        refusal = _system_error(error, dataset_id)
+        if refusal is None:
+            raise
+        raise refusal from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _system_error(error: Exception, dataset_id: str) -> OSError | None:
+    """What the system refused, out of HDF5's page of details, which comes as either kind of error."""
+    number = re.search(r"errno = (\d+)", str(error))
+    if number is None:
+        return None
+    return OSError(int(number[1]), f"{os.strerror(int(number[1]))}; nothing was stored", dataset_id)
 
 
 def _move_into_place(dataset: Path, dataset_id: str, old: Path) -> None:

@@ -103,6 +103,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _references(arguments: argparse.Namespace) -> None:
+    from envs.files import read_json, write_aside
     from envs.maps import get_map
     from envs.references import measure_references
 
@@ -111,8 +112,8 @@ def _references(arguments: argparse.Namespace) -> None:
     if arguments.json == "-":
         print(json.dumps(measured, indent=2))
         return
-    kept = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    target.write_text(json.dumps(kept | measured, indent=2) + "\n", encoding="utf-8")
+    kept = read_json(target) if target.exists() else {}
+    write_aside(target, json.dumps(kept | measured, indent=2) + "\n")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -129,22 +130,28 @@ def _list(arguments: argparse.Namespace) -> None:
     for name, facts in datasets.items():
         environment = json.loads(facts.get("env_spec") or "{}").get("id", "-")
         size_mb, recipe = float(facts.get("dataset_size") or 0), facts.get("recipe", "-")
-        counts = f"{facts['total_episodes']:>8} {facts['total_steps']:>9} {size_mb:>7.1f}"
+        counts = f"{facts.get('total_episodes', '-'):>8} {facts.get('total_steps', '-'):>9} {size_mb:>7.1f}"
         print(f"{name:<32} {environment:<24} {counts}  {recipe}")
 
 
 def _show(arguments: argparse.Namespace) -> None:
     import minari
 
+    from envs.dataset_folder import DATASET_FILES
     from envs.draw import dataset_figure
+    from envs.files import check
     from envs.maps import from_env_spec
 
     if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out: {arguments.out}; allowed: a file name ending in .png, .pdf or .svg")
     try:
+        data = Path(minari.storage.get_dataset_path(arguments.id)) / "data"
+        check(data, DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself")
         dataset = minari.load_dataset(arguments.id)
-    except (OSError, ValueError, KeyError) as error:
-        problem = str(error).splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # Minari and HDF5 raise what they like about a damaged dataset
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"id: {arguments.id!r} cannot be read: {problem} (see maze-data list)") from error
     spec = dataset.env_spec
     maze = from_env_spec(spec) if spec is not None else None
@@ -153,7 +160,7 @@ def _show(arguments: argparse.Namespace) -> None:
         raise UserError(f"id: {arguments.id} is of no maze (environment {environment}); allowed: maze datasets")
     try:
         episodes = [episode.observations["observation"] for episode in dataset.iterate_episodes()]
-    except (OSError, KeyError) as error:
+    except Exception as error:
         raise UserError(f"id: {arguments.id} is damaged: {error}; collect or download it again") from error
     dataset_figure(maze, episodes, arguments.id).savefig(arguments.out, dpi=150)
     print(arguments.out)

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from envs.files import save_figure
 from norm_study.groups import best_rates
 from norm_study.reproduce import Collected
 from planner.intervals import mean_interval
@@ -225,7 +226,7 @@ def draw_figures(figures: Figures, results: Results, folder: Path) -> list[str]:
         if all(part in results for part in parts):
             with mpl.rc_context(STYLE):
                 figure = draw(results)
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-                figure.savefig(folder / f"{name}.png", dpi=160)
+                save_figure(figure, folder / f"{name}.svg", metadata={"Date": None})
+                save_figure(figure, folder / f"{name}.png", dpi=160)
             drawn.append(name)
     return drawn

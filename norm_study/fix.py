@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from envs.files import save_figure
 from norm_study.stitching import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.figures import PALETTE
 from planner.norms import NormKind
@@ -78,7 +79,7 @@ def write_fix(rows: Rows, out: Path, command: str) -> Path:
     """Rows, table and figure of the recovery; returns the table's path."""
     write_aside(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
     write_aside(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
-    fix_figure(rows).savefig(out / "fix.png", dpi=150)
+    save_figure(fix_figure(rows), out / "fix.png", dpi=150)
     return out / "fix.md"
 
 

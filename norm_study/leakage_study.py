@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from envs.command_line import UserError
+from envs.files import save_figure
 from norm_study.audit import AuditReport, audit
 from norm_study.audit_command import planner_inputs
 from norm_study.factors import FactorRun, Grid, stored_runs
@@ -85,8 +86,8 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments.out.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
             figure = scatter(rows, settings.multiple)
-            figure.savefig(arguments.out / "leakage.png", dpi=160)
-            figure.savefig(arguments.out / "leakage.svg", metadata={"Date": None})
+            save_figure(figure, arguments.out / "leakage.png", dpi=160)
+            save_figure(figure, arguments.out / "leakage.svg", metadata={"Date": None})
     return {"config": vars(settings), "rows": rows, "summary": summarize(rows)}
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,8 +23,8 @@ import torch
 import yaml
 
 from envs.command_line import UserError
+from envs.files import sealed, unsealed, write_aside
 from norm_study.experiments import EXPERIMENTS, run_experiment
-from planner.run import write_aside
 
 Budget = Literal["quick", "full"]
 
@@ -83,9 +86,8 @@ def rows_file(folder: Path, part: Part, seed: int) -> Path:
 
 def finished(folder: Path, part: Part, seed: int) -> dict[str, Any] | None:
     """The stored result of one seed, if there is one at exactly these sizes."""
-    try:
-        stored = json.loads(rows_file(folder, part, seed).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    stored = unsealed(rows_file(folder, part, seed))
+    if stored is None or not {"config", "rows", "summary"} <= set(stored):
         return None
     wanted = {**vars(part.config()), "experiment": part.experiment, "seeds": [seed]}
     wanted = json.loads(json.dumps(wanted))
@@ -110,10 +112,30 @@ def run_parts(
             yield _run_seeds(part, seeds, folder, device)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker) as pool:
         running = [pool.submit(_run_seeds, part, seeds, folder, device) for part, seeds in work]
-        for done in as_completed(running):
-            yield done.result()
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        except (KeyboardInterrupt, GeneratorExit):  # what is begun but not finished is begun again next time
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _begin_worker() -> None:
+    """One thread; Ctrl-C is the parent's to handle, and a parent that was killed takes its workers along."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run_seeds(part: Part, seeds: list[int], folder: Path, device: torch.device) -> tuple[Part, list[int]]:
@@ -125,7 +147,7 @@ def _run_seeds(part: Part, seeds: list[int], folder: Path, device: torch.device)
         about = {**result["config"], "seeds": [seed]}
         about["seconds"] = round(about["seconds"] / len(seeds), 1)
         summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
-        text = json.dumps({"config": about, "rows": own, "summary": summary}, allow_nan=False)
+        text = sealed({"config": about, "rows": own, "summary": summary})
         write_aside(rows_file(folder, part, seed), text + "\n")
     return part, seeds
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +18,14 @@ import torch
 from matplotlib.figure import Figure
 
 from envs.command_line import UserError
+from envs.files import save_figure, sealed, unsealed, write_aside
 from planner.data import PlannerData, load_data
 from planner.figures import bar_figure, plans_figure
 from planner.intervals import interval_over_seeds, mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
-from planner.run import RunFolder, read_json, write_aside
+from planner.run import RunFolder
 from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
@@ -56,7 +59,9 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     store = folder.path / "rollouts"
     defaults: dict[str, Any] = asdict(RolloutSettings())
     for known in sorted(store.glob("*.json")):
-        answer = read_json(known)
+        answer = unsealed(known)
+        if answer is None:  # damaged: the question is answered anew
+            continue
         asked: dict[str, Any] = answer["question"]
         # A setting that did not exist yet had the effect of its default.
         if asked | {"settings": defaults | asked["settings"]} == question:
@@ -65,12 +70,15 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     if planner.statistics.maze is None:
         raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
     rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
-    store.mkdir(exist_ok=True)
-    write_aside(
-        store / f"{len(list(store.glob('*.json'))):03d}.json",
-        json.dumps({"question": question, "rows": rows}),
-    )
+    try:
+        write_aside(store / f"{_free_number(store):03d}.json", sealed({"question": question, "rows": rows}))
+    except OSError as error:  # a run that may only be read can be compared too
+        print(f"note: {store}: the rollout is not kept ({error.strerror})", file=sys.stderr)
     return rows
+
+
+def _free_number(store: Path) -> int:
+    return next(number for number in itertools.count() if not (store / f"{number:03d}.json").exists())
 
 
 def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
@@ -231,7 +239,7 @@ def compare(
         horizon = multiple * folders[0].config().data.horizon
         figures[f"plans_{multiple}x"] = plans_figure(planners, horizon=horizon)
     for name, figure in figures.items():
-        figure.savefig(target / f"{name}.png", dpi=150)
+        save_figure(figure, target / f"{name}.png", dpi=150)
     result: dict[str, Any] = {
         "config": {
             "runs": [str(path) for path in paths],
@@ -272,7 +280,7 @@ def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequen
 
 def _run_facts(folder: RunFolder) -> dict[str, Any]:
     """What the page tells of a run beside its results."""
-    config, origin = folder.config(), read_json(folder.path / "provenance.json")
+    config, origin = folder.config(), folder.provenance()
     network = folder.load_network()
     left, right = network.receptive_field()
     rates = [row["steps_per_second"] for row in folder.metrics()]

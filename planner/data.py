@@ -31,6 +31,8 @@ import torch
 from torch import Tensor
 
 from envs.command_line import UserError
+from envs.dataset_folder import DATASET_FILES
+from envs.files import check
 from envs.maps import MazeMap, from_env_spec, stitched
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
@@ -38,6 +40,7 @@ from planner.normalizer import LimitsNormalizer
 LOCAL_NAMESPACE = "mazes/"
 """Where ``maze-data collect`` writes by default; nobody hosts it."""
 CONNECT_TIMEOUT_S = 10
+MAZE_STATE_DIM = 4
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
         local = (root / "data").is_dir()
         if not local and not dataset_id.startswith(LOCAL_NAMESPACE):
             _download(dataset_id, root)
+        check(root / "data", DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself")
         return minari.load_dataset(dataset_id)
     except UserError:
         raise
@@ -229,12 +233,18 @@ def _episodes(dataset: minari.MinariDataset, actions: bool) -> Iterator[np.ndarr
             if taken.ndim != 2:
                 raise UserError(f"dataset {name!r} has actions of {taken.ndim - 1} dimensions; planning needs 1")
             points = np.concatenate([points[: len(taken)], taken], axis=1)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            points = points.astype(np.float32)
         if not np.isfinite(points).all():
             raise UserError(
-                f"dataset {name!r} has NaN or infinite values in episode {episode.id}; leave that episode out "
-                f"(dataset.filter_episodes) or collect it again"
+                f"dataset {name!r} has NaN, infinite or too large values in episode {episode.id}; leave that "
+                f"episode out (dataset.filter_episodes) or collect it again"
             )
-        yield points.astype(np.float32)
+        yield points
+
+
+def _action_dim(dataset: minari.MinariDataset, config: DataConfig) -> int:
+    return int(np.prod(dataset.spec.action_space.shape)) if config.actions else 0
 
 
 def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
@@ -320,14 +330,18 @@ def load_data(config: DataConfig, device: torch.device | str = "cpu") -> Planner
             f"horizon {config.horizon} at stride {config.stride} needs episodes of {span} points; the longest of "
             f"{len(episodes)} in {config.dataset!r} has {longest}"
         )
+    if maze is not None and (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != MAZE_STATE_DIM:
+        raise UserError(f"dataset {config.dataset!r} has states of {dim} values; a maze's are x, y, vx, vy")
     held_out = _validation_episodes(episodes, span, config.validation_share)
     training = [episode for index, episode in enumerate(episodes) if index not in held_out]
     validation = [episodes[index] for index in sorted(held_out)]
-    action_dim = int(np.prod(dataset.spec.action_space.shape)) if config.actions else 0
+    action_dim = _action_dim(dataset, config)
     state_dim = episodes[0].shape[1] - action_dim
     normalizer = LimitsNormalizer.fit(torch.from_numpy(np.concatenate(training)))
     windows = _windows(training, config, normalizer, device)
     steps = _steps_m(training, config.stride) if maze else np.zeros(1)
+    if not len(steps):
+        raise UserError(f"stride = {config.stride}: no training episode of {config.dataset!r} has that many steps")
     statistics = DataStatistics(
         layout=TrajectoryLayout(state_dim, 2 if maze else state_dim, action_dim),
         normalizer=normalizer,

@@ -5,9 +5,11 @@
     runs/NAME/config.yaml         the resolved settings, itself a preset
               provenance.json     versions, git commit, seed, device, threads
               data.json           what the planner must know of its data (limits, map, longest step)
+              checksums.json      of these three
               metrics.jsonl       one row per logged step: the truth
               events.out.…        TensorBoard: the view
-              checkpoints/step_N/ model/ ema/ (safetensors + JSON), optimizer.safetensors, state.json
+              checkpoints/step_N/ model/ ema/ (safetensors + JSON), optimizer.safetensors, state.json,
+                                  checksums.json
               last                name of the newest checkpoint
               DONE                written when the last step is done
 """
@@ -17,50 +19,26 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from envs.command_line import UserError
+from envs.files import check, read_json, write_aside, write_checksums
+from planner.checkpoint import read_network, read_optimizer, write_checkpoint
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml
 from planner.data import DataStatistics
 from planner.unet import TemporalUNet
-from planner.unet_convert import load_unet
 
+METRICS = {"step", "loss", "gradient_norm", "learning_rate", "steps_per_second"}
+"""What every row of ``metrics.jsonl`` holds."""
 _PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
-
-
-def write_aside(path: Path, content: str | bytes) -> None:
-    """Writes a small file so that it is either the old one or the new one, whenever we are killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
-        file.write(content if isinstance(content, bytes) else content.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of a run.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: is {path.parent} a run folder?") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error})") from error
 
 
 def provenance(seed: int, device: torch.device) -> dict[str, Any]:
@@ -144,9 +122,10 @@ class RunFolder:
         write_aside(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
         write_aside(self.path / "data.json", json.dumps(statistics.to_dict()))
         write_aside(self.path / "config.yaml", to_yaml(config))
+        write_checksums(self.path, ("provenance.json", "data.json", "config.yaml"))
 
     def _compare_threads(self) -> None:
-        threads = read_json(self.path / "provenance.json")["threads"]
+        threads = self.provenance().get("threads")
         if threads != torch.get_num_threads():
             print(
                 f"note: this run began with {threads} threads and goes on with {torch.get_num_threads()}: "
@@ -163,7 +142,27 @@ class RunFolder:
         path = self.path / "config.yaml"
         if not path.is_file():
             raise UserError(f"{self.path} is no run folder: it has no config.yaml")
-        return from_dict(load_preset(path))
+        self._check("config.yaml")
+        values = load_preset(path)
+        try:
+            return from_dict(values)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the run comes from; see :func:`provenance`.
+
+        Raises:
+            UserError: missing or damaged.
+        """
+        self._check("provenance.json")
+        origin = read_json(self.path / "provenance.json")
+        if not isinstance(origin, dict):
+            raise UserError(f"{self.path / 'provenance.json'} is damaged (it holds no mapping)")
+        return origin
+
+    def _check(self, name: str) -> None:
+        check(self.path, [name], "restore it, or delete checksums.json if you meant to edit it")
 
     def statistics(self) -> DataStatistics:
         """What the run knows of its data.
@@ -171,9 +170,12 @@ class RunFolder:
         Raises:
             UserError: missing or damaged.
         """
+        self._check("data.json")
         try:
             return DataStatistics.from_dict(read_json(self.path / "data.json"))
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"{self.path / 'data.json'} is damaged ({error!r})") from error
 
     # metrics
@@ -184,14 +186,16 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole rows of ``metrics.jsonl``; a line that a kill cut short is left out."""
+        """All whole rows of ``metrics.jsonl``; a line that a kill cut short, or a damaged one, is left out."""
         path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        rows, lines = [], text.splitlines()
+        for number, line in enumerate(lines, 1):
+            row = _metrics_row(line)
+            if row is not None:
+                rows.append(row)
+            elif number < len(lines):  # a kill cuts the last line alone
+                print(f"note: {path}: line {number} is damaged and left out", file=sys.stderr)
         return rows
 
     def rewind_metrics(self, step: int) -> None:
@@ -215,21 +219,7 @@ class RunFolder:
     ) -> None:
         """Writes a checkpoint aside, renames it into place, and deletes those older than the newest ``keep``."""
         final = self.path / "checkpoints" / f"step_{step:08d}"
-        aside = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
-            aside.mkdir(parents=True)
-            model.save_pretrained(aside / "model", safe_serialization=True)
-            ema.save_pretrained(aside / "ema", safe_serialization=True)
-            save_file(optimizer_state, aside / "optimizer.safetensors")
-            write_aside(aside / "state.json", json.dumps({"step": step}))
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise OSError(
-                0, f"checkpoint of step {step} not written ({error}); older ones are whole", str(final)
-            ) from error
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
+        write_checkpoint(final, step, model, ema, optimizer_state)
         write_aside(self.path / "last", final.name)
         for old in self.checkpoints()[:-keep] if keep else []:
             shutil.rmtree(old, ignore_errors=True)
@@ -259,22 +249,39 @@ class RunFolder:
             step: which checkpoint; by default the last.
 
         Raises:
-            UserError: missing, damaged, or not fitting its config.
+            UserError: missing, damaged, or fitting neither its own config nor the run's.
         """
-        return load_unet(self.checkpoint(step) / weights)
+        folder = self.checkpoint(step)
+        network = read_network(folder, weights)
+        self._compare_architecture(folder / weights / "config.json", network)
+        return network
 
-    def load_optimizer(self) -> tuple[int, dict[str, torch.Tensor]]:
-        """Step and optimizer state of the last checkpoint.
+    def _compare_architecture(self, path: Path, network: TemporalUNet) -> None:
+        """Refuses a network that another run has left here."""
+        wanted = {**to_dict(self.config())["model"], "transition_dim": self.statistics().layout.transition_dim}
+        for name, value in wanted.items():
+            found = network.config[name]
+            if (list(found) if name == "dim_mults" else found) != value:
+                raise UserError(f"{path} has {name} = {found}, but the run in {self.path} has {value}")
+
+    def load_optimizer(self, parameters: Sequence[torch.Tensor]) -> tuple[int, dict[int, dict[str, torch.Tensor]]]:
+        """Step and optimizer state of the last checkpoint, as ``{index of the parameter: {name: tensor}}``.
 
         Raises:
-            UserError: missing or damaged.
+            UserError: missing, damaged, or not fitting ``parameters``.
         """
-        folder = self.checkpoint()
-        try:
-            tensors = load_file(folder / "optimizer.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{folder / 'optimizer.safetensors'} is damaged ({error}); delete {folder}") from error
-        return int(read_json(folder / "state.json")["step"]), tensors
+        return read_optimizer(self.checkpoint(), parameters)
+
+
+def _metrics_row(line: str) -> dict[str, Any] | None:
+    """The row in a line of ``metrics.jsonl``, or ``None`` if the line is not what was written."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not set(row) >= METRICS or type(row["step"]) is not int:
+        return None
+    return row if all(isinstance(row[name], int | float) for name in METRICS) else None
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any]:

@@ -180,12 +180,8 @@ class Trainer:
         """
         self.network.load_state_dict(folder.load_network("model").state_dict())
         self.ema.module.load_state_dict(folder.load_network("ema").state_dict())
-        self.step, tensors = folder.load_optimizer()
+        self.step, state = folder.load_optimizer(list(self.network.parameters()))
         self.ema.n_averaged.fill_(self.step)
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 

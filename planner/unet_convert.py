@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.command_line import UserError
 from planner.unet import TemporalUNet
 
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 _RENAMED = (
     ("down.", "down_blocks."),
     ("middle.", "mid_block."),
@@ -134,7 +135,7 @@ def load_unet(folder: str | Path) -> TemporalUNet:
     """
     folder = Path(folder)
     network = TemporalUNet(**_read_settings(folder / "config.json"))
-    path = folder / "diffusion_pytorch_model.safetensors"
+    path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise UserError(f"{path} is missing; weights are read from safetensors only")
     try:
@@ -151,7 +152,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error})") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no settings")

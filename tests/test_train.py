@@ -113,6 +113,7 @@ def test_another_thread_count_is_said(tiny, hash_dataset, tmp_path, capsys):
     origin = json.loads((folder.path / "provenance.json").read_text())
     origin["threads"] = 7
     (folder.path / "provenance.json").write_text(json.dumps(origin))
+    (folder.path / "checksums.json").unlink()
     train(tiny(), tmp_path / "run", "cpu", progress=False)
     assert "began with 7 threads" in capsys.readouterr().err
 
@@ -208,7 +209,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(tiny, hash_dataset, tmp_path,
 
 
 def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_older_ones(tiny, hash_dataset, tmp_path, monkeypatch):
-    import planner.run
+    import planner.checkpoint
 
     calls = []
 
@@ -218,8 +219,8 @@ def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_older_ones(tiny, ha
             raise OSError(28, "No space left on device")
         return load_and_save(tensors, path)
 
-    load_and_save = planner.run.save_file
-    monkeypatch.setattr(planner.run, "save_file", full)
+    load_and_save = planner.checkpoint.save_file
+    monkeypatch.setattr(planner.checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         train(tiny(), tmp_path / "run", "cpu", progress=False)
     folder = RunFolder(tmp_path / "run")

@@ -1,0 +1,119 @@
+"""Files that are whole whenever we are killed, and that tell when a disk has changed them.
+
+A folder's ``checksums.json`` holds the SHA-256 of its files. What has none, from elsewhere or from before there were
+any, is read unchecked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envs.command_line import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CHECKSUMS = "checksums.json"
+_SEAL = "sha256"
+
+
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Writes a small file so that it is either the old one or the new one, whenever we are killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except BaseException:  # a full disk should not keep what did not fit
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: is {path.parent} the right folder?") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error})") from error
+
+
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Draws a matplotlib figure into a file of the kind that its suffix says, written aside."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format=path.suffix.lower().removeprefix("."), **options)
+    write_aside(path, stream.getvalue())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Writes the checksums of finished files, given relative to their folder."""
+    write_aside(folder / CHECKSUMS, json.dumps({name: _digest(folder / name) for name in names}, indent=1) + "\n")
+
+
+def check(folder: Path, names: Iterable[str], remedy: str) -> None:
+    """Compares files with their checksums, where there are any.
+
+    Args:
+        folder: may hold ``checksums.json``.
+        names: of files, relative to it.
+        remedy: what the user can do about a damaged one.
+
+    Raises:
+        UserError: a file that is not what was written, by its path.
+    """
+    path = folder / CHECKSUMS
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            raise ValueError("no mapping of names")
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from error
+    for name in names:
+        if (folder / name).is_file() and known.get(name) != _digest(folder / name):
+            raise UserError(f"{folder / name} is damaged or was edited: it does not fit {path.name}; {remedy}")
+
+
+def sealed(values: Mapping[str, Any]) -> str:
+    """An object as JSON that carries the checksum of its other entries.
+
+    Raises:
+        ValueError: NaN or an infinite number among the values.
+    """
+    return json.dumps({**values, _SEAL: _seal(values)}, allow_nan=False)
+
+
+def unsealed(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; ``None`` if it is missing, cut short or not what was sealed."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(values, dict):
+        return None
+    seal = values.pop(_SEAL, None)
+    return values if seal in (None, _seal(values)) else None
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

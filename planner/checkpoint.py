@@ -1,0 +1,100 @@
+"""One checkpoint on disk: written whole or not at all, read only if it is what was written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from envs.command_line import UserError
+from envs.files import check, read_json, write_aside, write_checksums
+from planner.unet import TemporalUNet
+from planner.unet_convert import WEIGHTS_FILE, load_unet
+
+OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of each parameter."""
+
+
+def write_checkpoint(
+    final: Path, step: int, model: TemporalUNet, ema: TemporalUNet, optimizer_state: Mapping[str, Tensor]
+) -> None:
+    """Writes a checkpoint aside and renames it into place.
+
+    Args:
+        final: its folder, ``…/step_N``.
+        step: optimizer steps done.
+        model: the raw weights.
+        ema: their moving average.
+        optimizer_state: tensors by ``index of the parameter.name``.
+
+    Raises:
+        OSError: it does not fit on the disk, or may not be written; nothing of it is left.
+    """
+    aside = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        model.save_pretrained(aside / "model", safe_serialization=True)
+        ema.save_pretrained(aside / "ema", safe_serialization=True)
+        save_file(dict(optimizer_state), aside / "optimizer.safetensors")
+        write_aside(aside / "state.json", json.dumps({"step": step}))
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        write_checksums(aside, [path.relative_to(aside).as_posix() for path in files])
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        reason = " ".join(str(error).split())
+        raise OSError(
+            0, f"checkpoint of step {step} not written ({reason}); older ones are whole", str(final)
+        ) from error
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+
+
+def read_network(folder: Path, weights: str) -> TemporalUNet:
+    """The network ``model`` or ``ema`` of a checkpoint, from safetensors only.
+
+    Raises:
+        UserError: missing, damaged, or not fitting its config.
+    """
+    check(folder, [f"{weights}/config.json", f"{weights}/{WEIGHTS_FILE}"], _remedy(folder))
+    return load_unet(folder / weights)
+
+
+def read_optimizer(folder: Path, parameters: Sequence[Tensor]) -> tuple[int, dict[int, dict[str, Tensor]]]:
+    """Step and optimizer state of a checkpoint, as ``{index of the parameter: {name: tensor}}``.
+
+    Raises:
+        UserError: missing, damaged, or not fitting ``parameters``.
+    """
+    path, remedy = folder / "optimizer.safetensors", _remedy(folder)
+    check(folder, [path.name, "state.json"], remedy)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from error
+    state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(parameters))}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) not in state or name not in OPTIMIZER_STATE:
+            raise UserError(f"{path}: tensor {key} is one too many for its network; {remedy}")
+        wanted = () if name == "step" else parameters[int(index)].shape
+        if value.shape != wanted:
+            raise UserError(f"{path}: tensor {key} is {list(value.shape)}, its network needs {list(wanted)}; {remedy}")
+        state[int(index)][name] = value
+    for which, values in state.items():
+        for name in OPTIMIZER_STATE:
+            if name not in values:
+                raise UserError(f"{path}: tensor {which}.{name} is missing; {remedy}")
+    counters = read_json(folder / "state.json")
+    if not isinstance(counters, dict) or type(counters.get("step")) is not int:
+        raise UserError(f"{folder / 'state.json'} is damaged (it holds no step); {remedy}")
+    return counters["step"], state
+
+
+def _remedy(folder: Path) -> str:
+    return f"delete {folder} to go on from the checkpoint before it, if one is kept"
