@@ -42,8 +42,8 @@ class DataConfig(_Checked):
     """Which windows of which dataset."""
 
     dataset: str = _option("mazes/hash-tasks-v0", "Minari dataset id")
-    horizon: int = _option(64, "planned points per trajectory", low=2)
-    stride: int = _option(4, "environment steps between planned points", low=1)
+    horizon: int = _option(64, "planned points per trajectory", low=2, high=2**16)
+    stride: int = _option(4, "environment steps between planned points", low=1, high=2**16)
     actions: bool = _option(False, "plan the actions too, behind the state")
     hold_end: bool = _option(False, "windows may run past an episode's end, where the ball is held at rest (mazes)")
     validation_share: float = _option(0.05, "share of episodes held out from training", low=0, high=0.9)
@@ -53,9 +53,9 @@ class DataConfig(_Checked):
 class ModelConfig(_Checked):
     """The temporal U-Net; see :class:`planner.unet.TemporalUNet`."""
 
-    dim: int = _option(32, "base width in channels", low=1)
+    dim: int = _option(32, "base width in channels", low=1, high=2**14)
     dim_mults: tuple[int, ...] = _option((1, 4, 8), "width multipliers, one per level")
-    kernel_size: int = _option(5, "kernel of every block's convolutions, odd", low=1)
+    kernel_size: int = _option(5, "kernel of every block's convolutions, odd", low=1, high=2**16)
     padding_mode: PaddingMode = _option("zeros", "what convolutions see beyond the ends")
     norm: NormKind = _option("group", "normalization kind")
     norm_groups: int = _option(8, "groups of the group norm", low=1)
@@ -67,7 +67,7 @@ class ModelConfig(_Checked):
 class DiffusionConfig(_Checked):
     """The noise process and how plans are sampled from it."""
 
-    train_steps: int = _option(64, "noise levels of the diffusion process", low=2)
+    train_steps: int = _option(64, "noise levels of the diffusion process", low=2, high=10**5)
     prediction: Literal["sample", "noise"] = _option("sample", "what the network predicts")
     sampler: SamplerKind = _option("ddpm", "default sampler")
     sampling_steps: int = _option(64, "default number of sampling steps", low=1)
@@ -83,7 +83,7 @@ class Config(_Checked):
     seed: int = _option(0, "seed of weights, batches and noise", low=0, high=2**31 - 1)
     init_from: str = _option("", "run folder whose moving average this run begins with; empty: random weights")
     steps: int = _option(10_000, "optimizer steps", low=1)
-    batch_size: int = _option(32, "windows per step", low=1)
+    batch_size: int = _option(32, "windows per step", low=1, high=2**20)
     optimizer: Literal["adam", "adamw"] = _option("adam", "optimizer")
     learning_rate: float = _option(1e-3, "peak learning rate", low=0)
     warmup_steps: int = _option(100, "steps of linear warm-up", low=0)

@@ -198,7 +198,8 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
         The finished run.
 
     Raises:
-        UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite.
+        UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite,
+            too little memory.
     """
     device = pick_device(device_name)
     folder = RunFolder(path)
@@ -209,9 +210,21 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
         if not folder.done:
             _train(Trainer(config, data, device), folder, progress)
             folder.mark_done()
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise UserError(
+            "not enough memory: a smaller batch_size, model.dim or data.horizon needs less; "
+            "--device cpu has the machine's"
+        ) from error
     finally:
         folder.release()
     return folder
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; on a CPU torch says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:

@@ -1,11 +1,15 @@
 import argparse
 import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
+import torch
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from envs.collect import collect
 from envs.command_line import UserError
 from envs.maps import get_map
 from planner.config import (
@@ -19,7 +23,13 @@ from planner.config import (
     to_dict,
     to_yaml,
 )
-from planner.train import make_network
+from planner.data import load_data
+from planner.norms import NORM_KINDS
+from planner.run import RunFolder
+from planner.train import Trainer, make_network, train
+from planner.unet import PaddingMode, Placement
+
+LITTLE = "mazes/little-v0"
 
 
 def parse(*arguments):
@@ -84,23 +94,123 @@ def test_a_mistake_is_refused_in_one_line_that_names_it(values, words):
         assert word in message
 
 
-JSON = st.recursive(
+JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+ABSURD = st.sampled_from([0, -1, 1, 3, 10**12, 10**400, 0.5, -0.0, math.nan, math.inf, "", "8", None, [], [0], {}])
+SANE: dict[str, st.SearchStrategy] = {
+    "data.dataset": st.just(LITTLE),
+    "data.horizon": st.sampled_from([2, 4, 8, 16, 24, 32]),
+    "data.stride": st.integers(1, 8),
+    "data.actions": st.booleans(),
+    "data.hold_end": st.booleans(),
+    "data.validation_share": st.floats(0, 0.9),
+    "model.dim": st.sampled_from([4, 6, 8, 16, 32]),
+    "model.dim_mults": st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    "model.kernel_size": st.sampled_from([1, 3, 5, 7]),
+    "model.padding_mode": st.sampled_from(get_args(PaddingMode)),
+    "model.norm": st.sampled_from(NORM_KINDS),
+    "model.norm_groups": st.sampled_from([1, 2, 4, 8]),
+    "model.norm_placement": st.sampled_from(get_args(Placement)),
+    "model.num_packs": st.sampled_from([1, 1, 1, 2, 4]),
+    "diffusion.train_steps": st.integers(2, 200),
+    "diffusion.prediction": st.sampled_from(["sample", "noise"]),
+    "diffusion.sampler": st.sampled_from(["ddpm", "ddim", "dpm"]),
+    "diffusion.sampling_steps": st.integers(1, 64),
+    "seed": st.integers(0, 2**31 - 1),
+    "init_from": st.just(""),
+    "steps": st.integers(1, 10**9),
+    "batch_size": st.integers(1, 16),
+    "optimizer": st.sampled_from(["adam", "adamw"]),
+    "learning_rate": st.floats(0, 1e30),
+    "warmup_steps": st.integers(0, 10**9),
+    "decay": st.sampled_from(["none", "cosine"]),
+    "weight_decay": st.floats(0, 10),
+    "gradient_clip": st.floats(0, 10),
+    "ema_decay": st.floats(0, 1),
+    "precision": st.sampled_from(["float32", "bfloat16"]),
+    "compile": st.booleans(),
+    "log_every": st.integers(1, 10**9),
+    "evaluate_every": st.integers(0, 10**9),
+    "evaluate_episodes": st.integers(1, 10**9),
+    "checkpoint_every": st.integers(1, 10**9),
+    "keep_checkpoints": st.integers(0, 10**9),
+}
+"""Every setting, with values that fit on one core; which of them go together is for the config to say."""
 
 
-@given(st.dictionaries(st.sampled_from([*to_dict(Config()), "other"]), JSON, max_size=3))
-def test_any_values_build_or_are_refused_in_one_line(values):
-    try:
-        config = from_dict(values)
-    except UserError as refusal:
-        message = str(refusal)
-    else:
-        message = ""
-        assert from_dict(yaml.safe_load(to_yaml(config))) == config
-    assert "\n" not in message
+@st.composite
+def settings_of_a_run(draw):
+    """Nested settings: sane ones, in half of the cases with one or two absurd values or unknown keys among them."""
+    values = {name: draw(strategy) for name, strategy in SANE.items() if name == "data.dataset" or draw(st.booleans())}
+    for name in draw(st.lists(st.sampled_from([*SANE, "data", "model", "other", "data.other"]), max_size=2)):
+        if draw(st.booleans()):
+            values[name] = draw(ABSURD | JUNK)
+    nested: dict = {"batch_size": 4, "data": {"horizon": 16}, "model": {"dim": 8, "dim_mults": [1, 2]}}
+    for name, value in sorted(values.items(), key=lambda item: "." not in item[0]):  # a room's own value goes last
+        room, _, key = name.rpartition(".")
+        (nested.setdefault(room, {}) if room else nested)[key] = value
+    return nested
+
+
+@pytest.fixture(scope="module")
+def little_dataset(datasets_root):
+    collect(get_map("hash"), "tasks", 600, 0, LITTLE, progress=False)
+
+
+def first_loss(config):
+    """The loss of the first optimizer step; compiling is left out, which takes minutes."""
+    trainer = Trainer(replace(config, compile=False), load_data(config.data), torch.device("cpu"))
+    if config.init_from:
+        trainer.begin_with(RunFolder(config.init_from).load_network("ema").state_dict(), config.init_from)
+    return trainer.update()[0]
+
+
+def test_every_setting_has_a_strategy():
+    rooms = to_dict(Config())
+    names = {f"{room}.{key}" for room, inner in rooms.items() if isinstance(inner, dict) for key in inner}
+    assert set(SANE) == names | {name for name, value in rooms.items() if not isinstance(value, dict)}
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_generated_configs_each_run_a_step_or_are_refused_in_one_line(little_dataset, record_property, count):
+    counts = {"built": 0, "refused": 0}
+
+    @settings(max_examples=count, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(settings_of_a_run())
+    def build(values):
+        try:
+            config = from_dict(values)
+            assert from_dict(yaml.safe_load(to_yaml(config))) == config
+            loss = first_loss(config)
+        except UserError as refusal:
+            line = str(refusal)
+            counts["refused"] += 1
+        else:
+            line = "built"
+            assert torch.isfinite(loss)
+            counts["built"] += 1
+        assert line
+        assert len(line.splitlines()) == 1
+
+    build()
+    for name, count in counts.items():
+        record_property(name, count)
+    print(f"\n{sum(counts.values())} configs: {counts['built']} built and ran a step, {counts['refused']} refused "
+          "in one line, 0 tracebacks")  # fmt: skip
+    assert sum(counts.values()) == count
+    assert min(counts.values()) > count / 5
+
+
+def test_too_little_memory_is_one_line(tiny, hash_dataset, tmp_path, monkeypatch):
+    def allocate(*arguments):
+        return torch.empty(2**60)
+
+    monkeypatch.setattr(Trainer, "draw", allocate)
+    with pytest.raises(UserError, match="not enough memory: a smaller batch_size"):
+        train(tiny(), tmp_path / "run", "cpu", progress=False)
 
 
 def test_a_preset_that_is_not_there_lists_those_that_are():
