@@ -62,8 +62,9 @@ class Child:
         """Until the condition holds; fails if the process ends before."""
         deadline = time.monotonic() + limit_s
         while not condition():
-            assert self.process.is_alive(), self.printed()
-            assert time.monotonic() < deadline, self.printed()
+            if not self.process.is_alive() or time.monotonic() > deadline:
+                self.process.kill()
+                raise AssertionError(self.printed())
             time.sleep(0.005)
 
     def send(self, what: signal.Signals) -> int:
@@ -74,8 +75,11 @@ class Child:
     def end(self, limit_s: float = 100) -> int:
         """Waits for the end; returns the exit code, the negative signal after a kill."""
         self.process.join(limit_s)
-        assert self.process.exitcode is not None, self.printed()
-        return self.process.exitcode
+        code = self.process.exitcode
+        if code is None:
+            self.process.kill()
+        assert code is not None, self.printed()
+        return code
 
 
 def start(folder: Path, function: Callable[..., int], *arguments: Any) -> Child:

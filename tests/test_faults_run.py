@@ -429,6 +429,9 @@ def test_spaces_and_other_alphabets_in_all_paths(datasets_root, hash_dataset, co
     ):
         done = command("planner.main", *arguments)
         assert done.returncode == 0, done.stderr
+    sizes = ["--horizons", 1, "--episodes", 1, "--best-of", 1, "--json", out / "Naht ǁ.json"]
+    done = command("norm_study.console", "stitch", "--run", run, *sizes)
+    assert done.returncode == 0, done.stderr
     assert "Lauf №1" in (out / "report.html").read_text(encoding="utf-8")
     assert json.loads((out / "Zeilen 行.json").read_text(encoding="utf-8"))["rows"]
     assert command("envs.main", "show", HASH, "--out", out / "Bild ß.png").returncode == 0

@@ -76,9 +76,9 @@ def test_a_reproduction_stopped_at_any_time_keeps_its_rows_and_goes_on(parts_fil
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_reproduction_takes_its_workers_along(parts_file, tmp_path, what):
     out = tmp_path / "out"
-    parts_file.write_text(parts_file.read_text().replace("steps: 150", "steps: 2000"))
+    parts_file.write_text(parts_file.read_text().replace("steps: 150", "steps: 9000"))
     child = start(tmp_path, reproduce, str(parts_file), str(out), 2)
-    child.wait_until(lambda: rows_of(out))
+    child.wait_until(lambda: "seed" in child.printed())
     workers = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
     assert len(workers) >= 2
     began = time.monotonic()
