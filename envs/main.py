@@ -139,7 +139,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
     from envs.dataset_folder import DATASET_FILES
     from envs.draw import dataset_figure
-    from envs.files import check
+    from envs.files import check, save_figure
     from envs.maps import from_env_spec
 
     if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
@@ -162,7 +162,7 @@ def _show(arguments: argparse.Namespace) -> None:
         episodes = [episode.observations["observation"] for episode in dataset.iterate_episodes()]
     except Exception as error:
         raise UserError(f"id: {arguments.id} is damaged: {error}; collect or download it again") from error
-    dataset_figure(maze, episodes, arguments.id).savefig(arguments.out, dpi=150)
+    save_figure(dataset_figure(maze, episodes, arguments.id), arguments.out, dpi=150)
     print(arguments.out)
 
 

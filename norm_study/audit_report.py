@@ -16,11 +16,11 @@ from markupsafe import Markup
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from envs.files import save_figure, write_aside
 from norm_study.audit import AuditReport
 from norm_study.figures import BLUE, GREY, ORANGE, STYLE
 from norm_study.report import number
 from norm_study.subject import aligned
-from planner.run import write_aside
 
 MAPS = {
     "full": ("as the network is", "The network as it is: every pixel outside the lines is leakage."),
@@ -117,7 +117,7 @@ def write_audit(report: AuditReport, folder: Path) -> None:
     shown = []
     with mpl.rc_context(STYLE):
         for name, (figure, caption) in draw(report).items():
-            figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+            save_figure(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
             shown.append({"name": name, "caption": caption, "svg": Markup(_svg(figure, name))})
     write_aside(folder / "modules.csv", modules_csv(report))
     write_aside(folder / "audit.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")

@@ -21,10 +21,10 @@ from typing import Any, Literal, TypeVar, get_args
 from tqdm import tqdm
 
 from envs.command_line import UserError
+from envs.files import write_aside
 from norm_study.stitching import StitchSettings
 from planner.config import from_dict, load_preset, to_dict
 from planner.norms import ISOLATED, NormKind
-from planner.run import write_aside
 from planner.unet import PaddingMode
 
 Work = TypeVar("Work")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from envs.files import save_figure
+from envs.files import save_figure, write_aside
 from norm_study.stitching import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.figures import PALETTE
 from planner.norms import NormKind
-from planner.run import RunFolder, write_aside
+from planner.run import RunFolder
 from planner.tables import interval_text, markdown_table
 from planner.train import train
 

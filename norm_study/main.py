@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from envs.command_line import OneLineParser, UserError, run_command
+from envs.files import write_aside
 from norm_study.audit_command import add_audit, readable, run_audit
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
@@ -26,7 +27,6 @@ from norm_study.options import (
 from norm_study.report import reproduce
 from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
 from planner.plan import pick_device
-from planner.run import write_aside
 from planner.tables import interval_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from envs.command_line import UserError
+from envs.files import read_json, write_aside
 from norm_study.factors import Budget, FactorRun, in_parallel, run_module
 from planner.intervals import mean_interval
 from planner.norms import NormKind
-from planner.run import read_json, write_aside
 from planner.tables import interval_text, markdown_table
 
 CHOICE_SEED = 100

@@ -12,6 +12,7 @@ import jinja2
 import torch
 from markupsafe import Markup
 
+from envs.files import write_aside
 from norm_study.claims import decide_all
 from norm_study.figures import FIGURES as LOCALIZATION_FIGURES
 from norm_study.figures import draw_figures
@@ -25,7 +26,6 @@ from norm_study.reproduce import (
     parts_file,
     run_parts,
 )
-from planner.run import write_aside
 from planner.tables import interval_text, markdown_table
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}

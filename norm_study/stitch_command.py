@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from envs.command_line import UserError
+from envs.files import write_aside
 from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, run_grid
 from norm_study.fix import fix_rows, write_fix
 from norm_study.intervention import InterventionSettings, intervention_rows
@@ -22,7 +23,7 @@ from norm_study.rates import RateSettings, choose_rates, read_rates
 from norm_study.stitch_report import write_study
 from norm_study.stitching import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
 from planner.norms import ISOLATED, NORM_KINDS
-from planner.run import RunFolder, write_aside
+from planner.run import RunFolder
 from planner.tables import interval_text
 from planner.unet import PaddingMode
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from envs.draw import draw_maze, draw_trajectories
+from envs.files import save_figure
 from envs.maps import MazeMap
 from norm_study.factors import FactorRun
 from norm_study.stitching import Rows, countable, interval
@@ -189,4 +190,4 @@ def intervention(stored: Stored) -> Figure:
 def draw_study(stored: Stored, out: Path) -> None:
     """Writes every figure as PNG into ``out``."""
     for draw in (headline, plans, heat_map, novelty, intervention):
-        draw(stored).savefig(out / f"{draw.__name__}.png", dpi=150)
+        save_figure(draw(stored), out / f"{draw.__name__}.png", dpi=150)

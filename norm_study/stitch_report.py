@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from envs.files import write_aside
 from norm_study.factors import FactorRun, Field, Grid, stored_runs
 from norm_study.stitch_figures import Stored, base_cell, draw_study
 from norm_study.stitching import GAP_MEASURES, SHARES, Rows, by_run, countable, difference_interval, interval, summarize
-from planner.run import write_aside
 from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = (

@@ -207,7 +207,7 @@ def _write_json(target: str | None, result: dict[str, Any]) -> None:
     if target == "-":
         print(json.dumps(result))
     elif target:
-        from planner.run import write_aside
+        from envs.files import write_aside
 
         write_aside(Path(target), json.dumps(result))
 
@@ -262,13 +262,14 @@ def _plan(arguments: argparse.Namespace) -> None:
         from matplotlib.figure import Figure
 
         from envs.draw import draw_maze, draw_trajectories
+        from envs.files import save_figure
 
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
         draw_maze(axis, maze)
         draw_trajectories(axis, list(plans[..., :2]), dots=True)
         axis.set_title(f"{planner.config.model.norm}, {plans.shape[1]} points")
-        figure.savefig(arguments.out, dpi=150)
+        save_figure(figure, arguments.out, dpi=150)
     else:
         from envs.draw import rollout_gif
         from planner.rollout import execute_one

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from envs.command_line import UserError
+from envs.files import save_figure, write_aside
 from planner.compare import run_rollout
 from planner.figures import PALETTE
 from planner.intervals import mean_interval
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks
-from planner.run import write_aside
 from planner.sampler import SamplerKind
 from planner.tables import interval_text, markdown_table
 
@@ -121,7 +121,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     write_aside(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
     write_aside(out / "samplers.json", json.dumps({"config": about, "summary": entries}, allow_nan=False) + "\n")
     write_aside(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
-    ablation_figure(entries).savefig(out / "samplers.png", dpi=150)
+    save_figure(ablation_figure(entries), out / "samplers.png", dpi=150)
     return out / "samplers.md"
 
 
