@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = 130
+IMPORT_WAIT_S = 0.05
 USER_ERROR = 2
 
 
@@ -40,7 +45,8 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         read-only folder); 130 after Ctrl-C. Anything else is our own mistake and keeps its traceback.
     """
     try:
-        command(argv)
+        with _imports_whole():
+            command(argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -55,3 +61,33 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextmanager
+def _imports_whole() -> Iterator[None]:
+    """Ctrl-C during an import waits for its end: some libraries catch it there and go on half loaded."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    alarm = signal.getsignal(signal.SIGALRM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                signal.signal(signal.SIGALRM, interrupt)
+                signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT_S)
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGALRM) is interrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)

@@ -27,7 +27,7 @@ Placement = Literal["pre", "post"]
 
 
 def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) -> None:
-    """Refuses a horizon that the levels cannot halve or the packs cannot share.
+    """Refuses a horizon that the levels cannot halve, the packs cannot share, or that leaves a norm one point.
 
     Raises:
         UserError: naming both numbers.
@@ -42,6 +42,11 @@ def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) ->
         what = f"horizon = {horizon}" if num_packs == 1 else f"horizon = {horizon} in {num_packs} packs"
         raise UserError(
             f"{what} cannot be halved {len(dim_mults) - 1} times: it must be a multiple of {halvings * num_packs}"
+        )
+    if horizon // num_packs < 2 * halvings:
+        raise UserError(
+            f"horizon = {horizon} leaves one point at the coarsest of {len(dim_mults)} levels, where a norm over time "
+            f"needs two: at least {2 * halvings * num_packs}"
         )
 
 

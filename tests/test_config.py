@@ -196,8 +196,8 @@ def test_generated_configs_each_run_a_step_or_are_refused_in_one_line(little_dat
         assert len(line.splitlines()) == 1
 
     build()
-    for name, count in counts.items():
-        record_property(name, count)
+    for name, number in counts.items():
+        record_property(name, number)
     print(f"\n{sum(counts.values())} configs: {counts['built']} built and ran a step, {counts['refused']} refused "
           "in one line, 0 tracebacks")  # fmt: skip
     assert sum(counts.values()) == count
