@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -21,6 +18,7 @@ from norm_study.audit import AuditReport
 from norm_study.figures import BLUE, GREY, ORANGE, STYLE
 from norm_study.report import number
 from norm_study.subject import aligned
+from planner.page import figure_uri, render
 
 MAPS = {
     "full": ("as the network is", "The network as it is: every pixel outside the lines is leakage."),
@@ -118,13 +116,12 @@ def write_audit(report: AuditReport, folder: Path) -> None:
     with mpl.rc_context(STYLE):
         for name, (figure, caption) in draw(report).items():
             save_figure(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
-            shown.append({"name": name, "caption": caption, "svg": Markup(_svg(figure, name))})
+            shown.append({"name": name, "caption": caption, "image": figure_uri(figure, "svg", dpi=120)})
     write_aside(folder / "modules.csv", modules_csv(report))
     write_aside(folder / "audit.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = number
-    template = environment.from_string(files("norm_study").joinpath("audit.html.j2").read_text())
-    write_aside(folder / "audit.html", template.render(report=report, figures=shown))
+    write_aside(
+        folder / "audit.html", render("norm_study", "audit.html.j2", report=report, figures=shown, number=number)
+    )
 
 
 def modules_csv(report: AuditReport) -> str:
@@ -136,14 +133,3 @@ def modules_csv(report: AuditReport) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """The figure's SVG element with ids of its own: every figure of a page shares one space of names."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None}, dpi=120)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    for before in ('id="', "url(#", 'href="#'):
-        text = text.replace(before, f"{before}{name}-")
-    return text

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
-from markupsafe import Markup
 
 from envs.files import write_aside
 from norm_study.claims import decide_all
@@ -26,6 +23,8 @@ from norm_study.reproduce import (
     parts_file,
     run_parts,
 )
+from planner.page import image_uri, render
+from planner.run import provenance
 from planner.tables import interval_text, markdown_table
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
@@ -73,8 +72,7 @@ def parts_markdown(results: Mapping[str, Collected]) -> str:
     """Sizes and durations as a Markdown table."""
     lines = ["| part | sizes | seeds | seconds |", "|---|---|---|---|"]
     lines += [
-        f"| `{row['name']}` | {row['sizes']} | {', '.join(map(str, row['seeds']))} | {row['seconds']:.0f} |"
-        for row in parts_table(results)
+        f"| `{row['name']}` | {row['sizes']} | {_seeds(row)} | {row['seconds']:.0f} |" for row in parts_table(results)
     ]
     minutes = sum(found.seconds for found in results.values()) / 60
     lines += ["", f"Together {minutes:.0f} minutes, one after another."]
@@ -84,27 +82,20 @@ def parts_markdown(results: Mapping[str, Collected]) -> str:
 def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str, Collected], folder: Path) -> str:
     """One HTML page with everything inside it, figures as SVG."""
     figures = [
-        {"name": name, "caption": FIGURES[name][2], "svg": Markup(_inline_svg(path, name))}
+        {"name": name, "caption": FIGURES[name][2], "image": image_uri(path.read_bytes(), "svg")}
         for name in FIGURES
         if (path := folder / "figures" / f"{name}.svg").is_file() and all(p in results for p in FIGURES[name][1])
     ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["interval"] = measured
-    template = environment.from_string(files("norm_study").joinpath("report.html.j2").read_text())
-    return template.render(budget=budget, claims=claims, figures=figures, parts=parts_table(results))
+    shown = [{**claim, "measured": measured(claim["interval"])} for claim in claims]
+    parts = [
+        [row["name"] + " (full rows)" * row["borrowed"], row["sizes"], _seeds(row), f"{row['seconds']:.0f}"]
+        for row in parts_table(results)
+    ]
+    return render("norm_study", "study.html.j2", budget=budget, claims=shown, figures=figures, parts=parts)
 
 
-def _inline_svg(path: Path, name: str) -> str:
-    """The figure's SVG element, with ids of its own: every figure of a page shares one space of names."""
-    text = path.read_text()
-    text = text[text.index("<svg") :]
-    for before, after in (
-        ('id="', f'id="{name}-'),
-        ("url(#", f"url(#{name}-"),
-        ('href="#', f'href="#{name}-'),
-    ):
-        text = text.replace(before, after)
-    return text
+def _seeds(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row["seeds"]))
 
 
 def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1) -> None:
@@ -112,6 +103,7 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
     """
+    write_aside(out / "provenance.json", json.dumps({"budget": budget, **provenance(None, device)}, indent=1) + "\n")
     parts = load_parts(parts_file())
     chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
     for _ in run_parts(chosen, out / "rows", device, jobs):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import json
 import sys
@@ -12,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -23,9 +20,10 @@ from planner.data import PlannerData, load_data
 from planner.figures import bar_figure, plans_figure
 from planner.intervals import interval_over_seeds, mean_interval
 from planner.measures import plan_measures
-from planner.plan import Planner
+from planner.page import figure_uri, render
+from planner.plan import Planner, pick_device
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
-from planner.run import RunFolder
+from planner.run import RunFolder, provenance
 from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
@@ -149,24 +147,41 @@ def format_cell(cell: Mapping[str, Any], measure: str) -> str:
 
 def comparison_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """The comparison as a Markdown table: one row per norm and column, and the training windows."""
-    names = table_measures(summaries)
-    windows = [format_cell(reference[name], name) if name in reference else "–" for name in names]
-    rows = [*_table_rows(summaries), ["*training windows*", "reference", *windows]]
-    return markdown_table(["norm", "tasks", *names], rows)
+    rows = [*table_rows(summaries), ["*training windows*", "reference", *_reference_cells(summaries, reference)]]
+    return markdown_table(["norm", "tasks", *table_measures(summaries)], rows)
 
 
-def table_measures(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+def table_measures(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The columns of a table: scores only where something was scored."""
     cells = next(iter(next(iter(summaries.values())).values()))
-    return TABLE_MEASURES + tuple(name for name in SCORES if name in cells)
+    return [*TABLE_MEASURES, *(name for name in SCORES if name in cells)]
+
+
+def result_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of a page's table: norm, tasks, a measure each, and what the intervals are over."""
+    over = [
+        f"{measures['success']['n']} {measures['success']['over']}"
+        for entries in result["summary"].values()
+        for measures in entries.values()
+    ]
+    rows = [[*row, end] for row, end in zip(table_rows(result["summary"]), over, strict=True)]
+    reference = result["reference"]
+    end = f"{reference['plan_valid']['n']} windows"
+    return [*rows, ["training windows", "reference", *_reference_cells(result["summary"], reference), end]]
+
+
+def _reference_cells(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
+    names = table_measures(summaries)
+    return [format_cell(reference[name], name) if name in reference else "–" for name in names]
 
 
 def family_table(families: Mapping[str, Any]) -> str:
     """Success, validity, gaps by family of tasks as a Markdown table: one row per family, multiple and norm."""
-    return markdown_table(["tasks", "norm", *table_measures(families)], _table_rows(families))
+    return markdown_table(["tasks", "norm", *table_measures(families)], table_rows(families))
 
 
-def _table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of a table of results: one row per outer and inner name, a measure each."""
     return [
         [outer, inner, *(format_cell(measures[name], name) for name in table_measures(summaries))]
         for outer, entries in summaries.items()
@@ -187,12 +202,6 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
         return [f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
                 for m in (config.model for config in configs)]  # fmt: skip
     return [f"{config.model.norm} ({folder.path.name})" for config, folder in zip(configs, folders, strict=True)]
-
-
-def _embed(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def compare(
@@ -246,6 +255,7 @@ def compare(
             "settings": asdict(settings),
             "multiples": list(multiples),
         },
+        "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
         "families": _families(measured),
         "reference": reference,
@@ -260,16 +270,13 @@ def compare(
 
 
 def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequence[RunFolder], command: str) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("planner", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
-        summaries=result["summary"],
-        families=result["families"],
-        reference=result["reference"],
+    return render(
+        "planner",
+        "comparison.html.j2",
+        results=result_rows(result),
+        families=table_rows(result["families"]),
         measures=table_measures(result["summary"]),
-        cell=format_cell,
-        figures={name: _embed(figure) for name, figure in figures.items()},
+        figures={name: figure_uri(figure) for name, figure in figures.items()},
         runs=[_run_facts(folder) for folder in folders],
         maze=folders[0].statistics().maze,
         settings=result["config"]["settings"],
@@ -278,22 +285,22 @@ def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequen
     )
 
 
-def _run_facts(folder: RunFolder) -> dict[str, Any]:
-    """What the page tells of a run beside its results."""
+def _run_facts(folder: RunFolder) -> list[str]:
+    """What the page tells of a run beside its results, cell by cell."""
     config, origin = folder.config(), folder.provenance()
     network = folder.load_network()
     left, right = network.receptive_field()
     rates = [row["steps_per_second"] for row in folder.metrics()]
     losses = [row["loss"] for row in folder.metrics()][-5:]
-    return {
-        "name": folder.path.name,
-        "norm": config.model.norm,
-        "seed": config.seed,
-        "steps": config.steps,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "reach": f"−{left} … +{right}",
-        "loss": float(np.mean(losses)) if losses else None,
-        "steps_per_second": float(np.median(rates)) if rates else None,
-        "commit": (origin["git_commit"] or "unknown")[:10] + (" (changed)" if origin["git_dirty"] else ""),
-        "torch": origin["versions"]["torch"],
-    }
+    return [
+        folder.path.name,
+        config.model.norm,
+        str(config.seed),
+        str(config.steps),
+        f"{sum(parameter.numel() for parameter in network.parameters()):,}",
+        f"−{left} … +{right}",
+        f"{np.mean(losses):.4f}" if losses else "–",
+        f"{np.median(rates):.1f}" if rates else "–",
+        (origin["git_commit"] or "unknown")[:10] + (" (changed)" if origin["git_dirty"] else ""),
+        origin["versions"]["torch"],
+    ]

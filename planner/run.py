@@ -41,8 +41,8 @@ METRICS = {"step", "loss", "gradient_norm", "learning_rate", "steps_per_second"}
 _PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
 
 
-def provenance(seed: int, device: torch.device) -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions, commit, seed, device and thread count."""
+def provenance(seed: int | None, device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat a run: versions, commit, seed (if one), device and thread count."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str | None:
