@@ -25,6 +25,7 @@ from norm_study.options import (
     seeds_from,
 )
 from norm_study.report import reproduce
+from norm_study.report_command import add_report, run_report
 from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
 from planner.plan import pick_device
 from planner.tables import interval_text
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add_stitch(commands)
     add_audit(commands)
     add_leakage(commands)
+    add_report(commands)
     whole = commands.add_parser(
         "reproduce", help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
@@ -111,6 +113,8 @@ def command(argv: Sequence[str] | None) -> None:
     elif arguments.command == "audit":
         result = run_audit(arguments)
         emit(result, arguments.json, readable(result))
+    elif arguments.command == "report":
+        print(f"page: {run_report(arguments)}")
     elif arguments.command == "leakage":
         result = run_leakage(arguments)
         emit(result, arguments.json)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 ImageKind = Literal["png", "svg"]
 _INTERVAL = re.compile(r"^(.*\S)\s+(\[[^\]]*\])$")
-_NUMBER = re.compile(r"^([−+-]?[\d.][^a-z]*|[–±].*)$", re.IGNORECASE)
+_NUMBER = re.compile(r"^[−+-]?\.?\d.{0,40}$|^–$")
 _SHORT = 28
 
 

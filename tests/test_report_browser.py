@@ -1,0 +1,106 @@
+"""The report in real Chromium: no overflow at 1280 and 390 pixels, no error, no request, every image there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from browser import WIDTHS, chromium, console_errors, missing, open_page, requests
+from torch import nn
+
+from norm_study.audit import audit
+from norm_study.main import main
+from norm_study.report import number
+from norm_study.report import page as study_page
+from planner.page import render
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]
+OVERFLOW = """
+const page = document.scrollingElement, width = page.clientWidth;
+const out = [...document.querySelectorAll("body *")].filter(
+  e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll"));
+return [page.scrollWidth - width, out.slice(0, 5).map(e => e.outerHTML.slice(0, 200))];
+"""
+IMAGES = "return [...document.images].map(image => image.naturalWidth)"
+GROUND = "return getComputedStyle(document.body).backgroundColor"
+SIDEWAYS = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "a browser is there")
+
+
+@pytest.fixture(scope="module")
+def driver():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run, tmp_path_factory):
+    """The report of the committed studies and of two runs, one with a name that wants to be wide."""
+    folder = tmp_path_factory.mktemp("report")
+    wide = folder / "runs" / ("a_name_that_nobody_would_want_to_read_on_a_phone_" * 3)
+    shutil.copytree(tiny_run, wide)
+    text = (wide / "provenance.json").read_text()
+    (wide / "provenance.json").write_text(text.replace('"platform": "', '"platform": "' + "x" * 300))
+    out = folder / "with blanks" / "report.html"
+    folders = [str(path) for path in (*STUDIES, tiny_run, folder / "runs")]
+    assert main(["report", *folders, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_report_fits_the_window_and_asks_for_nothing(driver, page, width, scheme):
+    open_page(driver, page, width, scheme)
+    assert driver.execute_script("return document.documentElement.clientWidth") == width
+    assert driver.execute_script(OVERFLOW) == [0, []]
+    widths = driver.execute_script(IMAGES)
+    assert len(widths) >= 1 + len(list(DOCS.glob("stitching/*.png")))
+    assert all(natural > 0 for natural in widths)
+    assert console_errors(driver) == []
+    assert requests(driver) == [page.as_uri()]
+    red = int(driver.execute_script(GROUND).strip("rgb()").split(",")[0])
+    assert (red > 200) == (scheme == "light")
+
+
+def test_on_paper_no_table_is_cut_off(driver, page):
+    open_page(driver, page, 1280, "light")
+    assert driver.execute_script(SIDEWAYS) > 0  # on a screen they may scroll
+    a4 = {"width": 760, "height": 1075, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", a4)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert driver.execute_script(OVERFLOW)[0] == 0
+        assert driver.execute_script(SIDEWAYS) == 0
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_bad_page_would_be_seen(driver, tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        '<!doctype html><meta name="viewport" content="width=device-width"><div style="width: 700px">wide</div>'
+        '<img src="nowhere.png"><script>console.error("wrong")</script>'
+    )
+    open_page(driver, bad, 390, "light")
+    assert driver.execute_script(OVERFLOW)[0] > 0
+    assert driver.execute_script(IMAGES) == [0]
+    assert any("wrong" in message for message in console_errors(driver))
+    assert any(url.endswith("nowhere.png") for url in requests(driver))
+
+
+def test_the_pages_of_other_commands_fit_too(driver, tmp_path):
+    network = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv1d(4, 2, 3, padding=1))
+    report = audit(network, torch.randn(1, 2, 24), times=2, redraws=1, attribution=False)
+    report.settings.update(network="a." + "very_" * 30 + "long:name", levels=None)
+    page = render("norm_study", "audit.html.j2", report=report, figures=[], number=number)
+    (tmp_path / "audit.html").write_text(page)
+    claims = json.loads((DOCS / "localization" / "claims.json").read_text())
+    (tmp_path / "study.html").write_text(study_page("full", claims, {}, DOCS / "localization"))
+    for name in ("audit.html", "study.html"):
+        for width in WIDTHS:
+            open_page(driver, tmp_path / name, width, "dark")
+            assert driver.execute_script(OVERFLOW) == [0, []], name
+            assert console_errors(driver) == []
