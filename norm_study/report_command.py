@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from envs.command_line import UserError
+from envs.files import write_aside
 from norm_study.run_section import runs_section
 from norm_study.section import Section
 from norm_study.sections import KINDS, read_folders
 from planner.page import render
-from planner.run import write_aside
 
 TITLE = "What normalization tells a planner"
 

@@ -21,7 +21,7 @@ from norm_study.section import (
     pictures_in,
     read_stored,
 )
-from planner.compare import TABLE_MEASURES, format_cell, result_rows, table_rows
+from planner.compare import format_cell, result_rows, table_measures, table_rows
 from planner.run import RunFolder
 from planner.tables import interval_text
 
@@ -133,7 +133,7 @@ def _comparison(folder: Path) -> Section:
     assert file is not None
     result = read_stored(file)
     config, seeds = result["config"], sorted({row["run_seed"] for row in result["rows"]})
-    measures = list(TABLE_MEASURES)
+    measures = table_measures(result["summary"])
     tables = [
         Table("Results", ["norm", "tasks", *measures, "over"], result_rows(result), OVER, grouped=True),
         Table("By family of tasks", ["tasks", "norm", *measures], table_rows(result["families"]), grouped=True),
