@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -60,25 +61,27 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def rollout_gif(
-    path: str | Path,
+    path: str | Path | BinaryIO,
     maze: MazeMap,
     positions: np.ndarray,
     plan: np.ndarray | None = None,
     *,
     fps: int = 25,
     every: int = 4,
+    inches: float = 4.0,
 ) -> None:
     """Writes an animation of a ball's way.
 
     Args:
-        path: the file to write.
+        path: the file to write, or one that is open.
         maze: its walls.
         positions: (L, 2) metres, one per environment step.
         plan: (H, 2) planned points, drawn behind; or nothing.
         fps: pictures per second; with ``every`` = 4 steps of 0.01 s, 25 is real time.
         every: environment steps between pictures.
+        inches: width and height, at 100 dots each.
     """
-    figure = Figure(figsize=(4, 4), layout="constrained")
+    figure = Figure(figsize=(inches, inches), layout="constrained")
     axis = figure.subplots()
     draw_maze(axis, maze)
     if plan is not None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from envs.command_line import UserError
 from envs.files import save_figure, sealed, unsealed, write_aside
 from planner.data import PlannerData, load_data
-from planner.figures import bar_figure, plans_figure
+from planner.figures import bar_figure, family_plans, plans_figure
 from planner.intervals import interval_over_seeds, mean_interval
 from planner.measures import plan_measures
 from planner.page import figure_uri, render
@@ -243,10 +243,13 @@ def compare(
     reference = reference_scores(load_data(folders[0].config().data))
     first_of_label = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
+    maze = statistics[0].maze
+    assert maze is not None  # the rollouts needed one
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
     for multiple in multiples:
         horizon = multiple * folders[0].config().data.horizon
-        figures[f"plans_{multiple}x"] = plans_figure(planners, horizon=horizon)
+        plans = {label: family_plans(planner, horizon=horizon) for label, planner in planners.items()}
+        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
     result: dict[str, Any] = {

@@ -32,34 +32,45 @@ def example_tasks(maze: MazeMap) -> list[Task]:
     return list(first.values())
 
 
-def plans_figure(
-    planners: Mapping[str, Planner], *, horizon: int | None = None, num_plans: int = 6, seed: int = 0
-) -> Figure:
-    """Plans of each planner (rows) for one task of each family (columns), between cell centres.
+def family_plans(planner: Planner, *, horizon: int | None = None, num_plans: int = 6, seed: int = 0) -> np.ndarray:
+    """Plans for the first task of each family, between cell centres.
 
     Args:
-        planners: by the label of their row; all on the first one's maze.
-        horizon: planned points; ``None``: the training's.
-        num_plans: plans per panel.
+        planner: on a maze.
+        horizon: planned points H; ``None``: the training's.
+        num_plans: N, per family.
         seed: of the plans.
+
+    Returns:
+        (families, N, H, D) in data units, in the order of :func:`example_tasks`.
     """
-    maze = next(iter(planners.values())).statistics.maze
+    maze = planner.statistics.maze
     assert maze is not None
     tasks = example_tasks(maze)
-    height = 2.5 * len(maze.rows) / len(maze.rows[0])
-    figure = Figure(figsize=(2.5 * len(tasks) + 0.6, (height + 0.15) * len(planners) + 0.7), layout="constrained")
-    axes = figure.subplots(len(planners), len(tasks), squeeze=False, sharex=True, sharey=True)
     starts = maze.cell_to_xy(np.array([task.start for task in tasks]))
     goals = maze.cell_to_xy(np.array([task.goal for task in tasks]))
-    for row, (label, planner) in enumerate(planners.items()):
-        plans = planner.plan(starts, goals, num_plans=num_plans, seed=seed, horizon=horizon)[..., :2]
+    return planner.plan(starts, goals, num_plans=num_plans, seed=seed, horizon=horizon)
+
+
+def plans_figure(maze: MazeMap, plans: Mapping[str, np.ndarray]) -> Figure:
+    """Plans for one task of each family (columns), one row per label.
+
+    Args:
+        maze: the walls.
+        plans: label → what :func:`family_plans` gave.
+    """
+    tasks = example_tasks(maze)
+    height = 2.5 * len(maze.rows) / len(maze.rows[0])
+    figure = Figure(figsize=(2.5 * len(tasks) + 0.6, (height + 0.15) * len(plans) + 0.7), layout="constrained")
+    axes = figure.subplots(len(plans), len(tasks), squeeze=False, sharex=True, sharey=True)
+    for row, (label, plans_FNHD) in enumerate(plans.items()):
         for column, task in enumerate(tasks):
             axis = axes[row, column]
             draw_maze(axis, maze)
-            draw_trajectories(axis, list(plans[column]), dots=True)
+            draw_trajectories(axis, list(plans_FNHD[column, ..., :2]), dots=True)
             if row == 0:
                 axis.set_title(f"{task.family}\n({task.split.replace('_', ' ')})", fontsize=9)
-            axis.set_xlabel("x (m)" if row == len(planners) - 1 else "")
+            axis.set_xlabel("x (m)" if row == len(plans) - 1 else "")
             axis.set_ylabel(f"{label}\ny (m)" if column == 0 else "")
     return figure
 

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import io
+import math
 from typing import Any
 
-from matplotlib.figure import Figure
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from envs.draw import figure_to_array
+from envs.draw import figure_to_array, rollout_gif
+from envs.maps import MazeMap
 from planner.config import Config, to_dict
 from planner.data import PlannerData
-from planner.figures import plans_figure
+from planner.figures import example_tasks, family_plans, plans_figure
+from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
+from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
 from planner.run import RunFolder
 
-FINAL_METRICS = ("loss", "validation_loss", "rollout_success", "rollout_plan_valid")
+FINAL_METRICS = ("loss", "validation_loss", "rollout_success", "rollout_plan_valid", "held_out_plan_valid")
+# TensorBoard's CUSTOM SCALARS page: category → chart → scalar, one line per run.
+LAYOUT = {
+    "training": {
+        "loss": "train/loss",
+        "validation loss": "evaluation/validation_loss",
+        "gradient norm": "train/gradient_norm",
+    },
+    "demonstrated tasks": {
+        "valid plans": "evaluation/rollout_plan_valid",
+        "longest step (× the data's longest)": "evaluation/rollout_longest_step",
+        "success": "evaluation/rollout_success",
+    },
+    "held-out tasks": {
+        "valid plans": "evaluation/held_out_plan_valid",
+        "longest step (× the data's longest)": "evaluation/held_out_longest_step",
+    },
+}
+GIF_FRAMES, GIF_INCHES = 20, 2.4
 
 
 class Monitor:
@@ -32,28 +56,59 @@ class Monitor:
     def __init__(self, folder: RunFolder, config: Config, data: PlannerData, purge_step: int):
         self._folder, self._config, self._data = folder, config, data
         self._writer = SummaryWriter(str(folder.path), purge_step=purge_step or None)
-        self._tasks = choose_tasks(data.statistics.maze, ["demonstrated"]) if data.statistics.maze else []
+        self._maze = data.statistics.maze
+        self._tasks = choose_tasks(self._maze, ["demonstrated"]) if self._maze else []
+        charts = {
+            category: {title: ["Multiline", [f"^{tag}$"]] for title, tag in lines.items()}
+            for category, lines in LAYOUT.items()
+        }
+        self._add(custom_scalars(charts))
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a row and shows its numbers as scalars under ``train/`` and ``evaluation/``."""
         self._folder.append_metrics(row)
         for name, value in row.items():
             if name != "step" and value is not None:
-                group = "evaluation" if name.startswith(("validation", "rollout")) else "train"
+                group = "evaluation" if name.startswith(("validation", "rollout", "held_out")) else "train"
                 self._writer.add_scalar(f"{group}/{name}", value, row["step"])
 
     def evaluate(self, step: int, planner: Planner, validation_loss: float | None) -> dict[str, float | None]:
-        """Validation loss and, in a maze, a figure of plans and a short rollout of the demonstrated tasks."""
+        """Validation loss and, in a maze, a short rollout of the demonstrated tasks and plans for every family.
+
+        The plans are shown as a figure; those for held-out tasks are measured, and one plan of each split is executed
+        and shown as a GIF.
+        """
         row: dict[str, float | None] = {"validation_loss": validation_loss}
-        if self._tasks:
+        if self._maze is not None:
             result = rollout(planner, self._tasks, RolloutSettings(episodes=self._config.evaluate_episodes))
             summary = summarize(result.rows)["demonstrated"]
             row |= {f"rollout_{name}": summary[name]["mean"] for name in ("success", "plan_valid", "longest_step")}
-            self._show(step, plans_figure({f"step {step}": planner}))
+            plans_FNHD = family_plans(planner)
+            figure = figure_to_array(plans_figure(self._maze, {f"step {step}": plans_FNHD}))
+            self._writer.add_image("plans", figure, step, dataformats="HWC")
+            row |= self._held_out(self._maze, planner, plans_FNHD)
+            self._show_rollouts(step, self._maze, planner, plans_FNHD)
         return row
 
-    def _show(self, step: int, figure: Figure) -> None:
-        self._writer.add_image("plans", figure_to_array(figure), step, dataformats="HWC")
+    @staticmethod
+    def _held_out(maze: MazeMap, planner: Planner, plans_FNHD: np.ndarray) -> dict[str, float | None]:
+        held_out = [index for index, task in enumerate(example_tasks(maze)) if task.split == "held_out"]
+        if not held_out:
+            return {}
+        positions = np.concatenate(plans_FNHD[held_out, ..., :2])
+        measures = plan_measures(positions, maze, planner.statistics.longest_step_m)
+        return {f"held_out_{name}": float(measures[name].mean()) for name in ("plan_valid", "longest_step")}
+
+    def _show_rollouts(self, step: int, maze: MazeMap, planner: Planner, plans_FNHD: np.ndarray) -> None:
+        """Executes the first plan for the first family of each split."""
+        first = {task.split: index for index, task in reversed(list(enumerate(example_tasks(maze))))}
+        for split, index in first.items():
+            plan = plans_FNHD[index, 0]
+            positions = execute_one(planner, plan)
+            self._add(gif_summary(f"rollout/{split}", maze, positions, plan[:, :2]), step)
+
+    def _add(self, summary: Summary, step: int | None = None) -> None:
+        self._writer._get_file_writer().add_summary(summary, step)
 
     def finish(self, metrics: list[dict[str, Any]]) -> None:
         """Writes the settings with the final metrics for TensorBoard's HPARAMS page, into the run's own events."""
@@ -65,13 +120,30 @@ class Monitor:
         }
         shown = {key: value if isinstance(value, int | float | str) else str(value) for key, value in flat.items()}
         for summary in hparams(shown, {f"final/{name}": value for name, value in final.items()}):
-            self._writer._get_file_writer().add_summary(summary)
+            self._add(summary)
         for name, value in final.items():
             self._writer.add_scalar(f"final/{name}", value, self._config.steps)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
         self._writer.close()
+
+
+def gif_summary(tag: str, maze: MazeMap, positions: np.ndarray, plan: np.ndarray) -> Summary:
+    """A ball's way as an image summary that holds a GIF: TensorBoard hands it to the browser as it is, which plays it.
+
+    Args:
+        tag: its name in TensorBoard.
+        maze: the walls.
+        positions: (L, 2) metres, one per environment step; about ``GIF_FRAMES`` of them are drawn.
+        plan: (H, 2) planned points, drawn behind.
+    """
+    file = io.BytesIO()
+    every = math.ceil(len(positions) / GIF_FRAMES)
+    rollout_gif(file, maze, positions, plan, fps=8, every=every, inches=GIF_INCHES)
+    width, height = Image.open(file).size
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
 
 
 def _rooms(values: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,8 @@
 import hashlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,13 +10,16 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from envs.command_line import UserError
 from planner.config import to_yaml
 from planner.data import load_data
+from planner.monitor import Monitor
 from planner.norms import NORM_KINDS
 from planner.plan import Planner
 from planner.run import RunFolder
@@ -179,6 +184,42 @@ def test_tensorboards_reader_finds_scalars_images_and_hparams(tiny_run):
         if metadata.plugin_data.plugin_name == "hparams"
     }
     assert any(item.session_start_info.hparams["model.norm"].string_value == "group" for item in content.values())
+
+
+def test_each_chart_of_tensorboards_layout_shows_a_scalar_that_was_written(tiny_run):
+    events = EventAccumulator(str(tiny_run))
+    events.Reload()
+    metadata = events.summary_metadata["custom_scalars__config__"]
+    assert metadata.plugin_data.plugin_name == "custom_scalars"
+    stored = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    charts = [chart for category in layout_pb2.Layout.FromString(stored).category for chart in category.chart]
+    assert len(charts) >= 6
+    for chart in charts:
+        [pattern] = chart.multiline.tag
+        assert [tag for tag in events.Tags()["scalars"] if re.match(pattern, tag)], chart.title
+
+
+def test_tensorboard_gets_a_moving_picture_of_a_rollout_of_each_split(tiny_run):
+    events = EventAccumulator(str(tiny_run), size_guidance={"images": 0})
+    events.Reload()
+    for split in ("demonstrated", "held_out"):
+        shown = events.Images(f"rollout/{split}")[0]
+        with Image.open(io.BytesIO(shown.encoded_image_string)) as movie:
+            assert movie.format == "GIF"
+            assert 10 <= movie.n_frames <= 20
+            assert movie.size == (shown.width, shown.height)
+        assert len(shown.encoded_image_string) < 100_000
+
+
+def test_the_layout_holds_on_a_run_that_was_continued(tiny, hash_dataset, tmp_path):
+    config = tiny(steps=12)
+    monitor = Monitor(RunFolder(tmp_path), config, load_data(config.data), purge_step=0)
+    monitor.log({"step": 8, "loss": 1.0})
+    monitor.close()
+    Monitor(RunFolder(tmp_path), config, load_data(config.data), purge_step=4).close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tensors("custom_scalars__config__")
 
 
 def test_bfloat16_and_float32_losses_agree_roughly(tiny, hash_dataset):
