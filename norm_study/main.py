@@ -26,11 +26,11 @@ from norm_study.options import (
 )
 from norm_study.report import reproduce
 from norm_study.report_command import add_report, run_report
+from norm_study.reproduce import full_rows_folder
 from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
 from planner.plan import pick_device
 from planner.tables import interval_text
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHES: dict[str, tuple[str, type, Callable[[Any, torch.device], dict[str, Any]]]] = {
     "bench": ("one stacked training against one by one", BenchConfig, run_bench),
     "init-bias-bench": ("untrained networks at once against one by one", InitBiasBenchConfig, run_init_bias_bench),
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
                        help="quick takes the slowest parts from the committed full rows")  # fmt: skip
     whole.add_argument("--out", type=Path, default=Path("runs/localization"), metavar="FOLDER",
                        help="where the results go")  # fmt: skip
-    whole.add_argument("--full-rows", type=Path, default=REPOSITORY / "docs" / "localization" / "rows",
+    whole.add_argument("--full-rows", type=Path, default=full_rows_folder(),
                        metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
     whole.add_argument("--jobs", type=int, default=2, metavar="INT",
                        help="experiments at a time on a CPU, one thread each")  # fmt: skip

@@ -54,9 +54,18 @@ class Part:
 
 def parts_file() -> Path:
     """The shipped list of parts, in a checkout or in an installed package."""
+    return _shipped("planner/configs/study/parts.yaml", "configs/study/parts.yaml")
+
+
+def full_rows_folder() -> Path:
+    """The committed rows of the full budget, in a checkout or in an installed package."""
+    return _shipped("norm_study/full_rows", "docs/localization/rows")
+
+
+def _shipped(installed: str, in_checkout: str) -> Path:
+    """Where the wheel puts a file or folder (pyproject.toml's ``force-include``), or else where it stands in git."""
     here = Path(__file__).resolve().parent.parent
-    installed = here / "planner" / "configs" / "study" / "parts.yaml"
-    return installed if installed.is_file() else here / "configs" / "study" / "parts.yaml"
+    return here / installed if (here / installed).exists() else here / in_checkout
 
 
 def load_parts(path: Path) -> list[Part]:

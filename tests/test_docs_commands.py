@@ -1,0 +1,307 @@
+"""Every command in README and docs: the tutorial is executed whole, in order; every other command is at least read by
+its own parser, its preset and settings included; and each that is not executed here says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard import program
+
+import envs.main
+import norm_study.main
+import planner.main
+from envs.command_line import UserError, run_command
+from envs.maps import get_map
+from norm_study.experiments import EXPERIMENTS
+from norm_study.main import BENCHES
+from norm_study.options import config_from
+from planner.config import from_dict, load_preset, merge, parse_overrides
+from planner.unet import TemporalUNet
+
+ROOT = Path(__file__).resolve().parent.parent
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+REFERENCE = ROOT / "docs" / "api.md"  # docstrings, which name commands and do not show them
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page != REFERENCE)]
+PARSERS = {"maze-data": envs.main._parser, "planner": planner.main._parser, "norm-study": norm_study.main.parser}
+MAINS = {"maze-data": envs.main._command, "planner": planner.main._command, "norm-study": norm_study.main.command}
+OTHER_PROGRAMS = ("tensorboard", ".venv/bin/tensorboard")
+OURS = re.compile(r"([A-Z_]+=\S+ )*((maze-data|planner|norm-study|tensorboard|\.venv/bin/tensorboard) |scripts/\w)")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+SIZES = "--length 24 --depth 3 --kernel 3 --width 8 --batch 4 --steps 3"
+PROBES = "--probe-steps 2 --probe-width 4 --probe-batch 2"
+# Commands that are executed here as they are documented, with these options behind their own.
+REDUCED = {
+    "norm-study localize": f"{SIZES} --predictions 40",
+    "norm-study probe": f"{SIZES} --predictions 40 {PROBES}",
+    "norm-study multihop": f"{SIZES} --predictions 40",
+    "norm-study packnorm": "--length 9 --depth 3 --kernel 3 --width 4 --batch 2 --steps 2 --overlap 4 --predictions 9",
+    "norm-study groups": f"{SIZES} --predictions 40 {PROBES} --group-counts 1,4",
+    "norm-study batchnorm": f"{SIZES} --predictions 40 --calibration 4",
+    "norm-study unet": "--length 24 --dim 8 --kernel 3 --batch 2 --steps 2 --predictions 40",
+    "norm-study bench": "--steps 2 --networks 2 --repeats 1",
+    "norm-study init-bias": "--inits 8 --points 20 --width 16",
+    "norm-study init-bias-training": "--networks 2 --steps 4 --depth 2",
+}
+# Commands that the tutorial executes, at its sizes; elsewhere they are documented at others.
+IN_THE_TUTORIAL = (
+    "maze-data collect", "maze-data list", "maze-data show", "planner train", "planner plan", "planner rollout",
+    "planner compare", "norm-study stitch --run", "norm-study audit", "tensorboard --logdir",
+    ".venv/bin/tensorboard --logdir",
+)  # fmt: skip
+# Commands that are not executed here, and why. Each word of a key stands in the command.
+ONLY_READ = {
+    "scripts/check": "it runs these tests",
+    "scripts/install": "scripts/check begins with it",
+    "scripts/quickstart": "11 minutes; scripts/check runs it with --smoke",
+    "scripts/reproduce": "two hours; the same calls of planner as scripts/quickstart",
+    "scripts/init_bias": "two hours; test_init_bias_unet.py runs its command at a small size",
+    "scripts/audit": "three minutes; test_audit_command.py runs its factories at a small size",
+    "maze-data convert": "wants a file of D4RL's; test_convert.py writes one",
+    "maze-data references": "minutes; test_scores.py measures few episodes",
+    "planner bench": "a minute; test_bench.py runs it at a small size",
+    "norm-study audit --factory": "wants the reader's own package; test_audit_command.py writes one",
+    "norm-study stitch --suite": "hours; test_stitching.py trains and measures grids and fixes of tiny runs",
+    "norm-study leakage": "wants a finished suite; test_leakage_study.py makes one",
+    "norm-study init-bias-unet": "half an hour; test_init_bias_unet.py runs it at a small size",
+    "norm-study init-bias-bench": "a minute; test_init_bias.py runs it at a small size",
+    "norm-study reproduce": "a quarter of an hour and more; test_norm_study_main.py runs it on tiny parts",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One documented command line.
+
+    Attributes:
+        page: where it stands.
+        words: as the shell passes them on; assignments before the program left out.
+        whole: whether it stands in a block of code; a name within a sentence may leave out what is required.
+    """
+
+    page: Path
+    words: tuple[str, ...]
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"{self.page.name}: {shlex.join(self.words)}"
+
+    def is_like(self, pattern: str) -> bool:
+        """Whether it is of this program and subcommand and has the pattern's options."""
+        first, rest = pattern.split()[:2], pattern.split()[2:]
+        return list(self.words[: len(first)]) == first and set(rest) <= set(self.words)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Fenced blocks as (language, text); the language of a bare fence is empty."""
+    return FENCED.findall(page.read_text(encoding="utf-8"))
+
+
+def split_lines(text: str) -> list[list[str]]:
+    """Our command lines in a block, without comments and assignments before the program."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words(line) for line in lines if OURS.match(line)]
+
+
+def words(line: str) -> list[str]:
+    """What the shell passes on."""
+    split = shlex.split(line, comments=True)
+    while split and re.match(r"[A-Z_]+=", split[0]):
+        split = split[1:]
+    return split
+
+
+def documented() -> list[Command]:
+    found: dict[Command, None] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for language, block in blocks(page):
+            if language in ("", "bash"):
+                found |= {Command(page, tuple(line), True): None for line in split_lines(block)}
+        prose = re.sub(FENCED, "", text)
+        for quoted in re.findall(r"`([^`]+)`", prose):
+            if OURS.match(quoted):
+                found[Command(page, tuple(words(quoted.replace("\n", " "))), False)] = None
+    return list(found)
+
+
+COMMANDS = documented()
+
+
+def read(command: Command) -> None:
+    """Has the command's own parser, presets and settings read the words; raises if one of them refuses."""
+    program_name, *arguments = command.words
+    if program_name in OTHER_PROGRAMS:
+        return
+    if program_name.startswith("scripts/"):
+        text = (ROOT / program_name).read_text(encoding="utf-8")
+        assert os.access(ROOT / program_name, os.X_OK)
+        assert all(word in text for word in arguments if word.startswith("--"))
+        return
+    if not command.whole and len(arguments) == 1 and not arguments[0].startswith("-"):
+        arguments = [*arguments, "--help"]  # the subcommand's name alone
+    parsed = PARSERS[program_name]().parse_args(arguments)
+    match program_name, arguments[0]:
+        case "planner", ("train" | "bench"):
+            from_dict(merge(load_preset(parsed.preset), parse_overrides(parsed)))
+        case "maze-data", "collect" if not parsed.map.endswith(".txt"):
+            get_map(parsed.map)
+        case "norm-study", "stitch":
+            load_preset(parsed.preset)
+        case "norm-study", name if name in EXPERIMENTS:
+            config_from(EXPERIMENTS[name].config, parsed)
+        case "norm-study", name if name in BENCHES:
+            config_from(BENCHES[name][1], parsed)
+
+
+def refusal(command: Command) -> str | None:
+    """Why the command cannot be run as it is documented."""
+    try:
+        read(command)
+    except SystemExit as stop:
+        return f"exit code {stop.code}" if stop.code else None  # --help ends with 0
+    except (UserError, AssertionError, OSError) as error:
+        return str(error) or "no such option"
+    return None
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_documented_command_is_read_by_its_own_parser(command):
+    assert refusal(command) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "planner train hash --modle.norm none",
+        "planner train hsah",
+        "planner train hash --model.norm nnoe",
+        "planner plan runs/x --start=-4,2",
+        "norm-study localize --kernel 4",
+        "norm-study stitch --suite factros",
+        "maze-data collect hsah",
+        "scripts/check --al1",
+        "scripts/chekc",
+    ],
+)
+def test_a_mistake_in_a_documented_command_is_found(line):
+    assert refusal(Command(TUTORIAL, tuple(line.split()), True))
+
+
+def test_each_documented_command_is_executed_or_says_why_not():
+    known = [*REDUCED, *IN_THE_TUTORIAL, *ONLY_READ]
+    for command in COMMANDS:
+        assert "--help" in command.words or any(command.is_like(pattern) for pattern in known), str(command)
+    tutorial = [command for command in COMMANDS if command.page == TUTORIAL and command.whole]
+    for pattern in IN_THE_TUTORIAL:
+        assert pattern.startswith(".venv/") or any(command.is_like(pattern) for command in tutorial), pattern
+    for pattern in ONLY_READ:
+        assert any(command.is_like(pattern) for command in COMMANDS) or pattern == "scripts/install", pattern
+
+
+def executed() -> list[tuple[str, Command]]:
+    """Documented commands that :data:`REDUCED` makes small, each pattern's longest spelling first."""
+    return [(pattern, command) for pattern in REDUCED for command in COMMANDS if command.is_like(pattern)]
+
+
+def run(line: Sequence[str], errors: Callable[[], str]) -> None:
+    """Runs one of the console commands in this process, which saves seconds of imports each time."""
+    try:
+        code = run_command(MAINS[line[0]], line[1:])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    assert code == 0, f"{shlex.join(line)}: {errors()}"
+
+
+@pytest.mark.parametrize(("pattern", "documented"), executed(), ids=str)
+def test_a_short_command_runs_at_a_reduced_size(pattern, documented, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run([*documented.words, *REDUCED[pattern].split()], lambda: capsys.readouterr().err)
+
+
+# the tutorial
+
+
+def tensorboard_layout(folder: str) -> list[str]:
+    """Starts a real TensorBoard on a folder; the titles of the charts that its custom scalars page offers."""
+    server = program.TensorBoard()
+    server.configure(
+        argv=["tensorboard", "--logdir", folder, "--port", "0", "--load_fast", "false", "--reload_interval", "0"]
+    )
+    address = server.launch() + "data/plugin/custom_scalars/layout"
+    for _ in range(100):
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            found = json.loads(answer.read())
+        if found:
+            return [chart["title"] for category in found["category"] for chart in category["chart"]]
+        time.sleep(0.1)
+    raise AssertionError("TensorBoard shows no layout")
+
+
+@pytest.mark.timeout(900)  # a minute of one core, but of a core that is shared
+def test_the_tutorial_runs_from_an_empty_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    namespace: dict[str, object] = {"__name__": "tutorial"}
+    for language, text in blocks(TUTORIAL):
+        if language == "python":
+            exec(compile(text, str(TUTORIAL), "exec"), namespace)
+            continue
+        assert language == "bash"
+        for line in text.replace("\\\n", " ").splitlines():
+            match shlex.split(line, comments=True):
+                case ["export", assignment]:
+                    name, _, value = assignment.partition("=")
+                    monkeypatch.setenv(name, os.path.expandvars(value))
+                case ["cd", folder]:
+                    monkeypatch.chdir(folder)
+                    monkeypatch.setenv("PWD", os.getcwd())
+                case ["tensorboard", "--logdir", folder]:
+                    assert "loss" in tensorboard_layout(folder)
+                case [name, *_] as whole if name in MAINS:
+                    run(whole, lambda: capsys.readouterr().err)
+                case []:
+                    pass
+                case _:
+                    subprocess.run(["bash", "-euc", line], check=True, timeout=20)
+    names = ("data.png", "plan.png", "plan.gif", "rollout.json", "stitch.json", "audit/audit.html",
+             "runs/comparison/report.html", "runs/pendulum/DONE", "pendulum.json")  # fmt: skip
+    for name in names:
+        assert Path(name).stat().st_size > 0 or name.endswith("DONE"), name
+
+
+# Python elsewhere
+
+
+def python_of(page: Path) -> list[str]:
+    return [text for language, text in blocks(page) if language == "python"]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != TUTORIAL and python_of(page)], ids=lambda page: page.name
+)
+def test_the_python_of_a_page_runs(page, tiny_run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(tiny_run)
+    monkeypatch.chdir(tmp_path)
+    network = TemporalUNet(transition_dim=4, dim=8, dim_mults=(1,), kernel_size=3, norm="group", norm_groups=4)
+    names = {"network": network, "trajectory": torch.randn(1, 4, 48), "noise_level": torch.tensor([3])}
+    for text in python_of(page):
+        exec(compile(text, str(page), "exec"), names)
+
+
+def test_arguments_of_a_command_are_what_the_shell_would_pass():
+    text = "A=b planner plan runs/x \\\n  --start=-4,2 --title 'two words'   # a comment\n\n# nothing\nenvs/  it's\n"
+    assert split_lines(text) == [["planner", "plan", "runs/x", "--start=-4,2", "--title", "two words"]]
