@@ -19,7 +19,7 @@ from norm_study.audit_report import write_audit
 from norm_study.options import add_device
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
-from planner.run import RunFolder
+from planner.run import find_run
 from planner.sampler import Conditions, sample
 from planner.unet import TemporalUNet, check_horizon
 
@@ -43,7 +43,7 @@ def add_audit(commands: Any) -> None:
         "audit", help="what a network leaks through time, and which module does it",
         description="Measures the receptive field, the leakage beyond it, and each module's part in it.",
     )  # fmt: skip
-    command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run folder of planner train")
+    command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run folder, or a shipped planner's name")
     command.add_argument("--length", type=int, metavar="INT", help="of RUN's plans; by default its training horizon")
     command.add_argument("--weights", choices=("ema", "model"), default="ema", help="of RUN")
     command.add_argument(
@@ -174,7 +174,7 @@ def planner_inputs(
     added as in training.
 
     Args:
-        run: the run folder.
+        run: the run folder, or the name of a shipped planner.
         length: of the plans; by default the training horizon.
         levels: noise levels; by default those at a quarter, a half and three quarters of the schedule.
         weights: ``ema`` or ``model``.
@@ -184,7 +184,7 @@ def planner_inputs(
     Raises:
         UserError: no run, or a length or level that it cannot have.
     """
-    folder = RunFolder(run)
+    folder = find_run(run)
     config, layout = folder.config(), folder.statistics().layout
     length, train_steps = length or config.data.horizon, config.diffusion.train_steps
     check_horizon(length, config.model.dim_mults, config.model.num_packs)

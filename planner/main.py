@@ -43,7 +43,7 @@ def _parser() -> OneLineParser:
     train.set_defaults(run_subcommand=_train)
 
     plan = commands.add_parser("plan", help="draw plans from a start to a goal", description="Draw plans.")
-    plan.add_argument("run", help="run folder")
+    plan.add_argument("run", help="run folder, or the name of a shipped planner")
     plan.add_argument("--start", required=True, type=_point, help="x,y or x,y,vx,vy in metres and metres per second")
     plan.add_argument("--goal", required=True, type=_point, help="x,y in metres")
     plan.add_argument("--out", required=True, type=Path, help="PNG (plans), GIF (one plan executed) or JSON (numbers)")
@@ -56,7 +56,7 @@ def _parser() -> OneLineParser:
     plan.set_defaults(run_subcommand=_plan)
 
     rollout = commands.add_parser("rollout", help="plan and execute episodes", description="Plan and execute.")
-    rollout.add_argument("run", help="run folder")
+    rollout.add_argument("run", help="run folder, or the name of a shipped planner")
     _add_rollout(rollout)
     rollout.add_argument("--horizon", type=_positive, help="planned points (default: the training's)")
     rollout.add_argument("--json", metavar="FILE", help="write config, rows and summary; - for standard output")

@@ -17,7 +17,7 @@ from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import GUIDE_SCALE, Guide, descend
 from planner.measures import choose_best
-from planner.run import RunFolder
+from planner.run import find_run
 from planner.sampler import Conditions, SamplerKind, WarmStart, sample
 from planner.unet import TemporalUNet, check_horizon
 
@@ -61,10 +61,10 @@ class Planner:
         step: int | None = None,
         device: str = "auto",
     ) -> Planner:
-        """The planner of a run folder.
+        """The planner of a run folder, or a shipped one.
 
         Args:
-            path: the run folder.
+            path: the run folder, or the name of a shipped planner.
             weights: moving average (``ema``) or raw weights (``model``).
             step: a kept checkpoint; by default the last.
             device: ``auto``, ``cpu`` or ``cuda``.
@@ -72,7 +72,7 @@ class Planner:
         Raises:
             UserError: no run, no such checkpoint, or damaged files.
         """
-        folder = RunFolder(path)
+        folder = find_run(path)
         config, statistics = folder.config(), folder.statistics()
         return cls(folder.load_network(weights, step).to(pick_device(device)), config, statistics)
 

@@ -38,6 +38,7 @@ from planner.unet import TemporalUNet
 
 METRICS = {"step", "loss", "gradient_norm", "learning_rate", "steps_per_second"}
 """What every row of ``metrics.jsonl`` holds."""
+SHIPPED = Path(__file__).resolve().parent / "weights"
 _PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
 
 
@@ -282,6 +283,25 @@ def _metrics_row(line: str) -> dict[str, Any] | None:
     if not isinstance(row, dict) or not set(row) >= METRICS or type(row["step"]) is not int:
         return None
     return row if all(isinstance(row[name], int | float) for name in METRICS) else None
+
+
+def shipped_names() -> list[str]:
+    """The names of the trained planners that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.yaml"))
+
+
+def find_run(path: str | Path) -> RunFolder:
+    """The run of a folder, or the shipped planner of that name where no folder is so called.
+
+    Raises:
+        UserError: neither.
+    """
+    if Path(path).is_dir():
+        return RunFolder(path)
+    if str(path) in shipped_names():
+        return RunFolder(SHIPPED / path)
+    shipped = ", ".join(shipped_names())
+    raise UserError(f"{path} is no run folder and no shipped planner; shipped are {shipped or 'none'}")
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from planner.run import SHIPPED, RunFolder, shipped_names
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
     "model.dim": 8,
@@ -23,6 +25,7 @@ SMALL = {
     "log_every": 3,
     "evaluate_episodes": 1,
 }
+QUICK_AUDIT = ["--times", "4", "--projections", "1", "--redraws", "1", "--no-attribution"]
 
 pytestmark = pytest.mark.slow
 
@@ -93,11 +96,20 @@ def test_from_an_empty_folder_the_wheel_collects_trains_plans_compares_and_audit
     installed("planner", "plan", "run", *goal, "--num-plans", "2", "--out", "plan.json")
     assert len(json.loads((installed.folder / "plan.json").read_text())["plans"]) == 2
     installed("planner", "compare", "run", "--episodes", "1", "--multiples", "1", "--out", "comparison")
-    assert "<svg" in (page := (installed.folder / "comparison" / "report.html").read_text()) or "<img" in page
-    quick = ["--times", "4", "--projections", "1", "--redraws", "1", "--no-attribution"]
-    installed("norm-study", "audit", "run", *quick, "--out", "audit", "--json", "audit.json")
+    assert "<img" in (installed.folder / "comparison" / "report.html").read_text()
+    installed("norm-study", "audit", "run", "--length", "128", *QUICK_AUDIT, "--out", "audit", "--json", "audit.json")
     assert json.loads((installed.folder / "audit.json").read_text())["summary"]["leakage"]["value"] > 0
     assert (installed.folder / "audit" / "audit.html").stat().st_size > 10_000
+
+
+def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed):
+    for name in shipped_names():
+        maze = RunFolder(SHIPPED / name).statistics().maze
+        start, goal = (",".join(map(str, maze.cell_to_xy(cell))) for cell in (maze.tasks[0].start, maze.tasks[0].goal))
+        installed("planner", "plan", name, f"--start={start}", f"--goal={goal}", "--out", f"{name}.png")
+        assert (installed.folder / f"{name}.png").stat().st_size > 10_000
+        installed("norm-study", "audit", name, *QUICK_AUDIT, "--json", f"{name}.json")
+        assert json.loads((installed.folder / f"{name}.json").read_text())["summary"]["receptive_field"]
 
 
 def test_the_wheel_holds_every_shipped_file(installed):

@@ -1,0 +1,78 @@
+"""A shipped planner is taken by its name wherever a trained run is read, and never where one is written."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from planner import run as run_module
+from planner.plan import Planner
+from planner.run import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIP = ROOT / "scripts" / "ship"
+
+
+@pytest.fixture
+def shipped(tiny_run, tmp_path, monkeypatch):
+    """``tiny`` is shipped, and the working folder is empty."""
+    command = ["env", f"WEIGHTS={tmp_path / 'weights'}", str(SHIP), str(tiny_run), "tiny"]
+    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    monkeypatch.setattr(run_module, "SHIPPED", tmp_path / "weights")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    return tmp_path / "weights"
+
+
+def test_commands_take_a_shipped_planner_by_its_name(command, shipped, tmp_path):
+    ends = ["--start=-4,2", "--goal=2,4"]
+    done = command("planner.main", "plan", "tiny", *ends, "--num-plans", 2, "--out", tmp_path / "plan.json")
+    assert done.returncode == 0, done.stderr
+    done = command("planner.main", "rollout", "tiny", "--episodes", 1, "--tasks", "straight", "--json", "-")
+    assert json.loads(done.stdout)["rows"]
+
+
+def test_the_audit_takes_a_shipped_planner_by_its_name(shipped, capsys):
+    from norm_study.main import main
+
+    quick = ["--length", "128", "--times", "4", "--projections", "1", "--redraws", "1", "--no-attribution"]
+    assert main(["audit", "tiny", *quick, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["summary"]["leakage"]["value"] > 0
+
+
+def test_a_shipped_planner_plans_as_the_run_that_it_came_from(shipped, tiny_run):
+    one, other = (Planner.from_run(source, device="cpu").plan([-4, 2], [2, 4]) for source in ("tiny", tiny_run))
+    assert (one == other).all()
+
+
+def test_a_folder_of_that_name_goes_first(shipped, tiny_run, refused):
+    Path("tiny").mkdir()
+    assert "no run folder" in refused("planner.main", "rollout", "tiny")
+
+
+def test_an_unknown_name_is_refused_and_the_shipped_ones_are_listed(refused, shipped):
+    line = refused("planner.main", "plan", "tinny", "--start=0,0", "--goal=1,1", "--out", "p.png")
+    assert line.endswith("tinny is no run folder and no shipped planner; shipped are tiny")
+
+
+def test_training_never_writes_into_a_shipped_planner(shipped, tiny, hash_dataset):
+    before = {path: path.stat().st_mtime_ns for path in shipped.rglob("*")}
+    folder = RunFolder("tiny")
+    folder.lock()
+    folder.release()
+    assert Path("tiny").is_dir()
+    assert {path: path.stat().st_mtime_ns for path in shipped.rglob("*")} == before
+
+
+def test_an_unfinished_run_and_a_name_that_is_taken_are_not_shipped(shipped, tiny_run, tmp_path):
+    for source in (tmp_path, tiny_run):
+        command = ["env", f"WEIGHTS={shipped}", str(SHIP), str(source), "tiny"]
+        assert subprocess.run(command, capture_output=True, timeout=20).returncode == 2
+
+
+@pytest.mark.parametrize("name", run_module.shipped_names() or ["none"])
+def test_what_is_shipped_loads(name):
+    if name == "none":
+        pytest.skip("nothing is shipped yet")
+    assert Planner.from_run(name, device="cpu").config.steps >= 1000
