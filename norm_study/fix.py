@@ -118,7 +118,11 @@ def fix_figure(rows: Rows) -> Figure:
     figure = Figure(figsize=(3.6 * len(multiples) + 0.4, 3.2), layout="constrained")
     axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
     for axis, multiple in zip(axes, multiples, strict=True):
-        for split, colour, marker in (("held_out", PALETTE[0], "o"), ("demonstrated", PALETTE[1], "s")):
+        apart = max(stages) / 80  # so that the two intervals of a stage do not hide each other
+        for split, colour, marker, side in (
+            ("held_out", PALETTE[0], "o", apart),
+            ("demonstrated", PALETTE[1], "s", -apart),
+        ):
             cells = [_cell(rows, stage, multiple, split, "plan_valid") for stage in stages]
             before = _cell(rows, None, multiple, split, "plan_valid")
             if before["mean"] is None:
@@ -126,8 +130,9 @@ def fix_figure(rows: Rows) -> Figure:
             means = 100 * np.array([cell["mean"] for cell in cells])
             low, high = (100 * np.array([cell[end] for cell in cells], dtype=float) for end in ("low", "high"))
             label = split.replace("_", " ")
-            axis.errorbar(stages, means, np.clip([means - low, high - means], 0, None), color=colour, marker=marker,
-                          ms=5, capsize=2, label=label)  # fmt: skip
+            ends = np.clip([means - low, high - means], 0, None)
+            places = np.array(stages) + side
+            axis.errorbar(places, means, ends, color=colour, marker=marker, ms=5, capsize=2, label=label)
             axis.axhline(100 * before["mean"], color=colour, ls=":", lw=1.2, label=f"{label}, before the exchange")
         axis.set(xlabel="optimizer steps after the exchange", ylim=(-4, 104), title=f"{multiple}× training horizon")
         axis.spines[["top", "right"]].set_visible(False)

@@ -36,8 +36,7 @@ OVER = "Means with 95 % intervals, over training seeds where there are at least 
 def read_folders(paths: list[Path]) -> tuple[list[Section], list[RunFolder]]:
     """Sections and run folders of all ``paths``, in their order.
 
-    A folder that is itself nothing known stands for the folders directly in it; one that is known, such as a
-    comparison, stands for the runs in it too.
+    A folder stands for what is known in the folders directly in it, too, such as the runs of a comparison.
 
     Raises:
         UserError: no such folder, one with nothing that is known, or a damaged file.
@@ -50,8 +49,9 @@ def read_folders(paths: list[Path]) -> tuple[list[Section], list[RunFolder]]:
         own = [] if _is_run(path) else list(_sections_of(path))
         children = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
         found = {path.resolve(): own} if own else {}
-        if not own and not _is_run(path):
-            found = {child.resolve(): list(_sections_of(child)) for child in children if not _is_run(child)}
+        if not _is_run(path):
+            studies = [child for child in children if not _is_run(child) and child.name != "rows"]
+            found |= {child.resolve(): list(_sections_of(child)) for child in studies}
         inside = {folder.resolve(): RunFolder(folder) for folder in [path, *children] if _is_run(folder)}
         if not any(found.values()) and not inside:
             raise UserError(f"{path} holds nothing to report; known are outputs of {KINDS}")

@@ -155,7 +155,8 @@ def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str
         raise UserError("--run: give runs that differ in their seed alone, each with a name of its own")
     rows = [row for run in runs for row in stitch_rows(run, settings, device)]
     moved = [row for run in runs for row in intervention_rows(run, InterventionSettings(), device)]
-    about = {"runs": runs, **asdict(settings), "intervention": asdict(InterventionSettings())}
+    names = [Path(run).name for run in runs]
+    about = {"runs": names, **asdict(settings), "intervention": asdict(InterventionSettings())}
     config = {**about, "torch": torch.__version__, "seconds": round(time.perf_counter() - started, 1)}
     facts = [_facts(run) for run in runs]
     return {

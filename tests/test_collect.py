@@ -229,7 +229,6 @@ def test_the_command_collects_lists_and_shows(folder, tmp_path, monkeypatch, cap
         (["collect", "hash", "--id", "mazes/here-v0"], "--overwrite"),
         (["show", "mazes/missing-v0", "--out", "picture.png"], "mazes/missing-v0"),
         (["show", "mazes/here-v0", "--out", "picture.bmp"], "picture.bmp"),
-        (["show", "mazes/here-v0", "--out", "missing/picture.png"], "missing/picture.png"),
         (["fetch"], "fetch"),
     ],
 )

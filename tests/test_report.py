@@ -60,7 +60,7 @@ def words(page):
     [
         ("localization", ["reproduction", "measurements"]),
         ("hash", ["comparison"]),
-        ("stitching", ["stitching"]),
+        ("stitching", ["stitching", "fix", *["stitching"] * 3]),
         ("audit", ["audits"]),
         ("init_bias", ["comparison", "measurements"]),
     ],
@@ -96,6 +96,7 @@ def test_a_run_shows_its_curves_provenance_and_rollouts_and_may_be_unfinished(re
     (killed / "DONE").unlink()
     config = (killed / "config.yaml").read_text()
     (killed / "config.yaml").write_text(config.replace("norm: group", "norm: channel"))
+    (killed / "checksums.json").unlink()
     rows = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
     (killed / "metrics.jsonl").write_text("".join(rows[:2]) + rows[2][:20])
     (killed / "rollouts").mkdir(exist_ok=True)
@@ -122,6 +123,7 @@ def test_curves_have_a_line_per_run_and_an_entry_per_norm(tiny_run, tmp_path):
         shutil.copytree(tiny_run, tmp_path / name)
         config = (tmp_path / name / "config.yaml").read_text()
         (tmp_path / name / "config.yaml").write_text(config.replace("norm: group", "norm: channel"))
+        (tmp_path / name / "checksums.json").unlink()
         runs.append(RunFolder(tmp_path / name))
     (curves,) = runs_section(runs).pictures
     drawing = base64.b64decode(curves.image.split(",", 1)[1]).decode()
