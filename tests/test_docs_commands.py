@@ -66,6 +66,7 @@ IN_THE_TUTORIAL = (
 ONLY_READ = {
     "scripts/check": "it runs these tests",
     "scripts/install": "scripts/check begins with it",
+    "scripts/screenshots": "test_report_browser.py takes pictures the same way",
     "scripts/quickstart": "11 minutes; scripts/check runs it with --smoke",
     "scripts/reproduce": "two hours; the same calls of planner as scripts/quickstart",
     "scripts/init_bias": "two hours; test_init_bias_unet.py runs its command at a small size",
