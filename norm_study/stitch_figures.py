@@ -25,6 +25,8 @@ COLOURS: dict[str, str] = {
 }
 MARKERS = dict(zip(COLOURS, "osD^vP*Xh", strict=True))
 COLOURS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
+WIDEST = 4
+"""Columns of plans that a page still shows at a size to read."""
 
 
 def base_cell(stored: Stored) -> Stored:
@@ -78,22 +80,23 @@ def headline(stored: Stored) -> Figure:
 
 
 def plans(stored: Stored) -> Figure:
-    """Plans of the first seed of each norm (rows), for one task of each family (columns)."""
+    """Plans of the first seed of each norm, for one task of each family."""
     first: dict[str, Any] = {run.norm: result["plans"][0] for run, result in reversed(base_cell(stored))}
     norms = norms_of(base_cell(stored))
     maze = MazeMap.from_dict(first[norms[0]]["maze"])
     tasks = first[norms[0]]["tasks"]
-    figure = Figure(figsize=(2.2 * len(tasks) + 0.5, 2.25 * len(norms) + 0.6), layout="constrained")
-    axes = figure.subplots(len(norms), len(tasks), squeeze=False, sharex=True, sharey=True)
-    for row, norm in enumerate(norms):
-        for column, title in enumerate(tasks):
-            axis = axes[row, column]
-            draw_maze(axis, maze)
-            draw_trajectories(axis, [np.array(plan) for plan in first[norm]["plans"][column]], dots=True)
-            if row == 0:
-                axis.set_title(title, fontsize=9)
-            axis.set_xlabel("x (m)" if row == len(norms) - 1 else "")
-            axis.set_ylabel(f"{norm}\ny (m)" if column == 0 else "")
+    wide = len(tasks) < len(norms) <= WIDEST
+    rows, columns = (tasks, norms) if wide else (norms, tasks)
+    figure = Figure(figsize=(2.2 * len(columns) + 0.5, 2.25 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
+    for (row, column), axis in np.ndenumerate(axes):
+        task, norm = (row, norms[column]) if wide else (column, norms[row])
+        draw_maze(axis, maze)
+        draw_trajectories(axis, [np.array(plan) for plan in first[norm]["plans"][task]], dots=True)
+        if row == 0:
+            axis.set_title(columns[column], fontsize=9)
+        axis.set_xlabel("x (m)" if row == len(rows) - 1 else "")
+        axis.set_ylabel(f"{rows[row]}\ny (m)" if column == 0 else "")
     return figure
 
 
