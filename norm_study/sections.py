@@ -204,10 +204,12 @@ def _stitching(folder: Path) -> Section:
 
 def _shown(cells: dict[str, Any]) -> str:
     """Validity on held-out tasks at the longest horizon, cell by cell as far as one sentence carries."""
+    only_norms = len({name.partition("-")[2] for name in cells}) == 1
     shown = []
     for name, splits in list(cells.items())[:LONGEST_SENTENCE]:
         multiple, last = list(splits["by_horizon"].items())[-1]
-        shown.append(f"{name} {interval_text(last['held_out']['plan_valid'], '.0f', ' %')} at {multiple}×")
+        norm = name.partition("-")[0] if only_norms else name
+        shown.append(f"{norm} {interval_text(last['held_out']['plan_valid'], '.0f', ' %')} at {multiple}×")
     return "; ".join(shown) + ("; …" if len(cells) > LONGEST_SENTENCE else "")
 
 
