@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 from envs.maps import DT_S, MazeMap
@@ -21,13 +21,21 @@ WALL_COLOUR = "0.85"
 TRAJECTORY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def draw_maze(axis: Axes, maze: MazeMap) -> None:
-    """Draws the walls grey and sets limits, equal scales and labels in metres."""
+def draw_maze(axis: Axes, maze: MazeMap, avoid: tuple[float, float, float] | None = None) -> None:
+    """Draws the walls grey and sets limits, equal scales and labels in metres.
+
+    Args:
+        axis: to draw on.
+        maze: its walls.
+        avoid: x, y and radius in metres of a region to stay out of, hatched; or nothing.
+    """
     rows, columns = maze.walls.shape
     corners = maze.cell_to_xy(np.argwhere(maze.walls)) - 0.5
     axis.add_collection(
         PatchCollection([Rectangle((x, y), 1, 1) for x, y in corners], facecolor=WALL_COLOUR, edgecolor="none")
     )
+    if avoid is not None:
+        axis.add_patch(Circle(avoid[:2], avoid[2], facecolor="none", edgecolor="0.3", hatch="////", linewidth=1))
     axis.set(xlim=(-columns / 2, columns / 2), ylim=(-rows / 2, rows / 2), aspect="equal")
     axis.set(xlabel="x (m)", ylabel="y (m)")
 
@@ -69,6 +77,7 @@ def rollout_gif(
     fps: int = 25,
     every: int = 4,
     inches: float = 4.0,
+    avoid: tuple[float, float, float] | None = None,
 ) -> None:
     """Writes an animation of a ball's way.
 
@@ -80,10 +89,11 @@ def rollout_gif(
         fps: pictures per second; with ``every`` = 4 steps of 0.01 s, 25 is real time.
         every: environment steps between pictures.
         inches: width and height, at 100 dots each.
+        avoid: a region to stay out of, see :func:`draw_maze`.
     """
     figure = Figure(figsize=(inches, inches), layout="constrained")
     axis = figure.subplots()
-    draw_maze(axis, maze)
+    draw_maze(axis, maze, avoid)
     if plan is not None:
         draw_trajectories(axis, [plan], dots=True)
     (trail,) = axis.plot([], [], color="black", linewidth=1)

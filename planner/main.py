@@ -266,7 +266,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
-        draw_maze(axis, maze)
+        draw_maze(axis, maze, arguments.avoid)
         draw_trajectories(axis, list(plans[..., :2]), dots=True)
         axis.set_title(f"{planner.config.model.norm}, {plans.shape[1]} points")
         save_figure(figure, arguments.out, dpi=150)
@@ -274,7 +274,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         from envs.draw import rollout_gif
         from planner.rollout import execute_one
 
-        rollout_gif(arguments.out, maze, execute_one(planner, plans[0]), plans[0, :, :2])
+        rollout_gif(arguments.out, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=arguments.avoid)
     print(arguments.out)
 
 

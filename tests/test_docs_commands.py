@@ -73,6 +73,7 @@ ONLY_READ = {
     "scripts/audit": "three minutes; test_audit_command.py runs its factories at a small size",
     "maze-data convert": "wants a file of D4RL's; test_convert.py writes one",
     "maze-data references": "minutes; test_scores.py measures few episodes",
+    "planner samplers": "11 minutes; test_samplers.py runs it at a small size",
     "planner bench": "a minute; test_bench.py runs it at a small size",
     "norm-study audit --factory": "wants the reader's own package; test_audit_command.py writes one",
     "norm-study stitch --suite": "hours; test_stitching.py trains and measures grids and fixes of tiny runs",
