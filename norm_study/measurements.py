@@ -17,6 +17,7 @@ CAPTIONS = {
     **{f"map_{name}": caption for name, (_, caption) in MAPS.items()},
     "distance": "What comes from farther than the receptive field is leakage.",
     "modules": "Leakage of each module alone, and what remains without it.",
+    "samplers": "Success and valid plans against network evaluations per plan.",
     "leakage": "Leakage of each trained planner beside its valid plans on held-out tasks.",
 }
 

@@ -119,7 +119,9 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     about = {"run": Path(run).name, "norm": planner.config.model.norm, "threads": torch.get_num_threads(),
              **asdict(settings)}  # fmt: skip
     write_aside(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
-    write_aside(out / "samplers.json", json.dumps({"config": about, "summary": entries}, allow_nan=False) + "\n")
+    write_aside(
+        out / "samplers.json", json.dumps({"config": about, "summary": {"settings": entries}}, allow_nan=False) + "\n"
+    )
     write_aside(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
     save_figure(ablation_figure(entries), out / "samplers.png", dpi=150)
     return out / "samplers.md"

@@ -62,6 +62,7 @@ def words(page):
         ("hash", ["comparison"]),
         ("stitching", ["stitching", "fix", *["stitching"] * 3]),
         ("audit", ["audits"]),
+        ("mazes", ["measurements", "measurements", "comparison"]),
         ("init_bias", ["comparison", "measurements"]),
     ],
 )

@@ -37,7 +37,7 @@ def test_the_fewest_steps_are_those_whose_lower_bound_stays_above_minus_three_po
 def test_every_setting_is_measured_on_the_same_episodes_and_kept(tiny_run, tmp_path):
     settings = AblationSettings(("ddim",), (1, 4, 1000), ("straight",), 1)
     table = ablate(tiny_run, settings, tmp_path, "cpu", "planner samplers")
-    entries = json.loads((tmp_path / "samplers.json").read_text())["summary"]
+    entries = json.loads((tmp_path / "samplers.json").read_text())["summary"]["settings"]
     assert [(entry["sampler"], entry["steps"]) for entry in entries][1:] == [("ddim", 1), ("ddim", 4)]
     assert entries[0]["sampler"] == "ddpm"  # the reference comes first
     assert entries[0]["difference"]["mean"] == 0
