@@ -87,7 +87,9 @@ def plans(stored: Stored) -> Figure:
     tasks = first[norms[0]]["tasks"]
     wide = len(tasks) < len(norms) <= WIDEST
     rows, columns = (tasks, norms) if wide else (norms, tasks)
-    figure = Figure(figsize=(2.2 * len(columns) + 0.5, 2.25 * len(rows) + 0.6), layout="constrained")
+    height, width = maze.walls.shape
+    size = (2.2 * len(columns) + 0.5, (2.1 * height / width + 0.15) * len(rows) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True, sharey=True)
     for (row, column), axis in np.ndenumerate(axes):
         task, norm = (row, norms[column]) if wide else (column, norms[row])

@@ -60,7 +60,7 @@ def words(page):
     [
         ("localization", ["reproduction", "measurements"]),
         ("hash", ["comparison"]),
-        ("stitching", ["stitching", "fix", *["stitching"] * 3]),
+        ("stitching", ["stitching", "fix", *["stitching"] * 4]),
         ("audit", ["audits"]),
         ("mazes", ["measurements", "measurements", "comparison"]),
         ("init_bias", ["comparison", "measurements"]),
