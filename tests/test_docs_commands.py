@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from conftest import HASH, TINY
 from tensorboard import program
 
 import envs.main
@@ -56,6 +58,23 @@ REDUCED = {
     "norm-study report docs/localization": "",
     "norm-study init-bias-training": "--networks 2 --steps 4 --depth 2",
 }
+# Commands that take longer even so: scripts/check --all executes them, on a tiny run for every run they name.
+SUITE = (
+    "--preset tiny.yaml --norms group --paddings zeros --fields half --seeds 1 --horizons 1,4 --episodes 1 --best-of 1 "
+    "--best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
+)
+LONG = {
+    "planner samplers": "--tasks demonstrated --samplers ddim --steps 1,2 --episodes 1 --out samplers",
+    "planner bench": f"--data.dataset {HASH} --data.stride 4 --model.dim 8 --diffusion.train_steps 4 --episodes 2 "
+    "--diffusion.sampling_steps 1 --batch_size 4 --repeats 1 --bench-steps 1 --json bench.json",
+    "maze-data references": "umaze --episodes 2",
+    "norm-study stitch --suite factors": f"{SUITE} --dataset {HASH}",
+    "norm-study stitch --suite fix": "--steps 2 --every 1 --horizons 1,4 --episodes 1 --best-of 1 --out fix "
+    "--runs-folder fix/runs",
+    "norm-study init-bias-unet": f"--preset tiny.yaml --dataset {HASH} --norms group --inits 2 --windows 2 "
+    "--loss-steps 2",
+    "norm-study init-bias-bench": "--depth 2 --width 8 --inits 4 --points 20 --dimensions 40 --repeats 1",
+}
 # Commands that the tutorial executes, at its sizes; elsewhere they are documented at others.
 IN_THE_TUTORIAL = (
     "maze-data collect", "maze-data list", "maze-data show", "planner train", "planner plan", "planner rollout",
@@ -72,14 +91,9 @@ ONLY_READ = {
     "scripts/init_bias": "two hours; test_init_bias_unet.py runs its command at a small size",
     "scripts/audit": "three minutes; test_audit_command.py runs its factories at a small size",
     "maze-data convert": "wants a file of D4RL's; test_convert.py writes one",
-    "maze-data references": "minutes; test_scores.py measures few episodes",
-    "planner samplers": "11 minutes; test_samplers.py runs it at a small size",
-    "planner bench": "a minute; test_bench.py runs it at a small size",
     "norm-study audit --factory": "wants the reader's own package; test_audit_command.py writes one",
     "norm-study stitch --suite": "hours; test_stitching.py trains and measures grids and fixes of tiny runs",
     "norm-study leakage": "wants a finished suite; test_leakage_study.py makes one",
-    "norm-study init-bias-unet": "half an hour; test_init_bias_unet.py runs it at a small size",
-    "norm-study init-bias-bench": "a minute; test_init_bias.py runs it at a small size",
     "norm-study report": "test_report.py reports runs, comparisons and every folder of docs",
     "norm-study reproduce": "a quarter of an hour and more; test_norm_study_main.py runs it on tiny parts",
 }
@@ -205,7 +219,7 @@ def test_a_mistake_in_a_documented_command_is_found(line):
 
 
 def test_each_documented_command_is_executed_or_says_why_not():
-    known = [*REDUCED, *IN_THE_TUTORIAL, *ONLY_READ]
+    known = [*REDUCED, *LONG, *IN_THE_TUTORIAL, *ONLY_READ]
     for command in COMMANDS:
         named = not command.whole and any(pattern.split()[:2] == list(command.words) for pattern in known)
         like = any(command.is_like(pattern) for pattern in known)
@@ -217,9 +231,9 @@ def test_each_documented_command_is_executed_or_says_why_not():
         assert any(command.is_like(pattern) for command in COMMANDS) or pattern == "scripts/install", pattern
 
 
-def executed() -> list[tuple[str, Command]]:
-    """Documented commands that :data:`REDUCED` makes small, each pattern's longest spelling first."""
-    return [(pattern, command) for pattern in REDUCED for command in COMMANDS if command.is_like(pattern)]
+def executed(small: dict[str, str]) -> list[tuple[str, Command]]:
+    """Documented commands that ``small`` has options for."""
+    return [(pattern, command) for pattern in small for command in COMMANDS if command.is_like(pattern)]
 
 
 def run(line: Sequence[str], errors: Callable[[], str]) -> None:
@@ -231,11 +245,22 @@ def run(line: Sequence[str], errors: Callable[[], str]) -> None:
     assert code == 0, f"{shlex.join(line)}: {errors()}"
 
 
-@pytest.mark.parametrize(("pattern", "documented"), executed(), ids=str)
+@pytest.mark.parametrize(("pattern", "documented"), executed(REDUCED), ids=str)
 def test_a_short_command_runs_at_a_reduced_size(pattern, documented, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     run([*documented.words, *REDUCED[pattern].split()], lambda: capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pattern", "documented"), executed(LONG), ids=str)
+def test_a_long_command_runs_at_a_reduced_size(pattern, documented, tiny_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    for name in (word for word in documented.words if word.startswith("runs/") and not word.endswith(".json")):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).symlink_to(tiny_run)
+    run([*documented.words, *LONG[pattern].split()], lambda: capsys.readouterr().err)
 
 
 # the tutorial
