@@ -150,7 +150,7 @@ class _Native:
 
         try:
             return product(cotangents, True)
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:
             # A user's autograd.Function may leave torch in its backward, where vmap cannot follow: one at a time.
             each = [product([c[i] for c in cotangents], False) for i in range(len(cotangents[0]))]
             return [None if one[0] is None else torch.stack(list(one)) for one in zip(*each, strict=True)]

@@ -241,6 +241,12 @@ def test_a_users_mistake_ends_with_one_line_and_exit_code_2(folder, monkeypatch,
     assert word in errors
 
 
+def test_a_picture_goes_into_a_folder_that_is_made_for_it(folder, monkeypatch):
+    small("tasks", "mazes/here-v0", steps=20)
+    assert run(monkeypatch, "show", "mazes/here-v0", "--out", str(folder.parent / "new" / "picture.png")) == 0
+    assert (folder.parent / "new" / "picture.png").stat().st_size > 1000
+
+
 def test_a_datasets_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "file"))

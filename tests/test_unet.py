@@ -257,3 +257,11 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(tmp_path, change):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"other|is \[8\], its config needs \[16\]"):
         load_unet(tmp_path)
+
+
+def test_a_horizon_that_leaves_a_norm_one_point_is_refused():
+    with pytest.raises(UserError, match="horizon = 4 leaves one point at the coarsest of 3 levels.*at least 8"):
+        check_horizon(4, (1, 2, 4))
+    with pytest.raises(UserError, match="at least 8"):
+        check_horizon(4, (1, 2), num_packs=2)
+    check_horizon(8, (1, 2, 4))

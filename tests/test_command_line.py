@@ -1,0 +1,33 @@
+import signal
+import sys
+import time
+
+from envs.command_line import INTERRUPTED, run_command
+
+SWALLOWS = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    pass
+"""
+
+
+def test_an_import_that_swallows_ctrl_c_delays_it_and_no_more(tmp_path, monkeypatch, capsys):
+    (tmp_path / "swallows_ctrl_c.py").write_text(SWALLOWS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    reached = []
+
+    def command(argv):
+        import swallows_ctrl_c  # noqa: F401
+
+        reached.append("the import's end")
+        time.sleep(10)
+        reached.append("the command's end")
+
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)]
+    assert run_command(command) == INTERRUPTED
+    sys.modules.pop("swallows_ctrl_c", None)
+    assert reached == ["the import's end"]
+    assert capsys.readouterr().err == "interrupted\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == handlers
