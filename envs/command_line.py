@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -57,10 +58,20 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        _discard(interruption)
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _discard(interruption: KeyboardInterrupt) -> None:
+    """Throws away what Ctrl-C left half made, unheard: a progress bar cut off in its constructor has no position."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        traceback.clear_frames(interruption.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 @contextmanager

@@ -12,34 +12,22 @@ Shapes: B batch, D transition dimensions (state, then action if planned), T plan
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import re
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium
-import huggingface_hub
 import minari
 import numpy as np
 import torch
 from torch import Tensor
 
 from envs.command_line import UserError
-from envs.dataset_folder import DATASET_FILES
-from envs.files import check
 from envs.maps import MazeMap, from_env_spec, stitched
 from planner.config import DataConfig
+from planner.dataset import one_line, open_dataset
 from planner.normalizer import LimitsNormalizer
 
-LOCAL_NAMESPACE = "mazes/"
-"""Where ``maze-data collect`` writes by default; nobody hosts it."""
-CONNECT_TIMEOUT_S = 10
 MAZE_STATE_DIM = 4
 
 
@@ -146,67 +134,6 @@ class PlannerData:
     training: Windows
     validation: Windows
     statistics: DataStatistics
-
-
-def open_dataset(dataset_id: str) -> minari.MinariDataset:
-    """The local dataset, downloaded first when Minari's server has it.
-
-    Raises:
-        UserError: neither here nor to be had (offline or misspelt), or not readable.
-    """
-    try:
-        root = Path(minari.storage.get_dataset_path(dataset_id))
-        local = (root / "data").is_dir()
-        if not local and not dataset_id.startswith(LOCAL_NAMESPACE):
-            _download(dataset_id, root)
-        check(root / "data", DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself")
-        return minari.load_dataset(dataset_id)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise _missing(dataset_id) from None
-    except Exception as error:  # Minari and HDF5 raise what they like about a damaged or ill-named dataset.
-        raise UserError(f"dataset {dataset_id!r} cannot be read ({_one_line(error)}); collect it again") from error
-
-
-def _download(dataset_id: str, root: Path) -> None:
-    """Fetches a dataset from Minari's server, with its progress on standard error; all of it or nothing."""
-    existed = root.exists()
-    print(f"dataset {dataset_id} is not here: asking Minari's server", file=sys.stderr)
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news to the user
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
-            if os.environ.get("MINARI_REMOTE", "hf://").startswith("hf://"):
-                # Without a network the download itself would retry for 20 seconds.
-                huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=CONNECT_TIMEOUT_S)
-            minari.download_dataset(dataset_id)
-    except BaseException as error:
-        if not existed:  # half a download, also one that Ctrl-C cut short, would pass for a whole one
-            shutil.rmtree(root, ignore_errors=True)
-        if isinstance(error, Exception):  # no network, no such dataset, no such namespace: the remedy is the same
-            raise _missing(dataset_id) from error
-        raise
-
-
-def _missing(dataset_id: str) -> UserError:
-    """What to do about a dataset that is neither here nor to be had; for D4RL's mazes, how to make an equal one."""
-    remedy = "`maze-data list` shows what is there, `maze-data collect` makes one"
-    published = re.fullmatch(r"D4RL/pointmaze/(umaze|medium|large)(-dense)?-v\d+", dataset_id)
-    if published:
-        name = published[1]
-        order = "" if name == "umaze" else " --order depth"
-        remedy = (
-            f"get it online with `minari download {dataset_id}`, or make an equal one, mazes/{name}-navigate-v0, "
-            f"with `maze-data collect {name} --recipe navigate --steps 1000000{order}`"
-        )
-    folder = minari.storage.get_dataset_path()
-    return UserError(
-        f"dataset {dataset_id!r} is neither in {folder} nor to be downloaded (offline or misspelt): {remedy}"
-    )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _states(observations: Any, dataset_id: str) -> np.ndarray:
@@ -318,7 +245,7 @@ def load_data(config: DataConfig, device: torch.device | str = "cpu") -> Planner
         raise
     except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
         raise UserError(
-            f"dataset {config.dataset!r} is damaged ({_one_line(error)}); collect or download it again"
+            f"dataset {config.dataset!r} is damaged ({one_line(error)}); collect or download it again"
         ) from error
     if config.hold_end and maze is None:
         raise UserError(f"data.hold_end needs a maze; {environment} of {config.dataset!r} is none")

@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from envs.command_line import UserError
+from planner.mish import mish
 from planner.norms import ISOLATED, NORM_KINDS, NormKind, make_norm
 
 PaddingMode = Literal["zeros", "replicate"]
@@ -144,7 +145,7 @@ class _ConvNormAct(nn.Module):
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         x_BCT = self.conv(x_BCT)
-        return F.mish(self.norm(x_BCT)) if self.norm_first else self.norm(F.mish(x_BCT))
+        return mish(self.norm(x_BCT)) if self.norm_first else self.norm(mish(x_BCT))
 
 
 class _ResidualBlock(nn.Module):
@@ -256,7 +257,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         """
         packs = self.config["num_packs"]
         check_horizon(sample_BDT.shape[-1], self.config["dim_mults"], packs)
-        mish_BE = F.mish(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
+        mish_BE = mish(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
         x = rearrange(sample_BDT, "b d (p t) -> (b p) d t", p=packs)

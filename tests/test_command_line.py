@@ -1,4 +1,5 @@
 import signal
+import subprocess
 import sys
 import time
 
@@ -31,3 +32,20 @@ def test_an_import_that_swallows_ctrl_c_delays_it_and_no_more(tmp_path, monkeypa
     assert reached == ["the import's end"]
     assert capsys.readouterr().err == "interrupted\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == handlers
+
+
+def test_what_ctrl_c_left_half_made_is_thrown_away_unheard():
+    program = """
+import sys
+from envs.command_line import run_command
+class Bar:
+    def __init__(self):
+        raise KeyboardInterrupt
+    def __del__(self):
+        self.position
+def command(argv):
+    Bar()
+sys.exit(run_command(command))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
