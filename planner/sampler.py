@@ -6,7 +6,9 @@ The network and the sampler do not know each other: the sampler takes any denois
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -70,20 +72,27 @@ def make_scheduler(
     ``ddim`` is DPM-Solver++ of order one, which is the same formula (Lu et al. 2022, section 4.1); diffusers'
     DDIMScheduler takes a wrong previous level where the number of steps does not divide that of the levels.
     """
-    match kind:
-        case "ddpm":
-            scheduler = DDPMScheduler.from_config(schedule.config, prediction_type="sample")
-        case "ddim" | "dpm":
-            scheduler = DPMSolverMultistepScheduler(
-                num_train_timesteps=schedule.config["num_train_timesteps"],
-                beta_schedule=schedule.config["beta_schedule"],
-                prediction_type="sample",
-                algorithm_type="dpmsolver++",
-                solver_order=2 if kind == "dpm" else 1,
-                final_sigmas_type="zero",
-            )
+    scheduler = copy(_scheduler(kind, schedule.config["num_train_timesteps"], schedule.config["beta_schedule"]))
     scheduler.set_timesteps(timesteps=levels)
     return scheduler
+
+
+@cache
+def _scheduler(kind: SamplerKind, num_levels: int, beta_schedule: str) -> DDPMScheduler | DPMSolverMultistepScheduler:
+    """A scheduler to copy: diffusers takes as long to make one as a small network to denoise a plan.
+
+    The copies share its noise levels; what a step writes, ``set_timesteps`` makes anew.
+    """
+    if kind == "ddpm":
+        return DDPMScheduler(num_train_timesteps=num_levels, beta_schedule=beta_schedule, prediction_type="sample")
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=num_levels,
+        beta_schedule=beta_schedule,
+        prediction_type="sample",
+        algorithm_type="dpmsolver++",
+        solver_order=2 if kind == "dpm" else 1,
+        final_sigmas_type="zero",
+    )
 
 
 def predicted_clean(schedule: DDPMScheduler, prediction: Tensor, noisy: Tensor, level: int) -> Tensor:
