@@ -1,7 +1,7 @@
-import h5py
 import minari
 import numpy as np
 import pytest
+from wanted import d4rl_stream, write_d4rl
 
 from envs.command_line import UserError
 from envs.convert import convert, map_of_file
@@ -10,44 +10,11 @@ from planner.config import DataConfig
 from planner.data import load_data
 
 UMAZE = get_map("umaze")
-FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)
-"""Goals in D4RL's axes: the ends of the U's right side, (row, column)."""
-
-
-def stream():
-    """Two passages in one go, each to its goal, then a reset and a third that a timeout ends; D4RL's axes."""
-    down = np.stack([np.linspace(0.8, 2.8, 81), np.full(81, 2.8)], axis=1)
-    along = np.stack([np.full(81, 0.8), np.linspace(0.8, 2.8, 81)], axis=1)
-    positions = np.concatenate([along, down[1:], along[:40]])
-    goals = np.concatenate([np.tile(FIRST, (81, 1)), np.tile(SECOND, (80, 1)), np.tile(FIRST, (40, 1))])
-    count = len(positions)
-    velocities = np.gradient(positions, 0.01, axis=0)
-    observations = np.concatenate([positions, velocities], axis=1)
-    observations[81] = observations[80]  # the generator's stale row behind a goal
-    timeouts = np.zeros(count, bool)
-    timeouts[[160, count - 1]] = True
-    return {
-        "observations": observations.astype(np.float32),
-        "actions": np.tile(np.float32([0.5, -0.25]), (count, 1)),
-        "rewards": np.arange(count, dtype=np.float32),
-        "terminals": np.zeros(count, bool),
-        "timeouts": timeouts,
-        "infos/goal": goals.astype(np.float32),
-        "infos/qpos": positions.astype(np.float32),
-        "infos/qvel": velocities.astype(np.float32),
-    }
-
-
-def write(path, arrays):
-    with h5py.File(path, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values)
-    return path
 
 
 @pytest.fixture(scope="module")
 def converted(datasets_root, tmp_path_factory):
-    path = write(tmp_path_factory.mktemp("d4rl") / "maze2d-umaze-sparse-v1.hdf5", stream())
+    path = write_d4rl(tmp_path_factory.mktemp("d4rl") / "maze2d-umaze-sparse-v1.hdf5", d4rl_stream())
     return convert(path, "mazes/umaze-d4rl-v1", map_of_file(path), progress=False)
 
 
@@ -90,13 +57,13 @@ def test_a_converted_dataset_has_what_our_collections_have_and_trains(converted,
 
 
 def spoil(name, values):
-    return {**stream(), name: values}
+    return {**d4rl_stream(), name: values}
 
 
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({key: value for key, value in stream().items() if key != "infos/goal"}, ["infos/goal", "layout"]),
+        ({key: value for key, value in d4rl_stream().items() if key != "infos/goal"}, ["infos/goal", "layout"]),
         (spoil("observations", np.zeros((201, 29))), ["observations", "(201, 29)", "(201, 4)"]),
         (spoil("actions", np.zeros((7, 2))), ["actions", "(7, 2)"]),
         (spoil("infos/qpos", np.where(np.arange(201)[:, None] == [9, 9], np.nan, 1.0)), ["infos/qpos", "NaN", "row 9"]),
@@ -104,7 +71,7 @@ def spoil(name, values):
     ],
 )
 def test_a_file_of_another_layout_is_one_line(refused, datasets_root, tmp_path, arrays, words):
-    path = write(tmp_path / "maze2d-umaze-v1.hdf5", arrays)
+    path = write_d4rl(tmp_path / "maze2d-umaze-v1.hdf5", arrays)
     line = refused("envs.main", "convert", path, "--id", "mazes/bad-d4rl-v1")
     for word in words:
         assert word in line
@@ -112,7 +79,7 @@ def test_a_file_of_another_layout_is_one_line(refused, datasets_root, tmp_path, 
 
 
 def test_a_file_cut_short_or_of_another_kind_is_one_line(refused, datasets_root, tmp_path):
-    whole = write(tmp_path / "maze2d-umaze-v1.hdf5", stream())
+    whole = write_d4rl(tmp_path / "maze2d-umaze-v1.hdf5", d4rl_stream())
     for name, content in (("cut", whole.read_bytes()[: whole.stat().st_size // 2]), ("text", b"no data at all")):
         path = tmp_path / f"{name}-umaze.hdf5"
         path.write_bytes(content)
@@ -121,7 +88,7 @@ def test_a_file_cut_short_or_of_another_kind_is_one_line(refused, datasets_root,
 
 
 def test_the_command_takes_the_map_from_the_file_or_the_option(command, datasets_root, tmp_path):
-    path = write(tmp_path / "walk.hdf5", stream())
+    path = write_d4rl(tmp_path / "walk.hdf5", d4rl_stream())
     with pytest.raises(UserError, match="--map"):
         map_of_file(path)
     done = command("envs.main", "convert", path, "--id", "mazes/walk-v0", "--map", "umaze")

@@ -1,5 +1,5 @@
 """Every command in README and docs: the tutorial is executed whole, in order; every other command is at least read by
-its own parser, its preset and settings included; and each that is not executed here says why.
+its own parser, its preset and settings included, and executed at a reduced size, here or by scripts/check around this.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from browser import missing
 from conftest import HASH, TINY
 from tensorboard import program
+from wanted import TINY_PARTS, d4rl_stream, write_d4rl, write_grid
 
 import envs.main
 import norm_study.main
@@ -74,6 +76,12 @@ LONG = {
     "norm-study init-bias-unet": f"--preset tiny.yaml --dataset {HASH} --norms group --inits 2 --windows 2 "
     "--loss-steps 2",
     "norm-study init-bias-bench": "--depth 2 --width 8 --inits 4 --points 20 --dimensions 40 --repeats 1",
+    "maze-data convert": "",
+    "norm-study audit --factory": "--times 4 --projections 1 --redraws 1 --no-attribution",
+    "norm-study leakage": "--stitching study --runs-folder study/runs --times 4",
+    "norm-study report runs/quickstart": "--out page.html",
+    "norm-study report docs": "--out page.html",
+    "norm-study reproduce": "--out localization --full-rows full/rows",
 }
 # Commands that the tutorial executes, at its sizes; elsewhere they are documented at others.
 IN_THE_TUTORIAL = (
@@ -81,22 +89,25 @@ IN_THE_TUTORIAL = (
     "planner compare", "norm-study stitch --run", "norm-study audit", "tensorboard --logdir",
     ".venv/bin/tensorboard --logdir",
 )  # fmt: skip
-# Commands that are not executed here, and why. Each word of a key stands in the command.
-ONLY_READ = {
-    "scripts/check": "it runs these tests",
-    "scripts/install": "scripts/check begins with it",
-    "scripts/screenshots": "test_report_browser.py takes pictures the same way",
-    "scripts/quickstart": "11 minutes; scripts/check runs it with --smoke",
-    "scripts/reproduce": "two hours; the same calls of planner as scripts/quickstart",
-    "scripts/init_bias": "two hours; test_init_bias_unet.py runs its command at a small size",
-    "scripts/audit": "three minutes; test_audit_command.py runs its factories at a small size",
-    "maze-data convert": "wants a file of D4RL's; test_convert.py writes one",
-    "norm-study audit --factory": "wants the reader's own package; test_audit_command.py writes one",
-    "norm-study stitch --suite": "hours; test_stitching.py trains and measures grids and fixes of tiny runs",
-    "norm-study leakage": "wants a finished suite; test_leakage_study.py makes one",
-    "norm-study report": "test_report.py reports runs, comparisons and every folder of docs",
-    "norm-study reproduce": "a quarter of an hour and more; test_norm_study_main.py runs it on tiny parts",
+# Scripts that take longer even so: scripts/check --all executes them with these arguments in place of their own.
+SCRIPTS = {
+    "scripts/reproduce": ["--smoke", "OUT"],
+    "scripts/init_bias": ["--smoke", "OUT"],
+    "scripts/audit": ["--smoke", "OUT"],
+    "scripts/screenshots": ["page.html", "OUT"],
 }
+# A reader's own packages, by the names that the docs give them.
+NETWORK = "from torch import nn\ndef function():\n    return nn.Conv1d(6, 6, 3, padding=1)\n"
+DENOISER = """
+from torch import nn
+class Denoiser(nn.Conv1d):
+    def forward(self, sample, level):
+        return super().forward(sample) * level[:, None, None]
+def make_denoiser():
+    return Denoiser(6, 6, 3, padding=1)
+"""
+# What scripts/check does besides running these tests.
+THE_CHECK = ("scripts/check", "scripts/install", "scripts/quickstart")
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,8 @@ class Command:
 
     def is_like(self, pattern: str) -> bool:
         """Whether it is of this program and subcommand and has the pattern's options."""
-        first, rest = pattern.split()[:2], pattern.split()[2:]
+        length = 1 if pattern.startswith("scripts/") else 2
+        first, rest = pattern.split()[:length], pattern.split()[length:]
         return list(self.words[: len(first)]) == first and set(rest) <= set(self.words)
 
 
@@ -218,8 +230,8 @@ def test_a_mistake_in_a_documented_command_is_found(line):
     assert refusal(Command(TUTORIAL, tuple(line.split()), True))
 
 
-def test_each_documented_command_is_executed_or_says_why_not():
-    known = [*REDUCED, *LONG, *IN_THE_TUTORIAL, *ONLY_READ]
+def test_each_documented_command_is_executed_somewhere():
+    known = [*REDUCED, *LONG, *IN_THE_TUTORIAL, *SCRIPTS, *THE_CHECK]
     for command in COMMANDS:
         named = not command.whole and any(pattern.split()[:2] == list(command.words) for pattern in known)
         like = any(command.is_like(pattern) for pattern in known)
@@ -227,8 +239,8 @@ def test_each_documented_command_is_executed_or_says_why_not():
     tutorial = [command for command in COMMANDS if command.page == TUTORIAL and command.whole]
     for pattern in IN_THE_TUTORIAL:
         assert pattern.startswith(".venv/") or any(command.is_like(pattern) for command in tutorial), pattern
-    for pattern in ONLY_READ:
-        assert any(command.is_like(pattern) for command in COMMANDS) or pattern == "scripts/install", pattern
+    for pattern in (*REDUCED, *LONG, *SCRIPTS):
+        assert any(command.is_like(pattern) for command in COMMANDS), pattern
 
 
 def executed(small: dict[str, str]) -> list[tuple[str, Command]]:
@@ -252,15 +264,58 @@ def test_a_short_command_runs_at_a_reduced_size(pattern, documented, tmp_path, m
     run([*documented.words, *REDUCED[pattern].split()], lambda: capsys.readouterr().err)
 
 
+def lay_out(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts into the current folder what the command wants to find, other than runs."""
+    match pattern:
+        case "norm-study report docs":  # the only one that reads there; others write
+            Path("docs").symlink_to(ROOT / "docs")
+        case "maze-data convert":
+            write_d4rl(Path("maze2d-umaze-sparse-v1.hdf5"), d4rl_stream())
+            monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path("data").resolve()))
+        case "norm-study leakage":
+            write_grid(Path("study"), Path("study/runs"), Path("runs/tiny").resolve(), multiple=2)
+        case "norm-study audit --factory":
+            for file, text in (("my_package/models.py", DENOISER), ("package/module.py", NETWORK)):
+                Path(file).parent.mkdir()
+                Path(file).write_text(text)
+            monkeypatch.syspath_prepend(str(Path.cwd()))
+        case "norm-study reproduce":
+            sizes = "{inits: 8, points: 20, width: 16}"
+            init = f"- {{name: init, experiment: init-bias, budgets: [full], seeds: [0], sizes: {sizes}}}"
+            Path("parts.yaml").write_text(TINY_PARTS + init)
+            monkeypatch.setattr("norm_study.report.parts_file", lambda: Path("parts.yaml"))
+            run(["norm-study", "reproduce", "--budget", "full", "--out", "full"], str)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("pattern", "documented"), executed(LONG), ids=str)
 def test_a_long_command_runs_at_a_reduced_size(pattern, documented, tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
-    for name in (word for word in documented.words if word.startswith("runs/") and not word.endswith(".json")):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).symlink_to(tiny_run)
+    for name in ("runs/tiny", *documented.words):
+        if name.startswith("runs/") and not name.endswith(".json"):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).symlink_to(tiny_run)
+    lay_out(pattern, monkeypatch)
     run([*documented.words, *LONG[pattern].split()], lambda: capsys.readouterr().err)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_runs(script, tiny_run, tmp_path, monkeypatch, capsys):
+    if script == "scripts/screenshots":
+        if missing():
+            pytest.skip(missing())
+        run(
+            ["norm-study", "report", str(tiny_run), "--out", str(tmp_path / "page.html")],
+            lambda: capsys.readouterr().err,
+        )
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    arguments = [str(tmp_path / word) if not word.startswith("-") else word for word in SCRIPTS[script]]
+    done = subprocess.run([ROOT / script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list((tmp_path / "OUT").rglob("*.png"))
 
 
 # the tutorial

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
+from wanted import write_grid
 
-from norm_study.factors import FactorRun, rows_path
 from norm_study.main import main
 
 
 @pytest.fixture
 def study(tmp_path, tiny_run):
-    """A grid of which one run is finished: the tiny one, under the name of a cell."""
-    run = FactorRun("group", "zeros", "half", 0)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / run.name).symlink_to(tiny_run)
-    rows = [
-        {"split": split, "multiple": 3, "countable": countable, "plan_valid": valid}
-        for split, countable, valid in (
-            ("held_out", True, 1.0), ("held_out", True, 0.0), ("held_out", False, 1.0), ("demonstrated", True, 1.0),
-        )
-    ]  # fmt: skip
-    path = rows_path(tmp_path, run)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(json.dumps({"rows": rows}).encode()))
+    write_grid(tmp_path, tmp_path / "runs", tiny_run, multiple=3)
     return ["leakage", "--stitching", str(tmp_path), "--runs-folder", str(tmp_path / "runs"), "--times", "4"]
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from wanted import TINY_PARTS
 
 from norm_study import reproduce as reproduction
 from norm_study.main import main
@@ -140,14 +141,6 @@ def test_cuda_without_a_gpu_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["localize", "--device", "cuda"]) == 2
     assert "device = cuda" in capsys.readouterr().err
-
-
-TINY_SIZES = "{length: 24, depth: 3, kernel: 3, width: 4, batch: 4, steps: 2, predictions: 20}"
-TINY_PARTS = f"""
-- {{name: localize-none, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
-- {{name: localize-instance, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
-- {{name: multihop, experiment: multihop, budgets: [full], seeds: [0, 1], sizes: {TINY_SIZES}}}
-"""
 
 
 @pytest.fixture
