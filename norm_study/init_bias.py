@@ -24,7 +24,6 @@ from planner.norms import NormKind
 
 Rows = list[dict[str, Any]]
 MEASURES = ("f0", "max_fraction", "mean", "deviation", "scaled_mean", "scaled_deviation")
-ROW_MEASURES = MEASURES[:4]
 PAPER_VARIANTS: tuple[tuple[NormKind, Place], ...] = (
     ("none", "before"), ("batch", "before"), ("batch", "after"), ("layer", "before"), ("layer", "after"),
 )  # fmt: skip

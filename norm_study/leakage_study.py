@@ -22,8 +22,8 @@ from norm_study.factors import FactorRun, Grid, stored_runs
 from norm_study.figures import STYLE
 from norm_study.options import add_device
 from norm_study.stitch_figures import COLOURS, MARKERS
-from norm_study.stitching import Rows, countable
-from planner.intervals import student_interval
+from norm_study.stitching import countable
+from planner.intervals import interval_over_seeds, student_interval
 from planner.plan import pick_device
 from planner.run import RunFolder
 
@@ -77,8 +77,8 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
     device, rows = pick_device(arguments.device), []
     for run, result in tqdm(stored, desc="audits", unit="run"):
-        valid = held_out_validity(result["rows"], settings.multiple)
-        if valid is not None:
+        valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=settings.multiple)]
+        if valid:
             rows.append(leakage_row(run, arguments.runs_folder / run.name, valid, settings, device))
     if not rows:
         raise UserError(f"multiple = {settings.multiple} was not measured in {arguments.stitching}")
@@ -91,14 +91,8 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"config": vars(settings), "rows": rows, "summary": summarize(rows)}
 
 
-def held_out_validity(rows: Rows, multiple: int) -> float | None:
-    """Share of valid plans on held-out tasks; ``None`` where none was measured."""
-    values = [row["plan_valid"] for row in countable(rows, split="held_out", multiple=multiple)]
-    return float(np.mean(values)) if values else None
-
-
 def leakage_row(
-    run: FactorRun, folder: Path, valid: float, settings: LeakageSettings, device: torch.device
+    run: FactorRun, folder: Path, valid: Sequence[float], settings: LeakageSettings, device: torch.device
 ) -> dict[str, Any]:
     """One planner: what its norms leak, and what its plans are worth."""
     horizon = RunFolder(folder).config().data.horizon
@@ -113,22 +107,33 @@ def leakage_row(
         "leakage": None if leakage is None else leakage.value,
         "standard_error": None if leakage is None else leakage.standard_error,
         "norm_borne": report.norm_borne.value, "movement": float(np.mean(moved)) if moved else None,
-        "leaking_modules": len(report.leaking_modules), "held_out_valid": valid,
+        "leaking_modules": len(report.leaking_modules),
+        "held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid),
     }  # fmt: skip
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Per norm the mean leakage and validity with Student's 95 % intervals over seeds, each the mean over its cells."""
+    """Per norm the mean leakage and validity with 95 % intervals over seeds, each the mean over its cells.
+
+    Where the validity of all seeds agrees, its interval is over plans, as everywhere in the stitching study.
+    """
     summary = {}
     for norm in dict.fromkeys(row["norm"] for row in rows):
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
-        seeds = sorted({row["seed"] for row in own})
-        summary[norm] = {
-            name: student_interval([np.mean([row[name] for row in own if row["seed"] == seed]) for seed in seeds])
-            for name in ("leakage", "norm_borne", "movement", "held_out_valid")
-            if seeds
-        }
+        by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
+        if by_seed:
+            names = ("leakage", "norm_borne", "movement")
+            summary[norm] = {name: student_interval([np.mean([row[name] for row in one]) for one in by_seed])
+                             for name in names}  # fmt: skip
+            plans = [[valid for row in one for valid in _plans(row)] for one in by_seed]
+            summary[norm]["held_out_valid"] = interval_over_seeds(plans, share=True)
     return summary
+
+
+def _plans(row: dict[str, Any]) -> list[float]:
+    """One number per held-out plan of a run: 1 if it was valid."""
+    valid = round(row["held_out_valid"] * row["held_out_plans"])
+    return [1.0] * valid + [0.0] * (row["held_out_plans"] - valid)
 
 
 def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:

@@ -15,7 +15,7 @@ import torch
 
 from envs.command_line import UserError
 from envs.files import write_aside
-from norm_study.factors import FACTOR_NORMS, FIELDS, PACKED, Budget, Grid, run_grid
+from norm_study.factors import Budget, Grid, run_grid
 from norm_study.fix import fix_rows, write_fix
 from norm_study.intervention import InterventionSettings, intervention_rows
 from norm_study.options import add_device, list_of
@@ -55,10 +55,10 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--budget", choices=("quick", "full"), default="full",
                        help="quick: every norm, one padding, one receptive field, one seed, few episodes at 1 and 2 "
                        "times the horizon, no best of N")  # fmt: skip
-    suite.add_argument("--norms", type=list_of(str), default=(*FACTOR_NORMS, *PACKED), metavar="A,B", help="norm kinds")
-    suite.add_argument("--paddings", type=list_of(str), default=("zeros", "replicate"), metavar="A,B", help="paddings")
-    suite.add_argument("--fields", type=list_of(str), default=tuple(FIELDS), metavar="A,B",
-                       help="receptive fields, as shares of the horizon")  # fmt: skip
+    suite.add_argument("--norms", type=list_of(str), default=Grid.norms, metavar="A,B", help="norm kinds")
+    suite.add_argument("--paddings", type=list_of(str), default=Grid.paddings, metavar="A,B", help="paddings")
+    suite.add_argument("--fields", type=list_of(str), default=Grid.fields, metavar="A,B",
+                       help="receptive fields: 18 (quarter), 32 (half), 78 (whole) points to one side")  # fmt: skip
     suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
     suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
@@ -165,7 +165,7 @@ def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str
         "summary": summarize(rows),
         "intervention": moved,
         "facts": facts,
-        "plans": [example_plans(run, device=device) for run in runs],
+        "plans": [example_plans(run, max(settings.multiples), device=device) for run in runs],
     }
 
 

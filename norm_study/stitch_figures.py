@@ -127,21 +127,22 @@ def heat_map(stored: Stored) -> Figure:
         axis.set_yticks(range(len(norms)), norms)
         axis.set_title(f"{multiple}×", fontsize=9)
     figure.suptitle("planned points / training horizon", fontsize=9)
-    figure.supxlabel("receptive field (share of the horizon), padding", fontsize=9)
+    figure.supxlabel("reach to one side, padding\n(quarter: 18 points, half: 32, whole: 78)", fontsize=9)
     figure.colorbar(mesh, ax=axes, label="valid held-out plans (%)")
     return figure
 
 
 def novelty(stored: Stored) -> Figure:
-    """Each held-out plan's distance to the data at 1× and 2×, whole against piece; crosses are invalid plans."""
+    """Each held-out plan's distance to the data, whole against piece, at all horizons; crosses are invalid plans."""
     chosen = base_cell(stored)
     norms = norms_of(chosen)
     columns = min(4, len(norms))
     lines = -(-len(norms) // columns)
+    multiples = sorted({row["multiple"] for _, result in chosen for row in result["rows"]})
     figure = Figure(figsize=(2.3 * columns + 0.4, 2.2 * lines + 0.5), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axis, norm in zip(axes, norms, strict=False):
-        rows = [row for multiple in {1, 2} for row in _rows(chosen, norm, multiple)]
+        rows = [row for multiple in multiples for row in _rows(chosen, norm, multiple)]
         for valid, marker, colour in ((False, "x", "0.45"), (True, "o", COLOURS[norm])):
             points = np.array([[r["novelty_whole"], r["novelty_piece"]] for r in rows if r["plan_valid"] is valid])
             if len(points):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,41 +115,42 @@ def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out"
     """Effect of each level of each factor, everything else equal.
 
     Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
-    a seed, and the interval is Student's over seeds.
+    a seed, and the interval is that of :func:`norm_study.stitching.difference_interval`.
 
     Returns:
-        Entries ``{"factor", "level", "against", "multiple", "cells", "mean", "low", "high", "n"}``.
+        Entries ``{"factor", "level", "against", "multiple", "cells", "mean", "low", "high", "n", "over"}``.
     """
     reference = {"norm": "group", "padding": "zeros", "field": "half"}
     found = []
     for multiple in multiples_of(stored):
         values = {
-            run: value
+            run: episodes
             for run, result in stored
             for rows in [chosen_rows([(run, result)], lambda _: True, split=split, multiple=multiple)]
             for episodes in by_run(rows, measure).values()
-            for value in [float(np.mean(episodes))]
         }
         for factor, against in reference.items():
             levels = dict.fromkeys(getattr(run, factor) for run in values)
             for level in [level for level in levels if level != against]:
                 pairs = _pairs(values, factor, level, against)
-                seeds = sorted({seed for seed, _ in pairs})
+                seeds = sorted({run.seed for run, _ in pairs})
                 if not seeds:
                     continue
-                per_seed = [[value for s, value in pairs if s == seed] for seed in seeds]
-                mean = difference_interval([sum(one) / len(one) for one in per_seed], measure in SHARES)
+                gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
+                per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
+                one, other = ([value for pair in pairs for value in values[pair[side]]] for side in (0, 1))
+                mean = difference_interval(per_seed, (one, other), measure in SHARES)
                 found.append({"factor": factor, "level": level, "against": against, "multiple": multiple,
                               "cells": len(pairs) // len(seeds), **mean})  # fmt: skip
     return found
 
 
-def _pairs(values: Mapping[FactorRun, float], factor: str, level: str, against: str) -> list[tuple[int, float]]:
-    """(seed, difference) of all pairs of runs that differ in ``factor`` alone."""
-    partners = {_without(run, factor): value for run, value in values.items() if getattr(run, factor) == against}
+def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[tuple[FactorRun, FactorRun]]:
+    """The runs at ``level`` of ``factor``, each with the one at ``against`` that equals it in everything else."""
+    partners = {_without(run, factor): run for run in runs if getattr(run, factor) == against}
     return [
-        (run.seed, value - partners[_without(run, factor)])
-        for run, value in values.items()
+        (run, partners[_without(run, factor)])
+        for run in runs
         if getattr(run, factor) == level and _without(run, factor) in partners
     ]
 
@@ -163,9 +164,9 @@ def effects_table(stored: Stored) -> str:
     lines = []
     for valid, success in zip(effects(stored), effects(stored, "success"), strict=True):
         about = [valid["factor"], f"{valid['level']} against {valid['against']}", f"{valid['multiple']}×"]
-        counts = [str(valid["cells"]), str(valid["n"])]
+        counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
         lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
-    titles = ["factor", "level against", "horizon", "cells", "seeds", "held-out validity", "held-out success"]
+    titles = ["factor", "level against", "horizon", "cells", "validity over", "held-out validity", "held-out success"]
     return markdown_table(titles, lines)
 
 

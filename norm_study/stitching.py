@@ -122,7 +122,7 @@ def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto",
     return [about | row for row in rows]
 
 
-def example_plans(run: str | Path, multiple: int = 2, num_plans: int = 6, device: str = "auto") -> dict[str, Any]:
+def example_plans(run: str | Path, multiple: int, num_plans: int = 6, device: str = "auto") -> dict[str, Any]:
     """Plans to draw: one task of each family, between cell centres.
 
     Returns:
@@ -242,10 +242,22 @@ def interval(rows: Rows, name: str) -> dict[str, Any]:
     return interval_over_seeds(list(by_run(rows, name).values()), share=name in SHARES)
 
 
-def difference_interval(differences: Sequence[float], share: bool) -> dict[str, Any]:
-    """Student's interval of differences, one per training seed; between shares it ends at −1 and 1."""
+def difference_interval(
+    differences: Sequence[float], samples: tuple[Sequence[float], Sequence[float]], share: bool
+) -> dict[str, Any]:
+    """Mean difference with its interval: over training seeds where there are at least three, else over episodes.
+
+    Where all seeds agree their spread says nothing, and the interval is over episodes, too.
+
+    Args:
+        differences: one per training seed.
+        samples: the episodes behind both sides, of all seeds.
+        share: the values are 0 or 1; the interval ends at −1 and 1.
+    """
+    if len(differences) < SEEDS_FOR_AN_INTERVAL or len(set(differences)) == 1:
+        return _difference_over_episodes(samples, share)
     cell = student_interval(differences)
-    if share and cell["low"] is not None:
+    if share:
         cell |= {"low": max(-1.0, cell["low"]), "high": min(1.0, cell["high"])}
     return {**cell, "over": "seeds"}
 
@@ -253,9 +265,8 @@ def difference_interval(differences: Sequence[float], share: bool) -> dict[str, 
 def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
     first, second = by_run(demonstrated, name), by_run(held_out, name)
     differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
-    if len(differences) >= SEEDS_FOR_AN_INTERVAL and len(set(differences)) > 1:
-        return difference_interval(differences, name in SHARES)
-    return _difference_over_episodes([[row[name] for row in rows] for rows in (demonstrated, held_out)], name in SHARES)
+    samples = [row[name] for row in demonstrated], [row[name] for row in held_out]
+    return difference_interval(differences, samples, name in SHARES)
 
 
 def _difference_over_episodes(samples: Sequence[Sequence[float]], share: bool) -> dict[str, Any]:

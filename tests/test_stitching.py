@@ -15,9 +15,10 @@ from envs.command_line import UserError
 from envs.maps import get_map
 from norm_study.factors import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
 from norm_study.intervention import InterventionSettings, _Problem
-from norm_study.main import main
+from norm_study.main import main, parser
 from norm_study.novelty import NearestWindows, distinct_routes, route
 from norm_study.rates import best_rate, read_rates
+from norm_study.stitch_command import _grid
 from norm_study.stitch_report import effects
 from norm_study.stitching import StitchSettings, can_be_done, summarize, task_length_m
 from planner.config import from_dict, merge
@@ -161,10 +162,16 @@ def test_an_effect_is_measured_between_runs_that_differ_in_nothing_else():
         # has no partner with the norm "group", so it must not count for the norm
         runs += [stored(FactorRun("channel", "replicate", "half", seed), seed > 0)]
     found = {(entry["factor"], entry["level"]): entry for entry in effects(runs)}
-    assert found["norm", "channel"]["mean"] == 1
-    assert found["norm", "channel"]["cells"] == 1
+    channel = found["norm", "channel"]
+    assert (channel["mean"], channel["cells"]) == (1, 1)
+    assert channel["over"] == "episodes", "the seeds agree"
+    assert 0 < channel["low"] < 1
     assert found["padding", "replicate"]["mean"] == pytest.approx(-1 / 3)
     assert found["padding", "replicate"]["n"] == 3
+
+
+def test_the_command_asks_for_the_whole_grid_unless_told_otherwise():
+    assert _grid(parser().parse_args(["stitch", "--suite", "factors"])) == Grid()
 
 
 def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():
