@@ -15,17 +15,29 @@ from typing import NoReturn
 INTERRUPTED = 130
 IMPORT_WAIT_S = 0.05
 USER_ERROR = 2
+_SAYS_ITS_DEFAULT = "(default"
 
 
 class UserError(ValueError):
     """A mistake that the user can mend; its message is one line that names field, value and remedy."""
 
 
+class _HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind the help, but for those that the help itself explains, and no default at all."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or _SAYS_ITS_DEFAULT in (action.help or ""):
+            return action.help
+        if isinstance(action.default, tuple):  # as it would be typed
+            return f"{action.help} (default: {','.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors are one line on standard error and exit code 2."""
 
     def __init__(self, *args, **kwargs):
-        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("formatter_class", _HelpWithDefaults)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
@@ -42,8 +54,9 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         argv: the arguments; ``None`` takes those of the process.
 
     Returns:
-        0; 2 after a :class:`UserError` or an operating system's refusal (missing file, full disk,
-        read-only folder); 130 after Ctrl-C. Anything else is our own mistake and keeps its traceback.
+        0; 2 after a :class:`UserError`, an operating system's refusal (missing file, full disk,
+        read-only folder) or too little memory; 130 after Ctrl-C. Anything else is our own mistake and
+        keeps its traceback.
     """
     try:
         with _imports_whole():
@@ -58,11 +71,25 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        print("error: not enough memory: fewer or shorter plans, or a smaller network, need less", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt as interruption:
         _discard(interruption)
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch says so in the error's kind on a GPU, and in words alone on a CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def _discard(interruption: KeyboardInterrupt) -> None:

@@ -110,15 +110,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             missing = [name for name in WIDTHS if not isinstance(file.get(name), h5py.Dataset)]
             if missing:
                 raise UserError(f"{path} has no {', '.join(missing)}: it is not of D4RL's maze2d layout")
-            steps = {name: np.asarray(file[name]) for name in WIDTHS}
+            steps = {name: np.atleast_1d(file[name]) for name in WIDTHS}
     except OSError as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({' '.join(str(error).split())})") from error
     count = len(steps["observations"])
+    if not count:
+        raise UserError(f"{path} holds no steps")
     for name, width in WIDTHS.items():
         expected = (count,) if width is None else (count, width)
         if steps[name].shape != expected or steps[name].dtype.kind not in "fiub":
             raise UserError(f"{path}: {name} has shape {steps[name].shape}; D4RL's maze2d layout needs {expected}")
-        finite = np.isfinite(steps[name]).reshape(count, -1).all(1)
+        finite = np.isfinite(steps[name]).all(axis=tuple(range(1, steps[name].ndim)))
         if not finite.all():
             raise UserError(f"{path}: {name} has NaN or infinite values, the first in row {finite.argmin()}")
     return steps

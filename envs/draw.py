@@ -17,6 +17,7 @@ from PIL import Image
 from envs.maps import DT_S, MazeMap
 
 WALL_COLOUR = "0.85"
+PATHS_DRAWN = 60
 # Okabe and Ito's palette: told apart by the colour-blind.
 TRAJECTORY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -40,21 +41,18 @@ def draw_maze(axis: Axes, maze: MazeMap, avoid: tuple[float, float, float] | Non
     axis.set(xlabel="x (m)", ylabel="y (m)")
 
 
-def draw_trajectories(
-    axis: Axes, trajectories: Sequence[np.ndarray], *, dots: bool = False, alpha: float = 0.8
-) -> None:
+def draw_trajectories(axis: Axes, trajectories: Sequence[np.ndarray], *, dots: bool = False) -> None:
     """Draws paths, each in a colour of its own, with a ring at the first start and a star at the first goal.
 
     Args:
         axis: with the maze drawn.
         trajectories: arrays (T, 2) in metres.
         dots: whether to mark every point, as for planned waypoints.
-        alpha: opacity.
     """
     for index, path in enumerate(trajectories):
         colour = TRAJECTORY_COLOURS[index % len(TRAJECTORY_COLOURS)]
         marker = "." if dots else "none"
-        axis.plot(*path.T, color=colour, linewidth=0.8, alpha=alpha, marker=marker, markersize=2.5)
+        axis.plot(*path.T, color=colour, linewidth=0.8, alpha=0.8, marker=marker, markersize=2.5)
     if len(trajectories):
         start, goal = trajectories[0][0], trajectories[0][-1]
         axis.plot(*start, "o", fillstyle="none", color="black", markersize=7, zorder=5)
@@ -106,19 +104,18 @@ def rollout_gif(
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
 
 
-def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str, num_paths: int = 60) -> Figure:
-    """Paths on the maze, where episodes start, the speeds and the lengths of a dataset's episodes.
+def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str) -> Figure:
+    """Some paths on the maze, where episodes start, the speeds and the lengths of a dataset's episodes.
 
     Args:
         maze: its walls.
         episodes: states (T, 4) of every episode, in metres and metres per second.
         title: above.
-        num_paths: paths to draw, evenly spread over the dataset.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     (on_maze, starts), (speeds, durations) = figure.subplots(2, 2, height_ratios=(2, 1))
     figure.suptitle(title)
-    chosen = np.linspace(0, len(episodes) - 1, min(num_paths, len(episodes))).astype(int)
+    chosen = np.linspace(0, len(episodes) - 1, min(PATHS_DRAWN, len(episodes))).astype(int)
     draw_maze(on_maze, maze)
     for index in chosen:
         on_maze.plot(*episodes[index][:, :2].T, color=TRAJECTORY_COLOURS[0], linewidth=0.6, alpha=0.4)

@@ -24,7 +24,14 @@ _SEAL = "sha256"
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Writes a small file so that it is either the old one or the new one, whenever we are killed."""
+    """Writes a small file so that it is either the old one or the new one, whenever we are killed.
+
+    A link stays one; a pipe or a device is written to.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

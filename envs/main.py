@@ -108,11 +108,13 @@ def _references(arguments: argparse.Namespace) -> None:
     from envs.references import measure_references
 
     mazes, target = [get_map(name) for name in arguments.maps], Path(arguments.json)
+    kept = read_json(target) if arguments.json != "-" and target.is_file() else {}
+    if not isinstance(kept, dict):
+        raise UserError(f"{target} is damaged (it holds no mapping)")
     measured = {maze.name: measure_references(maze, arguments.episodes, arguments.seed) for maze in mazes}
     if arguments.json == "-":
         print(json.dumps(measured, indent=2))
         return
-    kept = read_json(target) if target.exists() else {}
     write_aside(target, json.dumps(kept | measured, indent=2) + "\n")
 
 

@@ -26,7 +26,6 @@ with contextlib.redirect_stderr(io.StringIO()):  # on import it prints news abou
     from gymnasium_robotics.envs.maze.maze_v4 import MazeEnv
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
-BALL_RADIUS_M = 0.1
 SUCCESS_RADIUS_M = 0.45
 
 CUSTOM_ID = "maze/custom-v0"
@@ -188,18 +187,16 @@ def register_envs() -> None:
         gymnasium.register(CUSTOM_ID, entry_point=entry_point)
 
 
-def make_env(maze: MazeMap, min_episode_steps: int = 0, **kwargs: Any) -> gymnasium.Env:
-    """The environment of any maze, with an episode limit of at least ``min_episode_steps``.
+def make_env(maze: MazeMap, **kwargs: Any) -> gymnasium.Env:
+    """The environment of any maze.
 
     Args:
         maze: a :class:`envs.maps.MazeMap`, shipped or a user's.
-        min_episode_steps: what the plan needs; the map's own limit holds where it is larger.
         **kwargs: for :func:`gymnasium.make`.
     """
-    limit = max(maze.episode_limit, min_episode_steps)
     if maze.name in map_names() and get_map(maze.name).rows == maze.rows:
-        return gymnasium.make(f"maze/{maze.name}-v0", max_episode_steps=limit, **kwargs)
-    return gymnasium.make(CUSTOM_ID, max_episode_steps=limit, rows=list(maze.rows), **kwargs)
+        return gymnasium.make(f"maze/{maze.name}-v0", max_episode_steps=maze.episode_limit, **kwargs)
+    return gymnasium.make(CUSTOM_ID, max_episode_steps=maze.episode_limit, rows=list(maze.rows), **kwargs)
 
 
 register_envs()

@@ -174,6 +174,7 @@ def _facts(run: str) -> dict[str, Any]:
     folder = RunFolder(run)
     config, network, metrics = folder.config(), folder.load_network(), folder.metrics()
     rates = sorted(row["steps_per_second"] for row in metrics)
+    begins = [0, *(row["step"] for row in metrics)]
     last = metrics[-5:]
     return {
         "run": folder.path.name,
@@ -182,7 +183,9 @@ def _facts(run: str) -> dict[str, Any]:
         "steps": config.steps,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "reach": list(network.receptive_field()),
-        "training_seconds": round(sum(config.log_every / row["steps_per_second"] for row in metrics), 1),
+        "training_seconds": round(
+            sum((row["step"] - begin) / row["steps_per_second"] for begin, row in zip(begins, metrics, strict=False)), 1
+        ),
         "steps_per_second": rates[len(rates) // 2] if rates else None,
         "final_loss": sum(row["loss"] for row in last) / len(last) if last else None,
         "largest_mean_gradient": max((row["gradient_norm"] for row in metrics), default=None),

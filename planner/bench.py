@@ -7,6 +7,7 @@ rate at which this machine multiplies matrices.
 from __future__ import annotations
 
 import dataclasses
+import math
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -104,7 +105,13 @@ def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[
     clean, levels, noise = trainer.draw(trainer.data.training, config.batch_size, seed_of(config.seed, 0))
     noisy = torch.where(trainer.known_DT, clean, trainer.schedule.add_noise(clean, noise, levels))
     theirs = same.network.to_diffusers().to(device)
-    plain = PlainLoop(theirs, config.diffusion.train_steps, config.diffusion.prediction, config.learning_rate)
+    plain = PlainLoop(
+        theirs,
+        config.diffusion.train_steps,
+        config.diffusion.prediction,
+        config.learning_rate,
+        config.gradient_clip or math.inf,
+    )
 
     def arithmetic() -> None:
         _forward_backward(trainer.forward, noisy, levels)

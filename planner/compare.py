@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,11 +50,10 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     Raises:
         UserError: no such run, tasks or settings.
     """
-    folder = RunFolder(path)
-    checkpoint = folder.checkpoint().name
+    checkpoint = RunFolder(path).checkpoint().name
     # As JSON gives it back, with lists for tuples.
     question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
-    store = folder.path / "rollouts"
+    store = Path(path) / "rollouts"
     defaults: dict[str, Any] = asdict(RolloutSettings())
     for known in sorted(store.glob("*.json")):
         answer = unsealed(known)
@@ -64,19 +63,16 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
         # A setting that did not exist yet had the effect of its default.
         if asked | {"settings": defaults | asked["settings"]} == question:
             return answer["rows"]
-    planner = Planner.from_run(path, device=device)
+    planner = Planner.from_run(path, step=int(checkpoint.removeprefix("step_")), device=device)
     if planner.statistics.maze is None:
         raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
     rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
     try:
-        write_aside(store / f"{_free_number(store):03d}.json", sealed({"question": question, "rows": rows}))
+        name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
+        write_aside(store / f"{name}.json", sealed({"question": question, "rows": rows}))
     except OSError as error:  # a run that may only be read can be compared too
         print(f"note: {store}: the rollout is not kept ({error.strerror})", file=sys.stderr)
     return rows
-
-
-def _free_number(store: Path) -> int:
-    return next(number for number in itertools.count() if not (store / f"{number:03d}.json").exists())
 
 
 def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
@@ -201,7 +197,10 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
         placed = len(placements) > 1
         return [f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
                 for m in (config.model for config in configs)]  # fmt: skip
-    return [f"{config.model.norm} ({folder.path.name})" for config, folder in zip(configs, folders, strict=True)]
+    names = [folder.path.name for folder in folders]
+    if len(set(names)) < len(names):  # runs of different settings are no seeds of one another
+        names = [str(folder.path) for folder in folders]
+    return [f"{config.model.norm} ({name})" for config, name in zip(configs, names, strict=True)]
 
 
 def compare(
@@ -223,10 +222,16 @@ def compare(
         The path of the page.
 
     Raises:
-        UserError: fewer than one run, unfinished or damaged runs, or runs on different mazes.
+        UserError: unfinished or damaged runs, one run twice, or runs on different mazes.
     """
     folders = [RunFolder(path) for path in paths]
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run is named twice: its episodes would count as two seeds'")
+    multiples = list(dict.fromkeys(multiples))
     statistics = [folder.statistics() for folder in folders]
+    for folder in folders:
+        if not folder.done:
+            raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
     if any(other.maze != statistics[0].maze for other in statistics):
         raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
     labels = _labels(folders)
@@ -247,8 +252,10 @@ def compare(
     assert maze is not None  # the rollouts needed one
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
     for multiple in multiples:
-        horizon = multiple * folders[0].config().data.horizon
-        plans = {label: family_plans(planner, horizon=horizon) for label, planner in planners.items()}
+        plans = {
+            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
+            for label, planner in planners.items()
+        }
         figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
@@ -256,7 +263,7 @@ def compare(
         "config": {
             "runs": [str(path) for path in paths],
             "settings": asdict(settings),
-            "multiples": list(multiples),
+            "multiples": multiples,
         },
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,

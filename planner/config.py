@@ -183,7 +183,7 @@ def _first_problem(error: BaseException, path: str) -> str:
         return _first_problem(error.exceptions[0], path)
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         known = ", ".join(item.name for item in dataclasses.fields(error.cl))
-        unknown = ", ".join(sorted(f"{path}.{key}" if path else key for key in error.extra_fields))
+        unknown = ", ".join(sorted(f"{path}.{key}" if path else str(key) for key in error.extra_fields))
         return f"unknown key {unknown}; known are {known}"
     return str(error) if isinstance(error, UserError) else f"{path}: {error}"
 
@@ -237,7 +237,7 @@ def load_preset(name_or_path: str | Path) -> dict[str, Any]:
         raise UserError(f"preset {str(name_or_path)!r} is no file; shipped are {', '.join(preset_names())}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date or number is a plain ValueError
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no mapping of settings")
@@ -299,7 +299,7 @@ def _parse(text: str, kind: Any) -> Any:
     parts: Sequence[str] = text.strip("[]()").split(",") if get_origin(kind) is tuple else (text,)
     try:
         parsed = [yaml.load(part, Loader=_Loader) for part in parts]  # a SafeLoader
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return text
     return parsed if get_origin(kind) is tuple else parsed[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import json
 import math
 import shlex
@@ -123,6 +124,10 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)
@@ -181,9 +186,9 @@ def _add_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of starts, goals and plans")
     parser.add_argument(
         "--replan-every",
-        type=_positive,
+        type=_whole,
         default=0,
-        help="environment steps after which to plan anew (default: plan once)",
+        help="environment steps after which to plan anew; 0: plan once",
     )
     parser.add_argument(
         "--replan-warm",
@@ -272,9 +277,12 @@ def _plan(arguments: argparse.Namespace) -> None:
         save_figure(figure, arguments.out, dpi=150)
     else:
         from envs.draw import rollout_gif
+        from envs.files import write_aside
         from planner.rollout import execute_one
 
-        rollout_gif(arguments.out, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=arguments.avoid)
+        animation = io.BytesIO()
+        rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=arguments.avoid)
+        write_aside(arguments.out, animation.getvalue())
     print(arguments.out)
 
 

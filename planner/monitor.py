@@ -55,7 +55,7 @@ class Monitor:
 
     def __init__(self, folder: RunFolder, config: Config, data: PlannerData, purge_step: int):
         self._folder, self._config, self._data = folder, config, data
-        self._writer = SummaryWriter(str(folder.path), purge_step=purge_step or None)
+        self._writer = SummaryWriter(str(folder.path), purge_step=purge_step)
         self._maze = data.statistics.maze
         self._tasks = choose_tasks(self._maze, ["demonstrated"]) if self._maze else []
         charts = {

@@ -125,6 +125,8 @@ class Planner:
             raise UserError(f"num_plans = {num_plans} and best_of = {best_of} must be at least 1")
         horizon = horizon or self.config.data.horizon
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
+        if not 0 <= seed < 2**63:
+            raise UserError(f"seed = {seed} must be from 0 to {2**63 - 1}")
         generator = torch.Generator(self.device).manual_seed(seed)
         starts_N, goals_N = (np.repeat(values, num_plans * best_of, axis=0) for values in (starts, goals))
         last_N = self._last_plans(last_plans, len(starts), horizon, num_plans * best_of) if warm_level else None

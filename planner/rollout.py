@@ -71,6 +71,15 @@ class RolloutSettings:
     avoid: tuple[float, float, float] | None = None
     avoid_scale: float = GUIDE_SCALE
 
+    def __post_init__(self) -> None:
+        """Checks the seed, which each batch of plans multiplies.
+
+        Raises:
+            UserError: it is negative or too large.
+        """
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed = {self.seed} must be from 0 to {2**31 - 1}")
+
     @property
     def guide(self) -> AvoidRegion | None:
         """The cost that ``avoid`` means."""
@@ -243,7 +252,7 @@ def _execute(
     for step in range(limit):
         if settings.replan_every and step and step % settings.replan_every == 0:
             left = _points_left(planner, horizon, step)
-            if left >= FEWEST_REPLANNED_POINTS:
+            if left >= max(FEWEST_REPLANNED_POINTS, 2 * _unit(planner)):
                 anew = replace(settings, horizon=left)
                 seed = settings.seed * 1_000_003 + first + 7919 * step
                 last = shifted(plans, step - begin, planner.config.data.stride, left)
@@ -259,8 +268,13 @@ def _execute(
 
 def _points_left(planner: Planner, horizon: int, step: int) -> int:
     """Points of a plan of ``horizon`` that lie ahead after ``step`` steps, rounded up to what the levels can halve."""
-    unit = 2 ** (len(planner.config.model.dim_mults) - 1) * planner.config.model.num_packs
+    unit = _unit(planner)
     return unit * math.ceil((horizon - step / planner.config.data.stride) / unit)
+
+
+def _unit(planner: Planner) -> int:
+    """What the length of a plan must be a multiple of; twice that is the shortest plan."""
+    return 2 ** (len(planner.config.model.dim_mults) - 1) * planner.config.model.num_packs
 
 
 def _executed_measures(

@@ -11,6 +11,7 @@
               checkpoints/step_N/ model/ ema/ (safetensors + JSON), optimizer.safetensors, state.json,
                                   checksums.json
               last                name of the newest checkpoint
+              rollouts/           what `planner compare` asked of it, so that nothing is rolled out twice
               DONE                written when the last step is done
 """
 
@@ -111,23 +112,32 @@ class RunFolder:
         """Writes config, provenance and statistics of a new run, or compares the config of one to resume.
 
         Raises:
-            UserError: the folder holds a run of other settings.
+            UserError: the folder holds a run of other settings or data.
         """
         if (self.path / "config.yaml").exists():
             stored = self.config()
             if stored != config:
                 name, old, new = _first_difference(to_dict(stored), to_dict(config))
                 raise UserError(f"{self.path} holds a run with {name} = {old}, not {new}: take another --run folder")
-            self._compare_threads()
+            began, now = (json.dumps(known.to_dict()) for known in (self.statistics(), statistics))
+            if began != now:
+                raise UserError(
+                    f"{self.path} began with other data: {config.data.dataset} has changed since; "
+                    "take another --run folder"
+                )
+            self._compare_machine(device)
             return
         write_aside(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
         write_aside(self.path / "data.json", json.dumps(statistics.to_dict()))
         write_aside(self.path / "config.yaml", to_yaml(config))
         write_checksums(self.path, ("provenance.json", "data.json", "config.yaml"))
 
-    def _compare_threads(self) -> None:
-        threads = self.provenance().get("threads")
-        if threads != torch.get_num_threads():
+    def _compare_machine(self, device: torch.device) -> None:
+        origin = self.provenance()
+        threads, began = origin.get("threads"), origin.get("device")
+        if began != str(device):
+            print(f"note: this run began on {began} and goes on on {device}, with other batches", file=sys.stderr)
+        elif threads != torch.get_num_threads():
             print(
                 f"note: this run began with {threads} threads and goes on with {torch.get_num_threads()}: "
                 f"its last bits will differ from an uninterrupted run's (OMP_NUM_THREADS={threads} keeps them)",

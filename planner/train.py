@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from envs.command_line import UserError
+from envs.command_line import UserError, out_of_memory
 from planner.config import Config
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
@@ -211,7 +211,7 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
             _train(Trainer(config, data, device), folder, progress)
             folder.mark_done()
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise UserError(
             "not enough memory: a smaller batch_size, model.dim or data.horizon needs less; "
@@ -222,18 +222,13 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
     return folder
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; on a CPU torch says so in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
     elif source := trainer.config.init_from:
         trainer.begin_with(RunFolder(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
-    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step)
+    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1)
     try:
         with tqdm(
             total=trainer.config.steps,
@@ -260,13 +255,12 @@ def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> N
         norms.append(norm)
         step = trainer.step
         bar.update()
-        log, save = (
-            _due(step, config.log_every, config.steps),
-            _due(step, config.checkpoint_every, config.steps),
-        )
-        if log or save:  # one transfer from the device for many steps; nothing is saved unseen
-            _refuse_not_finite(losses, step, folder)
-        if log:
+        save = _due(step, config.checkpoint_every, config.steps)
+        evaluate = config.evaluate_every > 0 and _due(step, config.evaluate_every, config.steps)
+        # One transfer from the device for many steps. A row ends at each checkpoint, so that who goes on from there
+        # writes the same rows, and nothing is saved unseen.
+        if save or evaluate or _due(step, config.log_every, config.steps):
+            _refuse_not_finite(losses, norms, step, folder)
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             row: dict[str, Any] = {
                 "step": step,
@@ -278,7 +272,7 @@ def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> N
             losses.clear()
             norms.clear()
             bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            if config.evaluate_every and _due(step, config.evaluate_every, config.steps):
+            if evaluate:
                 row |= monitor.evaluate(step, trainer.planner(), trainer.validation_loss())
                 clock = time.perf_counter()
             monitor.log(row)
@@ -290,8 +284,9 @@ def _due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def _refuse_not_finite(losses: Iterable[Tensor], step: int, folder: RunFolder) -> None:
-    values = torch.stack(list(losses))
+def _refuse_not_finite(losses: Sequence[Tensor], norms: Sequence[Tensor], step: int, folder: RunFolder) -> None:
+    """Refuses a step whose loss, or whose gradient, which only the next loss would show, is not finite."""
+    values = torch.stack(list(losses)) + torch.stack(list(norms))
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad):
         at = step - len(values) + int(bad[0]) + 1
@@ -301,4 +296,4 @@ def _refuse_not_finite(losses: Iterable[Tensor], step: int, folder: RunFolder) -
             if kept
             else "no checkpoint yet"
         )
-        raise NotFiniteError(f"loss at step {at} is not finite; {good}; a lower learning_rate may help")
+        raise NotFiniteError(f"loss or gradient at step {at} is not finite; {good}; a lower learning_rate may help")

@@ -218,6 +218,14 @@ def test_a_preset_that_is_not_there_lists_those_that_are():
         load_preset("hsah")
 
 
+@pytest.mark.parametrize("text", ["1: 2", "on: true", "steps: 2024-99-99", "steps: 0x_", f"steps: {'9' * 5000}"])
+def test_odd_keys_and_impossible_numbers_are_one_line(tmp_path, text):
+    (tmp_path / "odd.yaml").write_text(text + "\n")
+    with pytest.raises(UserError) as refusal:
+        from_dict(load_preset(tmp_path / "odd.yaml"))
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1,", "\x00"])
 def test_a_preset_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)

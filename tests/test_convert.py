@@ -68,6 +68,8 @@ def spoil(name, values):
         (spoil("actions", np.zeros((7, 2))), ["actions", "(7, 2)"]),
         (spoil("infos/qpos", np.where(np.arange(201)[:, None] == [9, 9], np.nan, 1.0)), ["infos/qpos", "NaN", "row 9"]),
         (spoil("infos/qpos", np.full((201, 2), 1.8)), ["map", "umaze"]),
+        ({name: values[:0] for name, values in d4rl_stream().items()}, ["no steps"]),
+        (spoil("observations", np.float32(1)), ["observations", "(1,)"]),
     ],
 )
 def test_a_file_of_another_layout_is_one_line(refused, datasets_root, tmp_path, arrays, words):

@@ -1,6 +1,7 @@
 """The console command as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -103,8 +104,26 @@ def test_a_folder_that_is_no_run_is_one_line(refused, tmp_path):
     assert "no run folder" in refused("planner.main", "rollout", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed", 10**20], "seed"),
+        (["--seed", -1], "seed"),
+        (["--horizon", 10**12], "not enough memory"),
+        (["--num-plans", 10**12], "not enough memory"),
+    ],
+)
+def test_numbers_beyond_the_machine_are_one_line(refused, tiny_run, tmp_path, options, words):
+    problem = ["plan", tiny_run, "--start=-4,2", "--goal=2,4", "--out", tmp_path / "plan.json"]
+    assert words in refused("planner.main", *problem, *options)
+
+
+def test_a_rollouts_seed_is_bounded(refused, tiny_run):
+    assert "seed" in refused("planner.main", "rollout", tiny_run, "--seed", 2**31)
+
+
 def test_plan_draws_png_gif_and_writes_json(command, tiny_run, tmp_path):
-    for name in ("plan.png", "plan.gif", "plan.json"):
+    for name in ("plan.png", "new/plan.gif", "plan.json"):
         done = command(
             "planner.main",
             "plan",
@@ -119,7 +138,7 @@ def test_plan_draws_png_gif_and_writes_json(command, tiny_run, tmp_path):
         )
         assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "plan.png").size[0] > 300
-    assert Image.open(tmp_path / "plan.gif").n_frames > 3
+    assert Image.open(tmp_path / "new" / "plan.gif").n_frames > 3
     assert np.shape(json.loads((tmp_path / "plan.json").read_text())["plans"]) == (2, 32, 4)
 
 
@@ -144,6 +163,23 @@ def test_rollout_writes_the_promised_json(command, tiny_run, tmp_path):
         "valid_among_n",
     }
     assert expected <= set(result["rows"][0])
+
+
+def test_compare_wants_finished_runs_each_once(refused, tiny_run, tmp_path):
+    out = ["--out", tmp_path / "out", "--episodes", 1]
+    assert "named twice" in refused("planner.main", "compare", tiny_run, f"{tiny_run}/", *out)
+    shutil.copytree(tiny_run, tmp_path / "half")
+    (tmp_path / "half" / "DONE").unlink()
+    assert "is not finished" in refused("planner.main", "compare", tiny_run, tmp_path / "half", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_name_and_different_settings_keep_their_own_rows(tiny_run, tiny, hash_dataset, tmp_path):
+    folders = [train(tiny(steps=steps), tmp_path / str(steps) / "same", "cpu", False).path for steps in (12, 13)]
+    compare(folders, tmp_path / "out", RolloutSettings(episodes=1), multiples=(1, 1), device="cpu")
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(result["summary"]) == [f"group ({folder})" for folder in folders]
+    assert result["config"]["multiples"] == [1]
 
 
 def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tiny, hash_dataset, tmp_path):

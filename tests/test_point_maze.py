@@ -143,10 +143,9 @@ def test_no_file_is_left_behind_even_if_nobody_closes(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_episode_limit_is_the_larger_of_the_maps_and_the_plans():
+def test_the_episode_limit_is_the_maps():
     maze = get_map("cross")
     assert make_env(maze).spec.max_episode_steps == maze.episode_limit == 400
-    assert make_env(maze, min_episode_steps=900).spec.max_episode_steps == 900
     custom = map_from_rows(ROOM)
     assert make_env(custom).spec.max_episode_steps == custom.episode_limit
 

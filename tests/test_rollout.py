@@ -6,6 +6,8 @@ from envs.command_line import UserError
 from envs.maps import get_map
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
+from planner.run import RunFolder
+from planner.train import make_network
 
 
 class Oracle(Planner):
@@ -84,6 +86,14 @@ def test_replanning_runs_and_starts_where_the_ball_is(oracle):
         RolloutSettings(episodes=1, horizon=64, replan_every=60),
     ).rows
     assert all(row["success"] for row in rows)
+
+
+def test_replanning_ends_where_the_levels_leave_no_plan(tiny, tiny_run):
+    deep = tiny(model={"dim_mults": [1, 1, 1, 1, 1], "norm": "none"}, data={"horizon": 64})
+    statistics = RunFolder(tiny_run).statistics()
+    planner = Planner(make_network(deep, statistics.layout.transition_dim), deep, statistics)
+    settings = RolloutSettings(episodes=1, replan_every=30, sampler="ddim", sampling_steps=1)
+    assert len(rollout(planner, get_map("hash").tasks[:1], settings).rows) == 1
 
 
 def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monkeypatch):

@@ -16,7 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
+from envs.collect import collect
 from envs.command_line import UserError
+from envs.maps import get_map
 from planner.config import to_yaml
 from planner.data import load_data
 from planner.monitor import Monitor
@@ -70,10 +72,49 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_da
         train(config, tmp_path / "stopped", "cpu", progress=False)
     monkeypatch.undo()
     assert not RunFolder(tmp_path / "stopped").done
+    time.sleep(1)  # TensorBoard reads event files in the order of their names, which begin with the second
     train(config, tmp_path / "stopped", "cpu", progress=False)
     assert digest(tmp_path / "stopped") == digest(tmp_path / "whole")
-    steps = [row["step"] for row in RunFolder(tmp_path / "stopped").metrics()]
-    assert steps == [4, 8, 12]
+    whole, stopped = (
+        [(row["step"], row["loss"], row["gradient_norm"]) for row in RunFolder(tmp_path / name).metrics()]
+        for name in ("whole", "stopped")
+    )
+    assert [step for step, _, _ in stopped] == [4, 5, 8, 10, 12], "a row ends at each checkpoint, too"
+    assert stopped == whole
+    events = EventAccumulator(str(tmp_path / "stopped"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [4, 5, 8, 10, 12]
+
+
+def test_evaluations_happen_when_they_are_due_whatever_the_rows(tiny, hash_dataset, tmp_path):
+    config = tiny(steps=14, log_every=5, checkpoint_every=14, evaluate_every=7, evaluate_episodes=1)
+    rows = train(config, tmp_path / "run", "cpu", progress=False).metrics()
+    assert [row["step"] for row in rows] == [5, 7, 10, 14]
+    assert [row["step"] for row in rows if "validation_loss" in row] == [7, 14]
+
+
+def test_a_run_whose_dataset_was_collected_anew_is_refused(tiny, hash_dataset, tmp_path):
+    other = "mazes/hash-changed-v0"
+    collect(get_map("hash"), "tasks", 4000, 0, other, progress=False)
+    config = tiny(data={"dataset": other})
+    train(config, tmp_path / "run", "cpu", progress=False)
+    collect(get_map("hash"), "tasks", 4000, 1, other, overwrite=True, progress=False)
+    with pytest.raises(UserError, match=f"other data: {other} has changed"):
+        train(config, tmp_path / "run", "cpu", progress=False)
+
+
+def test_an_infinite_gradient_is_not_saved(tiny, hash_dataset, tmp_path, monkeypatch):
+    apply = Trainer.apply_gradients
+
+    def blown_up(self):
+        if self.step == 9:
+            next(self.network.parameters()).grad[0] = float("inf")
+        return apply(self)
+
+    monkeypatch.setattr(Trainer, "apply_gradients", blown_up)
+    with pytest.raises(NotFiniteError, match="gradient at step 10 is not finite; the checkpoint of step 5 is good"):
+        train(tiny(), tmp_path / "run", "cpu", progress=False)
+    assert [path.name for path in RunFolder(tmp_path / "run").checkpoints()] == ["step_00000005"]
 
 
 def test_kill_minus_nine_then_the_same_command_gives_the_same_bits(tiny, hash_dataset, tmp_path):
@@ -175,7 +216,7 @@ def test_tensorboards_reader_finds_scalars_images_and_hparams(tiny_run):
     for name in ("loss", "learning_rate", "gradient_norm", "steps_per_second"):
         assert f"train/{name}" in tags["scalars"]
     assert {"evaluation/validation_loss", "evaluation/rollout_success"} <= set(tags["scalars"])
-    assert [scalar.step for scalar in events.Scalars("train/loss")] == [4, 8, 12]
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [4, 5, 8, 10, 12]
     assert events.Images("plans")[0].width > 100
     found = events.summary_metadata
     content = {
