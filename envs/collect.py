@@ -91,7 +91,8 @@ def collect(
         ):
             buffers: list[EpisodeBuffer] = []
             for walk in _cut(walks, steps):
-                buffers.append(_episode_buffer(physics, walk))
+                rewards = physics.compute_reward(walk.observations[1:, :2], walk.goal, {})
+                buffers.append(episode_buffer(walk.observations, walk.actions, rewards, walk.goal))
                 bar.update(len(walk.actions))
                 if len(buffers) == EPISODES_PER_WRITE:
                     storage.update_episodes(buffers)
@@ -218,18 +219,25 @@ def _cut(walks: Iterator[Walk], steps: int) -> Iterator[Walk]:
             return
 
 
-def _episode_buffer(env: PointMaze, walk: Walk) -> EpisodeBuffer:
-    """The episode in Minari's form: T+1 observations and infos, T actions and rewards; it ends truncated."""
-    steps = len(walk.actions)
-    positions, velocities = walk.observations[:, :2], walk.observations[:, 2:]
-    goals = np.tile(walk.goal, (steps + 1, 1))
+def episode_buffer(states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray) -> EpisodeBuffer:
+    """An episode in Minari's form; it ends truncated.
+
+    Args:
+        states: (T + 1, 4) positions and velocities.
+        actions: (T, 2).
+        rewards: (T,).
+        goal: (2,) of the whole episode.
+    """
+    steps = len(actions)
+    positions, velocities = states[:, :2], states[:, 2:]
+    goals = np.tile(goal, (steps + 1, 1))
     ends = np.zeros(steps, dtype=bool)
     ends[-1] = True
     success = np.linalg.norm(positions - goals, axis=1) <= SUCCESS_RADIUS_M
     return EpisodeBuffer(
-        observations={"observation": walk.observations, "achieved_goal": positions, "desired_goal": goals},
-        actions=walk.actions,
-        rewards=env.compute_reward(positions[1:], goals[1:], {}),
+        observations={"observation": states, "achieved_goal": positions, "desired_goal": goals},
+        actions=actions,
+        rewards=rewards,
         terminations=np.zeros(steps, dtype=bool),
         truncations=ends,
         infos={"goal": goals, "qpos": positions, "qvel": velocities, "success": success},

@@ -20,14 +20,14 @@ from typing import Any
 import h5py
 import minari
 import numpy as np
-from minari.data_collector.episode_buffer import EpisodeBuffer
 from tqdm import tqdm
 
 from envs import dataset_folder
+from envs.collect import EPISODES_PER_WRITE, episode_buffer
 from envs.command_line import UserError
 from envs.geometry import points_free
 from envs.maps import MazeMap, get_map
-from envs.point_maze import SUCCESS_RADIUS_M, make_env
+from envs.point_maze import make_env
 
 WIDTHS = {
     "observations": 4,
@@ -44,7 +44,6 @@ CELL_CENTRE_OFFSET_M = 0.2
 LEAP_M = 0.1
 """Twice what the fastest ball covers in a step."""
 FREE_SHARE = 0.99
-EPISODES_PER_WRITE = 64
 
 
 def map_of_file(path: Path) -> MazeMap:
@@ -93,7 +92,15 @@ def convert(
             for first in range(0, len(spans), EPISODES_PER_WRITE):
                 part = spans[first : first + EPISODES_PER_WRITE]
                 storage.update_episodes(
-                    [_buffer(states, actions, steps["rewards"], goals[begin], begin, last) for begin, last in part]
+                    [
+                        episode_buffer(
+                            states[begin : last + 1],
+                            actions[begin:last],
+                            steps["rewards"][begin:last].astype(float),
+                            goals[begin],
+                        )
+                        for begin, last in part
+                    ]
                 )
                 bar.update(part[-1][1] - bar.n)
     finally:
@@ -168,27 +175,3 @@ def _metadata(maze: MazeMap, path: Path, dataset_id: str) -> dict[str, Any]:
         "maze": maze.to_dict(),
         "recipe": "converted",
     }
-
-
-def _buffer(
-    states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray, begin: int, last: int
-) -> EpisodeBuffer:
-    """An episode in Minari's form, with the keys of :mod:`envs.collect`'s."""
-    count = last - begin
-    positions, velocities = states[begin : last + 1, :2], states[begin : last + 1, 2:]
-    goals = np.tile(goal, (count + 1, 1))
-    ends = np.zeros(count, dtype=bool)
-    ends[-1] = True
-    success = np.linalg.norm(positions - goals, axis=1) <= SUCCESS_RADIUS_M
-    return EpisodeBuffer(
-        observations={
-            "observation": states[begin : last + 1],
-            "achieved_goal": positions,
-            "desired_goal": goals,
-        },
-        actions=actions[begin:last],
-        rewards=rewards[begin:last].astype(float),
-        terminations=np.zeros(count, dtype=bool),
-        truncations=ends,
-        infos={"goal": goals, "qpos": positions, "qvel": velocities, "success": success},
-    )
