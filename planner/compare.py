@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from envs.command_line import UserError
 from envs.files import save_figure, sealed, unsealed, write_aside
+from planner.config import Config
 from planner.data import PlannerData, load_data
 from planner.figures import bar_figure, family_plans, plans_figure
 from planner.intervals import interval_over_seeds, mean_interval
@@ -188,10 +189,7 @@ def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
     """The norm of each run, with its placement where these differ, else told apart by the folder's name."""
     configs = [folder.config() for folder in folders]
-    same = {
-        json.dumps(asdict(replace(c, seed=0, model=replace(c.model, norm="none", num_packs=1, norm_placement="pre"))))
-        for c in configs
-    }
+    same = {_setting(config) for config in configs}
     placements = {config.model.norm_placement for config in configs if config.model.norm != "none"}
     if len(same) == 1:
         placed = len(placements) > 1
@@ -201,6 +199,19 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
     if len(set(names)) < len(names):  # runs of different settings are no seeds of one another
         names = [str(folder.path) for folder in folders]
     return [f"{config.model.norm} ({name})" for config, name in zip(configs, names, strict=True)]
+
+
+def _setting(config: Config) -> Config:
+    """A config without the norm, the seed, and what changes how a training is watched or computed, not what it does."""
+    model = replace(config.model, norm="none", num_packs=1, norm_placement="pre")
+    watched = {
+        "log_every": 1,
+        "evaluate_every": 0,
+        "evaluate_episodes": 1,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 0,
+    }
+    return replace(config, seed=0, model=model, compile=False, **watched)
 
 
 def compare(

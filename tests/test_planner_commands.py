@@ -174,6 +174,12 @@ def test_compare_wants_finished_runs_each_once(refused, tiny_run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_how_a_training_was_watched_makes_no_other_setting(tiny_run, tiny, hash_dataset, tmp_path):
+    watched = train(tiny(seed=1, log_every=3, evaluate_every=0), tmp_path / "watched", "cpu", False).path
+    compare([tiny_run, watched], tmp_path / "out", RolloutSettings(episodes=1), multiples=(1,), device="cpu")
+    assert list(json.loads((tmp_path / "out" / "comparison.json").read_text())["summary"]) == ["group"]
+
+
 def test_runs_of_one_name_and_different_settings_keep_their_own_rows(tiny_run, tiny, hash_dataset, tmp_path):
     folders = [train(tiny(steps=steps), tmp_path / str(steps) / "same", "cpu", False).path for steps in (12, 13)]
     compare(folders, tmp_path / "out", RolloutSettings(episodes=1), multiples=(1, 1), device="cpu")
