@@ -204,14 +204,17 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 def _setting(config: Config) -> Config:
     """A config without the norm, the seed, and what changes how a training is watched or computed, not what it does."""
     model = replace(config.model, norm="none", num_packs=1, norm_placement="pre")
-    watched = {
-        "log_every": 1,
-        "evaluate_every": 0,
-        "evaluate_episodes": 1,
-        "checkpoint_every": 1,
-        "keep_checkpoints": 0,
-    }
-    return replace(config, seed=0, model=model, compile=False, **watched)
+    return replace(
+        config,
+        seed=0,
+        model=model,
+        compile=False,
+        log_every=1,
+        evaluate_every=0,
+        evaluate_episodes=1,
+        checkpoint_every=1,
+        keep_checkpoints=0,
+    )
 
 
 def compare(
