@@ -26,12 +26,15 @@ def test_an_import_that_swallows_ctrl_c_delays_it_and_no_more(tmp_path, monkeypa
         time.sleep(10)
         reached.append("the command's end")
 
+    # A shell's background jobs ignore Ctrl-C; this one shall hear of it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)]
     assert run_command(command) == INTERRUPTED
     sys.modules.pop("swallows_ctrl_c", None)
     assert reached == ["the import's end"]
     assert capsys.readouterr().err == "interrupted\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)] == handlers
+    signal.signal(signal.SIGINT, before)
 
 
 def test_what_ctrl_c_left_half_made_is_thrown_away_unheard():

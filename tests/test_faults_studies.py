@@ -16,7 +16,7 @@ import yaml
 from conftest import TINY
 from PIL import Image
 from processes import start
-from test_norm_study_main import TINY_SIZES
+from wanted import TINY_SIZES
 
 from envs.files import sealed, unsealed
 from norm_study.factors import Grid, rows_path, stored_runs

@@ -56,8 +56,8 @@ def test_every_norm_is_measured_in_both_places_and_again_the_same(config):
 def test_first_losses_are_those_of_the_trainer(config, tiny, tmp_path):
     """A run's first logged loss is the mean over the steps that it covers."""
     row = next(r for r in run_init_bias_unet(config, [3], CPU) if (r["norm"], r["placement"]) == ("channel", "post"))
-    run = train(tiny(seed=3, log_every=10, model={"norm": "channel", "norm_placement": "post"}), tmp_path / "run",
-                "cpu", progress=False)  # fmt: skip
+    over = {"log_every": 10, "checkpoint_every": 10, "model": {"norm": "channel", "norm_placement": "post"}}
+    run = train(tiny(seed=3, **over), tmp_path / "run", "cpu", progress=False)
     assert row["losses"][0] == pytest.approx(run.metrics()[0]["loss"], rel=1e-3)
 
 

@@ -62,7 +62,7 @@ def words(page):
         ("hash", ["comparison"]),
         ("stitching", ["stitching", "fix", *["stitching"] * 4]),
         ("audit", ["audits"]),
-        ("mazes", ["measurements", "measurements", "comparison"]),
+        ("mazes", ["measurements", "comparison", "comparison", "measurements", "measurements", "comparison"]),
         ("init_bias", ["comparison", "measurements"]),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_run_shows_its_curves_provenance_and_rollouts_and_may_be_unfinished(re
     (killed / "config.yaml").write_text(config.replace("norm: group", "norm: channel"))
     (killed / "checksums.json").unlink()
     rows = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (killed / "metrics.jsonl").write_text("".join(rows[:2]) + rows[2][:20])
+    (killed / "metrics.jsonl").write_text("".join(rows[:3]) + rows[3][:20])
     (killed / "rollouts").mkdir(exist_ok=True)
     episode = {"split": "held_out", "success": True, "plan_valid": False, "longest_step": 2.5, "end_gap": 0.5,
                "steps_to_goal": 200, "tracking_error": 0.125}  # fmt: skip

@@ -15,11 +15,11 @@ from norm_study.factors import FactorRun, rows_path
 FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)
 """Goals in D4RL's axes: the ends of the U's right side, (row, column)."""
 
-_TINY_SIZES = "{length: 24, depth: 3, kernel: 3, width: 4, batch: 4, steps: 2, predictions: 20}"
+TINY_SIZES = "{length: 24, depth: 3, kernel: 3, width: 4, batch: 4, steps: 2, predictions: 20}"
 TINY_PARTS = f"""
-- {{name: localize-none, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {_TINY_SIZES}}}
-- {{name: localize-instance, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {_TINY_SIZES}}}
-- {{name: multihop, experiment: multihop, budgets: [full], seeds: [0, 1], sizes: {_TINY_SIZES}}}
+- {{name: localize-none, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
+- {{name: localize-instance, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
+- {{name: multihop, experiment: multihop, budgets: [full], seeds: [0, 1], sizes: {TINY_SIZES}}}
 """
 
 
