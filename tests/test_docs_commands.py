@@ -32,13 +32,14 @@ from norm_study.experiments import EXPERIMENTS
 from norm_study.main import BENCHES
 from norm_study.options import config_from
 from planner.config import from_dict, load_preset, merge, parse_overrides
+from planner.options import make_parser
 from planner.unet import TemporalUNet
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 REFERENCE = ROOT / "docs" / "api.md"  # docstrings, which name commands and do not show them
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page != REFERENCE)]
-PARSERS = {"maze-data": envs.main._parser, "planner": planner.main._parser, "norm-study": norm_study.main.parser}
+PARSERS = {"maze-data": envs.main._parser, "planner": make_parser, "norm-study": norm_study.main.parser}
 MAINS = {"maze-data": envs.main._command, "planner": planner.main._command, "norm-study": norm_study.main.command}
 OTHER_PROGRAMS = ("tensorboard", ".venv/bin/tensorboard")
 OURS = re.compile(r"([A-Z_]+=\S+ )*((maze-data|planner|norm-study|tensorboard|\.venv/bin/tensorboard) |scripts/\w)")
