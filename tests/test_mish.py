@@ -12,6 +12,11 @@ def extremes(dtype: torch.dtype) -> torch.Tensor:
     return torch.cat((far, torch.linspace(-25, 25, 20_001, dtype=dtype)))
 
 
+def cheap(x: torch.Tensor) -> torch.Tensor:
+    """Ours at any size."""
+    return _Mish.apply(x)[0]
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.float64, 1e-12)])
 def test_equals_torchs_mish_and_its_gradient(dtype, tolerance):
     x = extremes(dtype).requires_grad_()
@@ -23,13 +28,20 @@ def test_equals_torchs_mish_and_its_gradient(dtype, tolerance):
 
 def test_gradients_are_the_numerical_ones_twice():
     x = torch.linspace(-6, 6, 25, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(_Mish.apply, x)
-    assert torch.autograd.gradgradcheck(_Mish.apply, x)
+    assert torch.autograd.gradcheck(cheap, x)
+    assert torch.autograd.gradgradcheck(cheap, x)
+
+
+def test_value_alone_is_that_of_training():
+    x = extremes(torch.float64).requires_grad_()
+    with torch.no_grad():
+        value = mish(x)
+    torch.testing.assert_close(value, mish(x).detach(), atol=0, rtol=1e-14)
 
 
 def test_vmap_goes_through():
     x = torch.randn(3, 40, dtype=torch.float64)
-    got = torch.func.vmap(torch.func.jacrev(_Mish.apply))(x)
+    got = torch.func.vmap(torch.func.jacrev(cheap))(x)
     torch.testing.assert_close(got, torch.func.vmap(torch.func.jacrev(F.mish))(x))
 
 
