@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from norm_study.groups import rank_correlations
-from norm_study.init_bias import arrays_at
-from norm_study.init_bias_theory import DEEP_FROM, NEUTRAL_BELOW, PILED_UP, gamma_of, theory_median
+from norm_study.init_bias.guesses import arrays_at
+from norm_study.init_bias.theory import DEEP_FROM, NEUTRAL_BELOW, PILED_UP, gamma_of, theory_median
 from norm_study.localization import norm_free_floor
 from norm_study.reproduce import Collected
 from planner.intervals import mean_interval

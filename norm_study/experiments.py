@@ -11,10 +11,10 @@ import torch
 
 from norm_study.batchnorm import run_batchnorm
 from norm_study.groups import best_rates, rank_correlations, run_groups
-from norm_study.init_bias import run_init_bias, summarize_init_bias
-from norm_study.init_bias_settings import InitBiasConfig, InitBiasTrainingConfig, InitBiasUNetConfig
-from norm_study.init_bias_training import run_init_bias_training, summarize_init_bias_training
-from norm_study.init_bias_unet import run_init_bias_unet, summarize_init_bias_unet
+from norm_study.init_bias.guesses import run_init_bias, summarize_init_bias
+from norm_study.init_bias.settings import InitBiasConfig, InitBiasTrainingConfig, InitBiasUNetConfig
+from norm_study.init_bias.training import run_init_bias_training, summarize_init_bias_training
+from norm_study.init_bias.unet import run_init_bias_unet, summarize_init_bias_unet
 from norm_study.localization import norm_free_floor, run_localization
 from norm_study.packnorm import run_packnorm
 from norm_study.probes import run_probes

@@ -12,11 +12,10 @@ import torch
 
 from envs.command_line import OneLineParser, UserError, run_command
 from envs.files import write_aside
-from norm_study.audit_command import add_audit, readable, run_audit
+from norm_study.audit.command import add_audit, readable, run_audit
 from norm_study.bench import BenchConfig, run_bench
 from norm_study.experiments import EXPERIMENTS, run_experiment
-from norm_study.init_bias_bench import InitBiasBenchConfig, run_init_bias_bench
-from norm_study.leakage_study import add_leakage, run_leakage
+from norm_study.init_bias.bench import InitBiasBenchConfig, run_init_bias_bench
 from norm_study.options import (
     add_device,
     add_options,
@@ -24,10 +23,11 @@ from norm_study.options import (
     config_from,
     seeds_from,
 )
-from norm_study.report import reproduce
-from norm_study.report_command import add_report, run_report
+from norm_study.report.command import add_report, run_report
+from norm_study.report.study import reproduce
 from norm_study.reproduce import full_rows_folder
-from norm_study.stitch_command import add_stitch, emit_stitch, run_stitch
+from norm_study.stitching.command import add_stitch, emit_stitch, run_stitch
+from norm_study.stitching.leakage import add_leakage, run_leakage
 from planner.plan import pick_device
 from planner.tables import interval_text
 

@@ -27,7 +27,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def _exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
-    """e and n."""
+    """E and n."""
     e = x.clamp(max=_SATURATED).exp()
     return e, (e + 2) * e
 

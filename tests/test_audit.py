@@ -14,9 +14,9 @@ from torch import nn
 
 from envs.command_line import UserError
 from norm_study.audit import audit
-from norm_study.influence import influence_rows
-from norm_study.local_forms import LocalForm
-from norm_study.subject import Subject, borrowed
+from norm_study.audit.influence import influence_rows
+from norm_study.audit.local_forms import LocalForm
+from norm_study.audit.subject import Subject, borrowed
 from planner.norms import NORM_TABLE, make_norm
 from planner.unet import TemporalUNet
 

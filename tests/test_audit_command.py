@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from norm_study.audit import audit
-from norm_study.audit_report import write_audit
+from norm_study.audit.report import write_audit
 from norm_study.main import main
 
 FACTORIES = """

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from norm_study.claims import CLAIMS, Claim, decide, decide_all
-from norm_study.report import claims_markdown
+from norm_study.report.study import claims_markdown
 from norm_study.reproduce import Collected, collect, load_parts, parts_file
 
 PARTS = {part.name: part for part in load_parts(parts_file())}

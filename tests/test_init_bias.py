@@ -14,14 +14,20 @@ from torch import nn
 
 from norm_study.experiments import run_experiment
 from norm_study.figures import draw_figures
-from norm_study.init_bias import PAPER_VARIANTS, measure_networks, measure_outputs, run_init_bias, summarize_init_bias
-from norm_study.init_bias_data import blobs
-from norm_study.init_bias_figures import INIT_BIAS_FIGURES
-from norm_study.init_bias_networks import CNNChunk, MLPChunk, covariance_root
-from norm_study.init_bias_settings import InitBiasConfig, InitBiasTrainingConfig
-from norm_study.init_bias_tables import allowed_difference, tables_markdown
-from norm_study.init_bias_theory import distances, gamma_of, summarize_shares, theory_median, verdict
-from norm_study.init_bias_training import first_for_good, run_init_bias_training
+from norm_study.init_bias.data import blobs
+from norm_study.init_bias.figures import INIT_BIAS_FIGURES
+from norm_study.init_bias.guesses import (
+    PAPER_VARIANTS,
+    measure_networks,
+    measure_outputs,
+    run_init_bias,
+    summarize_init_bias,
+)
+from norm_study.init_bias.networks import CNNChunk, MLPChunk, covariance_root
+from norm_study.init_bias.settings import InitBiasConfig, InitBiasTrainingConfig
+from norm_study.init_bias.tables import allowed_difference, tables_markdown
+from norm_study.init_bias.theory import distances, gamma_of, summarize_shares, theory_median, verdict
+from norm_study.init_bias.training import first_for_good, run_init_bias_training
 from norm_study.main import main
 from norm_study.reproduce import Collected, load_parts, parts_file
 from planner.norms import make_norm
@@ -105,7 +111,7 @@ def test_the_root_of_a_covariance_squares_to_it_even_where_rows_sum_to_zero():
 def test_drawing_only_what_few_points_feel_gives_the_same_law_as_drawing_all_weights(norm, place, monkeypatch):
     config = replace(SMALL, norm=norm, place=place, width=64, points=16, dimensions=100, depth=4, inits=1500)
     few = measure_networks(config, [(norm, place)], 0, CPU)[norm, place]
-    monkeypatch.setattr("norm_study.init_bias_networks.felt_inputs", lambda points, inputs: inputs)
+    monkeypatch.setattr("norm_study.init_bias.networks.felt_inputs", lambda points, inputs: inputs)
     full = measure_networks(config, [(norm, place)], 0, CPU)[norm, place]
     for name in ("f0", "mean", "deviation"):
         assert not np.array_equal(few[name], full[name])

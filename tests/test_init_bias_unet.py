@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from norm_study.init_bias_settings import InitBiasUNetConfig
-from norm_study.init_bias_unet import prediction_row, run_init_bias_unet, summarize_init_bias_unet
+from norm_study.init_bias.settings import InitBiasUNetConfig
+from norm_study.init_bias.unet import prediction_row, run_init_bias_unet, summarize_init_bias_unet
 from norm_study.main import main
 from planner.compare import _labels
 from planner.run import RunFolder

@@ -11,7 +11,7 @@ from wanted import TINY_PARTS
 
 from norm_study import reproduce as reproduction
 from norm_study.main import main
-from norm_study.report import write_results
+from norm_study.report.study import write_results
 from norm_study.reproduce import collect, load_parts, run_parts
 
 SMALL = ["--length", "24", "--depth", "3", "--kernel", "3", "--width", "8", "--batch", "4", "--steps", "3"]
@@ -147,7 +147,7 @@ def test_cuda_without_a_gpu_is_refused(capsys, monkeypatch):
 def tiny_parts(tmp_path, monkeypatch):
     path = tmp_path / "parts.yaml"
     path.write_text(TINY_PARTS)
-    monkeypatch.setattr("norm_study.report.parts_file", lambda: path)
+    monkeypatch.setattr("norm_study.report.study.parts_file", lambda: path)
     return load_parts(path)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from norm_study.main import main
-from norm_study.markdown import Table, inline, read_command, read_introduction, read_tables, without_constants
-from norm_study.measurements import summary_tables
-from norm_study.run_section import runs_section
-from norm_study.sections import read_folders
+from norm_study.report.markdown import Table, inline, read_command, read_introduction, read_tables, without_constants
+from norm_study.report.measurements import summary_tables
+from norm_study.report.runs import runs_section
+from norm_study.report.sections import read_folders
 from planner.page import is_numeric, quiet_interval
 from planner.run import RunFolder
 from planner.tables import markdown_table

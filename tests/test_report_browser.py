@@ -11,8 +11,8 @@ from torch import nn
 
 from norm_study.audit import audit
 from norm_study.main import main
-from norm_study.report import number
-from norm_study.report import page as study_page
+from norm_study.report.study import number
+from norm_study.report.study import page as study_page
 from planner.page import render
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -95,7 +95,7 @@ def test_the_pages_of_other_commands_fit_too(driver, tmp_path):
     network = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv1d(4, 2, 3, padding=1))
     report = audit(network, torch.randn(1, 2, 24), times=2, redraws=1, attribution=False)
     report.settings.update(network="a." + "very_" * 30 + "long:name", levels=None)
-    page = render("norm_study", "audit.html.j2", report=report, figures=[], number=number)
+    page = render("norm_study.audit", "audit.html.j2", report=report, figures=[], number=number)
     (tmp_path / "audit.html").write_text(page)
     claims = json.loads((DOCS / "localization" / "claims.json").read_text())
     (tmp_path / "study.html").write_text(study_page("full", claims, {}, DOCS / "localization"))

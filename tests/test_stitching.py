@@ -13,14 +13,14 @@ from conftest import TINY
 
 from envs.command_line import UserError
 from envs.maps import get_map
-from norm_study.factors import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
-from norm_study.intervention import InterventionSettings, _Problem
 from norm_study.main import main, parser
-from norm_study.novelty import NearestWindows, distinct_routes, route
-from norm_study.rates import best_rate, read_rates
-from norm_study.stitch_command import _grid
-from norm_study.stitch_report import effects
-from norm_study.stitching import StitchSettings, can_be_done, summarize, task_length_m
+from norm_study.stitching.command import _grid
+from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
+from norm_study.stitching.intervention import InterventionSettings, _Problem
+from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
+from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
+from norm_study.stitching.rates import best_rate, read_rates
+from norm_study.stitching.tables import effects
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.plan import Planner

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from norm_study.factors import FactorRun, rows_path
+from norm_study.stitching.grid import FactorRun, rows_path
 
 FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)
 """Goals in D4RL's axes: the ends of the U's right side, (row, column)."""

@@ -1,0 +1,171 @@
+"""Whether one module mixes along an axis, tested on the arguments that it gets inside its network.
+
+A few neighbouring steps of its input are changed. If the stretch of its output that changes with them grows when the
+input is made longer, the module mixes; a convolution's does not, however large its kernel, once the input is longer
+than that. The stretch of the input that has a gradient is looked at in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from norm_study.audit.local_forms import LocalForm, made_local
+from norm_study.audit.recording import Axes, Call, longer
+from norm_study.audit.subject import aligned, is_real
+
+Spans = dict[tuple[int, int], tuple[int, int, int]]  # (leaf, axis) to first and last index that changed, and size
+GROWTH = 0.25  # of the growth of the output: a module that mixes one way only grows by half of it
+
+
+class LocalityTest:
+    """One module's recorded call, at its own length and longer, along the axis that is tested."""
+
+    def __init__(self, call: Call, axes: Axes, seed: int):
+        self.call, self.axes, self.seed = call, axes, seed
+        self.size = min(leaf.shape[d] for leaf, dims in zip(call.leaves, axes, strict=True) for d in dims)
+        self.window = min(8, max(1, self.size // 4))
+        self._unmoved: dict[int, list[Tensor]] = {}
+
+    def lengthened(self, times: int) -> list[Any]:
+        """The recorded arguments, ``times`` as long."""
+        leaves = list(self.call.leaves)
+        for i, dims in enumerate(self.axes):
+            for dim in dims:
+                leaves[i] = longer(leaves[i], dim, times)
+        return leaves
+
+    def moved(self, times: int, start: int) -> list[Any]:
+        """The longer arguments, with a window of every real tensor changed that begins at index ``start``."""
+        leaves, generator = self.lengthened(times), torch.Generator().manual_seed(self.seed)
+        for i, dims in enumerate(self.axes):
+            if not dims or not is_real(leaves[i]) or not torch.isfinite(leaves[i]).all():
+                continue
+            scale = float(leaves[i].std(correction=0)) or 1.0
+            for dim in dims:
+                size = leaves[i].shape[dim]
+                first = min(size - 1, max(0, aligned(start, self.size * times, size)))
+                part = leaves[i].narrow(dim, first, min(self.window, size - first))
+                part += scale * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+        return leaves
+
+    def unmoved(self, times: int) -> list[Tensor]:
+        """The outputs for the longer arguments as they are."""
+        if times not in self._unmoved:
+            with torch.no_grad():
+                self._unmoved[times] = self.call.run(self.lengthened(times), self.seed)
+        return self._unmoved[times]
+
+    def changes(self, times: int, start: int) -> list[Tensor]:
+        """By how much each output changes with the window."""
+        with torch.no_grad():
+            after = self.call.run(self.moved(times, start), self.seed)
+        return [(a - b).abs() for a, b in zip(after, self.unmoved(times), strict=True)]
+
+    @cached_property
+    def output_axes(self) -> Axes:
+        """Per output the axes that grow with the input."""
+        pairs = zip(self.unmoved(1), self.unmoved(2), strict=True)
+        return [tuple(d for d in range(a.ndim) if b.shape[d] > a.shape[d]) for a, b in pairs]
+
+    def start(self, size: int) -> int:
+        """Where a window in the middle begins."""
+        return (size - self.window) // 2
+
+    def changed_outputs(self, times: int) -> Spans:
+        """Where outputs change when the middle of the input does."""
+        return _spans(self.changes(times, self.start(self.size * times)), self.output_axes)
+
+    def heard_inputs(self, times: int, blamed: Sequence[LocalForm], tolerance: float) -> Spans:
+        """Where inputs have a gradient from the middle of the output, with the blamed modules inside made local."""
+        leaves = self.lengthened(times)
+        real = [i for i, dims in enumerate(self.axes) if dims and is_real(leaves[i])]
+        for i in real:
+            leaves[i] = leaves[i].detach().requires_grad_()
+        with torch.enable_grad(), made_local(blamed):
+            outputs = self.call.run(leaves, self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        parts, cotangents = [], []
+        for output, dims in zip(outputs, self.output_axes, strict=True):
+            if output.requires_grad:
+                part = output
+                for dim in dims:
+                    part = part.narrow(dim, self.start(part.shape[dim]), min(self.window, part.shape[dim]))
+                parts.append(part)
+                cotangents.append(torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part))
+        if not parts:
+            return {}
+        given = [leaves[i] for i in real]
+        gradients = torch.autograd.grad(parts, given, cotangents, allow_unused=True)
+        values = [torch.zeros_like(x) if g is None else g.abs() for g, x in zip(gradients, given, strict=True)]
+        return _spans(values, [self.axes[i] for i in real], tolerance)
+
+    def pools(self) -> bool:
+        """Whether one number of an output without the axis hears both ends of the input."""
+        ends = [self.changes(1, start) for start in (0, self.size - self.window)]
+        return any(bool((_changed(a) & _changed(b)).any()) for a, b in zip(*ends, strict=True))
+
+    def crosses(self) -> bool:
+        """Whether one end of the output hears the other of the input; for modules that accept one length only."""
+        axes: Axes = [tuple(d for d in range(v.ndim) if v.shape[d] == self.size) for v in self.changes(1, 0)]
+        first = _spans(self.changes(1, 0), axes)
+        last = _spans(self.changes(1, self.size - self.window), axes)
+        return any(hi == size - 1 for _, hi, size in first.values()) or any(
+            lo == 0 and hi >= 0 for lo, hi, _ in last.values()
+        )
+
+
+def _changed(values: Tensor, tolerance: float | None = None) -> Tensor:
+    """Which entries are above a share of the largest, by default more than the rounding of a difference."""
+    largest = values.max() if values.numel() else values.new_zeros(())
+    return values > (torch.finfo(values.dtype).eps ** 0.75 if tolerance is None else tolerance) * largest
+
+
+def _spans(values: Sequence[Tensor], axes: Axes, tolerance: float | None = None) -> Spans:
+    spans: Spans = {}
+    for i, (value, dims) in enumerate(zip(values, axes, strict=True)):
+        for dim in dims:
+            where = _changed(value.movedim(dim, 0).reshape(value.shape[dim], -1), tolerance).any(1).nonzero()[:, 0]
+            ends = (int(where[0]), int(where[-1])) if len(where) else (0, -1)
+            spans[i, dim] = (*ends, value.shape[dim])
+    return spans
+
+
+def _grew(before: Spans, after: Spans) -> bool:
+    def excess(key: tuple[int, int]) -> float:
+        (low, high, size), (new_low, new_high, new_size) = before[key], after[key]
+        return (new_high - new_low) - (high - low) - GROWTH * (new_size - size)
+
+    return any(excess(key) > 0 for key in before)
+
+
+def growth(spans_at: Callable[[int], Spans], cap: int) -> tuple[bool, Spans, int]:
+    """Doubles the length until the span stops growing or the length passes ``cap``.
+
+    Returns:
+        Whether it still grew, the last spans, and how many times the recorded length they were taken at.
+    """
+    times, before = 1, spans_at(1)
+    while True:
+        times *= 2
+        after = spans_at(times)
+        if not _grew(before, after):
+            return False, after, times
+        if max(size for _, _, size in after.values()) >= cap:
+            return True, after, times
+        before = after
+
+
+def reach_of_changes(test: LocalityTest, spans: Spans, times: int) -> tuple[int, int]:
+    """How far a local module hears, in steps of its input, from where its output changed."""
+    low, high, size = next(iter(spans.values()))
+    if high < low:
+        return 0, 0
+    length = test.size * times
+    start, slack = test.start(length), max(0, -(-length // size) - 1)
+    left = aligned(high, size, length) + slack - (start + test.window - 1)
+    return max(0, left), max(0, start - aligned(low, size, length))

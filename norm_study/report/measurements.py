@@ -1,0 +1,155 @@
+"""Sections out of the files that ``--json`` writes: audits, leakage beside validity, and any other measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from norm_study.audit.report import MAPS
+from norm_study.report.markdown import Table
+from norm_study.report.section import Section, listed, pictures_in, read_stored
+from planner.tables import interval_text
+
+OTHERS = ("comparison.json", "claims.json", "summary.json", "provenance.json", "data.json")
+LONGEST_LIST = 12
+CAPTIONS = {
+    **{f"map_{name}": caption for name, (_, caption) in MAPS.items()},
+    "distance": "What comes from farther than the receptive field is leakage.",
+    "modules": "Leakage of each module alone, and what remains without it.",
+    "samplers": "Success and valid plans against network evaluations per plan.",
+    "leakage": "Leakage of each trained planner beside its valid plans on held-out tasks.",
+}
+
+
+def measurement_section(folder: Path) -> Section | None:
+    """All measurements that lie in a folder, or ``None`` if there are none."""
+    stored = {path.stem: read_stored(path) for path in sorted(folder.glob("*.json")) if path.name not in OTHERS}
+    stored = {name: one for name, one in stored.items() if isinstance(one, dict) and {"config", "summary"} <= set(one)}
+    if not stored:
+        return None
+    audits = {name: one for name, one in stored.items() if is_audit(one)}
+    others = {name: one for name, one in stored.items() if name not in audits}
+    tables = [_audits_table(audits)] if audits else []
+    tables += [_modules_table(name, one) for name, one in audits.items() if one["summary"]["leaking_modules"]]
+    tables += [table for name, one in others.items() for table in summary_tables(name, one["summary"])]
+    pictures = [picture for picture in pictures_in(folder, CAPTIONS) if picture.name in CAPTIONS]
+    kind = "audits" if audits else "measurements"
+    facts = {name: _settings(one["config"]) for name, one in stored.items()}
+    return Section(kind, folder, _said(audits, others), _INTRODUCTION if audits else "", (), tables, pictures, facts)
+
+
+def is_audit(result: Mapping[str, Any]) -> bool:
+    """Whether a measurement is a network's leak audit."""
+    return {"leakage", "receptive_field", "leaking_modules"} <= set(result["summary"])
+
+
+_INTRODUCTION = (
+    "Leakage is the share of the Jacobian's energy that comes from beyond the receptive field, ± its standard error; "
+    "movement is how far the output moves, in its standard deviations, when all that lies beyond is drawn anew."
+)
+
+
+def _said(audits: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    leaks = [f"{name} {_share(one['summary']['leakage'])}" for name, one in audits.items()]
+    parts = [f"Leakage: {'; '.join(leaks)}."] if leaks else []
+    return " ".join(parts + ([f"Measured: {listed(list(others))}."] if others else []))
+
+
+def _share(found: Mapping[str, Any] | None) -> str:
+    """A share with its standard error, in per cent."""
+    if found is None or found["value"] is None:
+        return "–"
+    error = found["standard_error"]
+    return f"{100 * found['value']:.3g} %" + ("" if error is None else f" ± {100 * error:.2g}")
+
+
+def _audits_table(audits: Mapping[str, Any]) -> Table:
+    head = [
+        "audit",
+        "network",
+        "shape",
+        "receptive field",
+        "leakage",
+        "norm-borne share",
+        "movement",
+        "modules that mix",
+    ]
+    rows = []
+    for name, one in audits.items():
+        config, summary = one["config"], one["summary"]
+        left, right = summary["receptive_field"]
+        moved = [f"{movement['value']:.3g}" for movement in summary["finite"] if movement["value"] is not None]
+        shape = " × ".join(map(str, config["shapes"][0]))
+        mixing = f"{summary['leaking_modules']} of {len(one['rows'])}"
+        shares = [_share(summary[key]) for key in ("leakage", "norm_borne")]
+        rows.append([name, str(config.get("network", config["module"])), shape, f"−{left} … +{right}", *shares,
+                     listed(moved) or "–", mixing])  # fmt: skip
+    return Table("Networks", head, rows)
+
+
+def _modules_table(name: str, one: Mapping[str, Any]) -> Table:
+    rows = [
+        [row["name"] or "the network itself", row["type"], row["verdict"], *(_plain(row[key]) for key in keys)]
+        for keys in [("leakage_alone", "leakage_without")]
+        for row in one["rows"]
+        if row["verdict"] != "local"
+    ]
+    return Table(f"{name}: modules that mix", ["module", "class", "verdict", "leakage, alone", "without it"], rows)
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in config.items() if value is not None)
+
+
+# any summary
+
+
+def summary_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:
+    """A summary as tables: single numbers in one, nested ones in one each; long lists of numbers are left out."""
+    single = [[key.replace("_", " "), _plain(value)] for key, value in summary.items() if _is_single(value)]
+    tables = [Table(name, ["measure", "value"], single)] if single else []
+    for key, value in summary.items():
+        if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+            columns = [column for column in value[0] if _is_single(value[0][column])]
+            rows = [[_plain(entry[column]) for column in columns] for entry in value]
+            tables.append(Table(f"{name}: {key.replace('_', ' ')}", columns, rows))
+    nested = {key: value for key, value in summary.items() if isinstance(value, dict) and not _is_single(value)}
+    flat = {key: value for key, value in nested.items() if all(_is_single(one) for one in value.values())}
+    if flat:
+        columns = list(dict.fromkeys(column for value in flat.values() for column in value))
+        rows = [[key, *(_plain(value.get(column)) for column in columns)] for key, value in flat.items()]
+        tables.append(Table(name, ["", *columns], rows))
+    for key, value in nested.items():
+        if key not in flat:
+            tables += summary_tables(f"{name}: {key}", value)
+    return tables
+
+
+def _is_single(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "mean" in value
+    if isinstance(value, list):
+        return len(value) <= LONGEST_LIST and not any(isinstance(entry, dict | list) for entry in value)
+    return True
+
+
+def _plain(value: Any) -> str:
+    """A number, interval, list or word as a cell."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case {"mean": _}:
+            return interval_text(value, ".3g")
+        case float():
+            return f"{value:.3g}"
+        case list():
+            return _listed(value)
+        case _:
+            return str(value)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"({_listed(one)})" if isinstance(one, list) else _plain(one) for one in values)

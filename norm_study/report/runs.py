@@ -1,0 +1,158 @@
+"""Training runs as one section of a report: settings, curves laid over each other, stored rollouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from envs.command_line import UserError
+from norm_study.figures import STYLE
+from norm_study.report.markdown import Table
+from norm_study.report.section import (
+    Picture,
+    Section,
+    command_text,
+    commit_text,
+    counted,
+    listed,
+    origin_facts,
+    read_stored,
+)
+from planner.compare import TABLE_MEASURES, format_cell
+from planner.config import Config
+from planner.figures import PALETTE
+from planner.intervals import mean_interval
+from planner.page import figure_uri
+from planner.run import RunFolder
+
+LAST_ROWS = 5
+
+
+def runs_section(runs: Sequence[RunFolder]) -> Section:
+    """All runs of a report.
+
+    Raises:
+        UserError: a damaged run.
+    """
+    configs = [run.config() for run in runs]
+    origins = [_origin(run.path) for run in runs]
+    try:
+        tables = [_table(runs, configs, origins)]
+        rollouts = _rollouts(runs, configs)
+        metrics = [run.metrics() for run in runs]
+        pictures = [_curves(configs, metrics)] if any(metrics) else []
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"a run of {', '.join(str(run.path) for run in runs)} cannot be read ({error!r})") from error
+    facts = [origin_facts(origin) for origin in origins]
+    shared = {
+        name: listed([one[name] for one in facts if name in one])
+        for name in dict.fromkeys(name for one in facts for name in one)
+        if name not in ("seed", "commit")
+    }
+    norms = listed([_norm(config) for config in configs])
+    done = sum(run.done for run in runs)
+    return Section(
+        "training",
+        runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path,
+        f"{counted(len(runs), 'run')}, {done} finished; norms {norms}.",
+        "A lower training loss is no evidence for a better planner: part of it is information about the whole "
+        "trajectory that a local denoiser should not have.",
+        (),
+        [*tables, *([rollouts] if rollouts else [])],
+        pictures,
+        shared,
+        [text for origin in origins if (text := command_text(origin))],
+    )
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    file = path / "provenance.json"
+    return read_stored(file) if file.is_file() else {}
+
+
+def _norm(config: Config) -> str:
+    """The norm, with its placement where that is not the usual one."""
+    model = config.model
+    return model.norm if model.norm == "none" or model.norm_placement == "pre" else f"{model.norm}, post"
+
+
+def _table(runs: Sequence[RunFolder], configs: Sequence[Config], origins: Sequence[dict[str, Any]]) -> Table:
+    rows = []
+    for run, config, origin in zip(runs, configs, origins, strict=True):
+        metrics = run.metrics()
+        losses = [row["loss"] for row in metrics][-LAST_ROWS:]
+        rates = [row["steps_per_second"] for row in metrics]
+        validation = [row["validation_loss"] for row in metrics if row.get("validation_loss") is not None]
+        step = metrics[-1]["step"] if metrics else 0
+        rows.append([
+            run.path.resolve().name,
+            _norm(config),
+            str(config.seed),
+            f"{step:,} of {config.steps:,}",
+            f"{config.data.horizon} points, stride {config.data.stride}",
+            config.data.dataset,
+            f"{np.mean(losses):.4f}" if losses else "–",
+            f"{validation[-1]:.4f}" if validation else "–",
+            f"{np.median(rates):.1f}" if rates else "–",
+            commit_text(origin) if origin else "–",
+        ])  # fmt: skip
+    head = ["run", "norm", "seed", "steps", "horizon", "data", "loss", "validation loss", "steps/s", "commit"]
+    return Table("Runs", head, rows, f"Loss: mean of the last {LAST_ROWS} logged rows.")
+
+
+def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]]]) -> Picture:
+    """Training and validation loss against steps, a colour per norm, a line per run."""
+    norms = list(dict.fromkeys(_norm(config) for config in configs))
+    names = [
+        name
+        for name in ("loss", "validation_loss")
+        if any(row.get(name) is not None for rows in metrics for row in rows)
+    ]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.1 * len(names), 3.4))
+        axes = figure.subplots(1, len(names), squeeze=False, sharex=True, sharey=True)[0]
+        for axis, name in zip(axes, names, strict=True):
+            for config, rows in zip(configs, metrics, strict=True):
+                points = [(row["step"], row[name]) for row in rows if _drawable(row.get(name))]
+                colour = PALETTE[norms.index(_norm(config)) % len(PALETTE)]
+                axis.plot(*np.array(points).reshape(-1, 2).T, color=colour, lw=1.1, alpha=0.8,
+                          marker="o" if len(points) < 12 else "", ms=3)  # fmt: skip
+            axis.set(xlabel="optimizer steps", yscale="log", title=name.replace("_", " "))
+        axes[0].set_ylabel("loss")
+        lines = [
+            mpl.lines.Line2D([], [], color=PALETTE[at % len(PALETTE)], label=norm) for at, norm in enumerate(norms)
+        ]
+        figure.legend(handles=lines, loc="outside upper center", ncols=min(len(norms), 5))
+        image = figure_uri(figure, "svg")
+    return Picture("curves", image, "Training curves: a line per run, a colour per norm.")
+
+
+def _drawable(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and value > 0
+
+
+def _rollouts(runs: Sequence[RunFolder], configs: Sequence[Config]) -> Table | None:
+    """Stored rollouts: a row per run, question and split."""
+    rows = []
+    for run, config in zip(runs, configs, strict=True):
+        for file in sorted((run.path / "rollouts").glob("*.json")):
+            answer = read_stored(file)
+            for split in dict.fromkeys(row["split"] for row in answer["rows"]):
+                episodes = [row for row in answer["rows"] if row["split"] == split]
+                cells = [
+                    format_cell(mean_interval([row[name] for row in episodes]), name)
+                    for name in TABLE_MEASURES
+                ]  # fmt: skip
+                points = answer["question"]["settings"].get("horizon") or config.data.horizon
+                about = [run.path.resolve().name, _norm(config), split.replace("_", " "), str(points)]
+                rows.append([*about, *cells, str(len(episodes))])
+    if not rows:
+        return None
+    head = ["run", "norm", "tasks", "points", *TABLE_MEASURES, "episodes"]
+    return Table("Rollouts", head, rows, "Means with 95 % intervals over episodes.", grouped=True)

@@ -1,0 +1,126 @@
+"""The claims table and one self-contained page out of the study's rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.files import write_aside
+from norm_study.claims import decide_all
+from norm_study.figures import FIGURES as LOCALIZATION_FIGURES
+from norm_study.figures import draw_figures
+from norm_study.init_bias.figures import INIT_BIAS_FIGURES
+from norm_study.init_bias.tables import tables_markdown
+from norm_study.reproduce import (
+    Budget,
+    Collected,
+    collect,
+    load_parts,
+    parts_file,
+    run_parts,
+)
+from planner.page import image_uri, render
+from planner.run import provenance
+from planner.tables import interval_text, markdown_table
+
+FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, as the tables show them."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def measured(interval: Mapping[str, Any]) -> str:
+    """A claim's mean and interval."""
+    return interval_text(interval, ".3g")
+
+
+def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
+    """The claims as a Markdown table."""
+    lines = []
+    for claim in claims:
+        verdict = f"**{claim['verdict']}**" + (" (from the full rows)" if claim["from_full_rows"] else "")
+        about = [claim["sentence"], claim["source"], claim["number"], claim["rule"]]
+        lines.append([*about, measured(claim["interval"]), str(len(claim["seeds"])), verdict])
+    titles = ["claim", "source", "number", "rule", "measured, mean [95 % interval]", "seeds", "verdict"]
+    return markdown_table(titles, lines) + "\n"
+
+
+def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
+    """Sizes and durations of every finished part, for the page and the documentation."""
+    table = []
+    for name, found in results.items():
+        config = vars(found.part.config())
+        shown = ("norm", "length", "depth", "kernel", "width", "dim", "dim_mults", "batch", "steps",
+                 "learning_rate", "learning_rates", "overlap", "coupled", "minibatch", "place",
+                 "activation", "data", "inits", "points", "networks")  # fmt: skip
+        hidden = {"minibatch"} if config.get("norm") != "batch" else set()
+        if "learning_rates" in config:
+            hidden.add("learning_rate")
+        sizes = ", ".join(f"{key} {config[key]}" for key in shown if key in config and key not in hidden)
+        ran = {"seeds": found.seeds, "seconds": found.seconds, "borrowed": found.borrowed}
+        table.append({"name": name, "experiment": found.part.experiment, "sizes": sizes, **ran})
+    return table
+
+
+def parts_markdown(results: Mapping[str, Collected]) -> str:
+    """Sizes and durations as a Markdown table."""
+    lines = ["| part | sizes | seeds | seconds |", "|---|---|---|---|"]
+    lines += [
+        f"| `{row['name']}` | {row['sizes']} | {_seeds(row)} | {row['seconds']:.0f} |" for row in parts_table(results)
+    ]
+    minutes = sum(found.seconds for found in results.values()) / 60
+    lines += ["", f"Together {minutes:.0f} minutes, one after another."]
+    return "\n".join(lines) + "\n"
+
+
+def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str, Collected], folder: Path) -> str:
+    """One HTML page with everything inside it, figures as SVG."""
+    figures = [
+        {"name": name, "caption": FIGURES[name][2], "image": image_uri(path.read_bytes(), "svg")}
+        for name in FIGURES
+        if (path := folder / "figures" / f"{name}.svg").is_file() and all(p in results for p in FIGURES[name][1])
+    ]
+    shown = [{**claim, "measured": measured(claim["interval"])} for claim in claims]
+    parts = [
+        [row["name"] + " (full rows)" * row["borrowed"], row["sizes"], _seeds(row), f"{row['seconds']:.0f}"]
+        for row in parts_table(results)
+    ]
+    return render("norm_study.report", "study.html.j2", budget=budget, claims=shown, figures=figures, parts=parts)
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row["seeds"]))
+
+
+def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1) -> None:
+    """Runs the budget's parts, those whose names begin with ``only``, then writes figures, claims and the page.
+
+    Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
+    """
+    write_aside(out / "provenance.json", json.dumps({"budget": budget, **provenance(None, device)}, indent=1) + "\n")
+    parts = load_parts(parts_file())
+    chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
+    for _ in run_parts(chosen, out / "rows", device, jobs):
+        pass
+    write_results(budget, out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
+
+
+def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -> None:
+    """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
+    claims = decide_all(results)
+    draw_figures(FIGURES, results, out / "figures")
+    write_aside(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
+    write_aside(out / "claims.md", claims_markdown(claims))
+    write_aside(out / "parts.md", parts_markdown(results))
+    write_aside(out / "init_bias.md", tables_markdown(results))
+    write_aside(out / "report.html", page(budget, claims, results, out))
+    for claim in claims:
+        source = " (full rows)" if claim["from_full_rows"] else ""
+        print(f"{claim['verdict']:<13} {measured(claim['interval']):<28} {claim['sentence']}{source}")
+    print(f"page: {out / 'report.html'}")

@@ -1,0 +1,1 @@
+"""The stitching study: what compositionality each norm leaves in a planner."""

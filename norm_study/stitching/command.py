@@ -1,0 +1,211 @@
+"""``norm-study stitch``: measure trained runs, or train and measure a grid of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.command_line import UserError
+from envs.files import write_aside
+from norm_study.options import add_device, list_of
+from norm_study.stitching.fix import fix_rows, write_fix
+from norm_study.stitching.grid import Budget, Grid, run_grid
+from norm_study.stitching.intervention import InterventionSettings, intervention_rows
+from norm_study.stitching.measurement import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
+from norm_study.stitching.rates import RateSettings, choose_rates, read_rates
+from norm_study.stitching.tables import write_study
+from planner.norms import ISOLATED, NORM_KINDS
+from planner.run import RunFolder
+from planner.tables import interval_text
+from planner.unet import PaddingMode
+
+FIX_STEPS = 2000
+QUICK_MULTIPLES, QUICK_EPISODES = (1, 2), 4
+
+
+def add_stitch(commands: Any) -> None:
+    """Adds the subcommand."""
+    stitch = commands.add_parser(
+        "stitch", help="what compositionality a planner's norm leaves",
+        description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
+    )  # fmt: skip
+    stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
+    stitch.add_argument("--suite", choices=("factors", "rates", "fix"),
+                        help="factors: train and measure norms x paddings x fields x seeds; rates: choose each norm's "
+                        "learning rate on demonstrated tasks; fix: exchange the norm of the runs given by --from, "
+                        "fine-tune and measure on the way")  # fmt: skip
+    stitch.add_argument("--horizons", type=list_of(int), default=(1, 2, 4), metavar="A,B",
+                        help="multiples of the training horizon")  # fmt: skip
+    stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
+    stitch.add_argument("--best-of", type=int, default=16, metavar="INT", help="plans per problem; 1: leave out")
+    stitch.add_argument("--best-of-episodes", type=int, default=2, metavar="INT",
+                        help="episodes per task that are planned that often")  # fmt: skip
+    stitch.add_argument("--seed", type=int, default=0, metavar="INT", help="of starts, goals and plans")
+    stitch.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+    add_device(stitch)
+    suite = stitch.add_argument_group("with --suite")
+    suite.add_argument("--budget", choices=("quick", "full"), default="full",
+                       help="quick: every norm, one padding, one receptive field, one seed, few episodes at 1 and 2 "
+                       "times the horizon, no best of N")  # fmt: skip
+    suite.add_argument("--norms", type=list_of(str), default=Grid.norms, metavar="A,B", help="norm kinds")
+    suite.add_argument("--paddings", type=list_of(str), default=Grid.paddings, metavar="A,B", help="paddings")
+    suite.add_argument("--fields", type=list_of(str), default=Grid.fields, metavar="A,B",
+                       help="receptive fields: 18 (quarter), 32 (half), 78 (whole) points to one side")  # fmt: skip
+    suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
+    suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
+    suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
+    suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
+    suite.add_argument("--rates-from", type=Path, metavar="FILE",
+                       help="rates.json of --suite rates (default: the preset's rate for every norm)")  # fmt: skip
+    suite.add_argument("--rates", type=list_of(float), default=RateSettings.rates, metavar="A,B",
+                       help="with --suite rates: Adam's peak learning rates to try")  # fmt: skip
+    suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
+    suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
+                       help="rows, tables and figures")  # fmt: skip
+    suite.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
+                       help="run folders")  # fmt: skip
+
+    fix = stitch.add_argument_group("with --suite fix")
+    fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="may be given again")
+    fix.add_argument("--to", choices=tuple(norm for norm in NORM_KINDS if norm not in ISOLATED), default="channel",
+                     help="the norm that replaces theirs")  # fmt: skip
+    fix.add_argument("--every", type=int, default=500, metavar="INT", help="steps between measurements")
+
+
+def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Runs the subcommand; returns the result for ``--json``, or ``None`` after a suite.
+
+    Raises:
+        UserError: neither or both of ``--run`` and ``--suite``, or settings out of range.
+    """
+    if bool(arguments.run) == bool(arguments.suite):
+        raise UserError("stitch needs either --run RUN or --suite factors|rates|fix")
+    if arguments.suite and arguments.json:
+        raise UserError("--json goes with --run; a suite writes to --out")
+    if arguments.steps is not None and arguments.steps < 1:
+        raise UserError(f"steps = {arguments.steps} must be at least 1")
+    settings = StitchSettings(
+        arguments.horizons, arguments.episodes, arguments.best_of, arguments.best_of_episodes, arguments.seed
+    )
+    if arguments.run:
+        return _measure(arguments.run, settings, arguments.device)
+    if arguments.suite == "fix":
+        _fix(arguments, settings)
+        return None
+    if arguments.jobs < 1:
+        raise UserError(f"jobs = {arguments.jobs} must be at least 1")
+    started = time.perf_counter()
+    budget = Budget(arguments.preset, arguments.steps, arguments.dataset)
+    at_once = {"jobs": arguments.jobs, "runs_folder": arguments.runs_folder}
+    if arguments.suite == "rates":
+        tried = RateSettings(arguments.norms, arguments.rates, arguments.episodes)
+        for norm, rate in choose_rates(tried, budget, arguments.out, **at_once).items():
+            print(f"{norm}: {rate:g}")
+    else:
+        grid = _grid(arguments)
+        if arguments.budget == "quick":
+            settings = replace(settings, multiples=QUICK_MULTIPLES, episodes=QUICK_EPISODES, best_of=1)
+        if arguments.rates_from:
+            budget = replace(budget, rates=read_rates(arguments.rates_from))
+        run_grid(grid, arguments.out, settings, budget, **at_once)
+        print(write_study(grid, arguments.out, _this_command()))
+    print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
+    return None
+
+
+def _fix(arguments: argparse.Namespace, settings: StitchSettings) -> None:
+    if not arguments.sources:
+        raise UserError("stitch --suite fix needs --from RUN")
+    steps, every = arguments.steps or FIX_STEPS, arguments.every
+    if every < 1 or steps < every:
+        raise UserError(f"every = {every} must be from 1 to steps = {steps}")
+    rows = [
+        row
+        for source in arguments.sources
+        for row in fix_rows(source, arguments.to, steps, every, settings, arguments.runs_folder, arguments.device)
+    ]
+    print(write_fix(rows, arguments.out, _this_command()))
+
+
+def _this_command() -> str:
+    """The command line, for the page that it makes."""
+    return shlex.join(["norm-study", *sys.argv[1:]])
+
+
+def _grid(arguments: argparse.Namespace) -> Grid:
+    if arguments.budget == "quick":
+        paddings: tuple[PaddingMode, ...] = ("zeros",)
+        return Grid(norms=arguments.norms, paddings=paddings, fields=("half",), seeds=1)
+    return Grid(arguments.norms, arguments.paddings, arguments.fields, arguments.seeds)
+
+
+def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str, Any]:
+    """Measures finished runs: ``{"config", "rows", "summary", "intervention", "facts", "plans"}``."""
+    started = time.perf_counter()
+    configs = {replace(RunFolder(run).config(), seed=0) for run in runs}
+    if len(configs) > 1 or len({Path(run).name for run in runs}) < len(runs):
+        raise UserError("--run: give runs that differ in their seed alone, each with a name of its own")
+    rows = [row for run in runs for row in stitch_rows(run, settings, device)]
+    moved = [row for run in runs for row in intervention_rows(run, InterventionSettings(), device)]
+    names = [Path(run).name for run in runs]
+    about = {"runs": names, **asdict(settings), "intervention": asdict(InterventionSettings())}
+    config = {**about, "torch": torch.__version__, "seconds": round(time.perf_counter() - started, 1)}
+    facts = [_facts(run) for run in runs]
+    return {
+        "config": config,
+        "rows": rows,
+        "summary": summarize(rows),
+        "intervention": moved,
+        "facts": facts,
+        "plans": [example_plans(run, max(settings.multiples), device=device) for run in runs],
+    }
+
+
+def _facts(run: str) -> dict[str, Any]:
+    """What a run cost and how large it is."""
+    folder = RunFolder(run)
+    config, network, metrics = folder.config(), folder.load_network(), folder.metrics()
+    rates = sorted(row["steps_per_second"] for row in metrics)
+    begins = [0, *(row["step"] for row in metrics)]
+    last = metrics[-5:]
+    return {
+        "run": folder.path.name,
+        "norm": config.model.norm,
+        "seed": config.seed,
+        "steps": config.steps,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "reach": list(network.receptive_field()),
+        "training_seconds": round(
+            sum((row["step"] - begin) / row["steps_per_second"] for begin, row in zip(begins, metrics, strict=False)), 1
+        ),
+        "steps_per_second": rates[len(rates) // 2] if rates else None,
+        "final_loss": sum(row["loss"] for row in last) / len(last) if last else None,
+        "largest_mean_gradient": max((row["gradient_norm"] for row in metrics), default=None),
+    }
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """The table that a person reads."""
+    for multiple, splits in summary["by_horizon"].items():
+        for split, measures in splits.items():
+            cells = ", ".join(f"{name} {interval_text(measures[name], '.3g')}" for name in GAP_MEASURES)
+            print(f"{multiple}x {split.replace('_', ' ')}: {cells}")
+
+
+def emit_stitch(result: dict[str, Any], to: str | None) -> None:
+    """Writes the whole result where ``--json`` says, and prints the summary."""
+    text = json.dumps(result, allow_nan=False)
+    if to == "-":
+        print(text)
+        return
+    if to is not None:
+        write_aside(Path(to), text + "\n")
+    print_summary(result["summary"])

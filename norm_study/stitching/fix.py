@@ -1,0 +1,142 @@
+"""The fix for a trained planner whose norm leaks: exchange the norm, fine-tune, and see when stitching comes back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from envs.files import save_figure, write_aside
+from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
+from planner.figures import PALETTE
+from planner.norms import NormKind
+from planner.run import RunFolder
+from planner.tables import interval_text, markdown_table
+from planner.train import train
+
+FINE_TUNING_RATE = 1e-3
+HOW = "All stages but the first two are checkpoints of one fine-tuning, whose learning rate falls along one cosine."
+
+
+def fix_rows(
+    source: str | Path,
+    to: NormKind,
+    steps: int,
+    every: int,
+    settings: StitchSettings,
+    runs_folder: Path,
+    device: str = "auto",
+) -> Rows:
+    """Measures a run before its norm is exchanged and every so many steps of fine-tuning after.
+
+    Args:
+        source: a finished run.
+        to: the norm that replaces its own; weights that both have are carried over.
+        steps: of fine-tuning, at a peak learning rate of 1e-3 with a cosine.
+        every: steps between measurements.
+        settings: of the measurement.
+        runs_folder: where the fine-tuned run is kept; it resumes.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The rows of :func:`norm_study.stitching.measurement.stitch_rows` with ``steps_spent``: ``None`` before the
+        exchange, 1 right after it (one step, at a hundredth of the rate).
+
+    Raises:
+        UserError: no such run, or settings out of range.
+    """
+    before = RunFolder(source).config()
+    settings = replace(settings, best_of=1)
+    config = replace(
+        before,
+        model=replace(before.model, norm=to),
+        init_from=str(source),
+        steps=steps,
+        learning_rate=FINE_TUNING_RATE,
+        evaluate_every=0,
+        checkpoint_every=every,
+        keep_checkpoints=0,
+    )
+    exchanged = replace(config, steps=1)
+    name = f"{Path(source).name}-to-{to}"
+    rows = [row | {"steps_spent": None} for row in stitch_rows(source, settings, device)]
+    train(exchanged, str(runs_folder / f"{name}-exchanged"), device)
+    rows += [row | {"steps_spent": 1} for row in stitch_rows(runs_folder / f"{name}-exchanged", settings, device)]
+    folder = train(config, str(runs_folder / name), device)
+    for checkpoint in folder.checkpoints():
+        step = int(checkpoint.name.removeprefix("step_"))
+        rows += [row | {"steps_spent": step} for row in stitch_rows(folder.path, settings, device, step)]
+    return [row | {"source": Path(source).name, "run_seed": before.seed} for row in rows]
+
+
+def write_fix(rows: Rows, out: Path, command: str) -> Path:
+    """Rows, table and figure of the recovery; returns the table's path."""
+    write_aside(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
+    write_aside(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
+    save_figure(fix_figure(rows), out / "fix.png", dpi=150)
+    return out / "fix.md"
+
+
+def _stages(rows: Rows) -> list[int | None]:
+    return list(dict.fromkeys(row["steps_spent"] for row in rows))
+
+
+def _cell(rows: Rows, stage: int | None, multiple: int, split: str, measure: str) -> dict[str, Any]:
+    chosen = countable(rows, split=split, multiple=multiple)
+    return interval([row for row in chosen if row["steps_spent"] == stage], measure)
+
+
+def fix_table(rows: Rows) -> str:
+    """Validity and success against steps spent, as Markdown."""
+    multiples = sorted({row["multiple"] for row in rows})
+    columns = [(m, split, name) for m in multiples for split in ("demonstrated", "held_out")
+               for name in ("plan_valid", "success")]  # fmt: skip
+    titles = [f"{m}× {split} {name}" for m, split, name in columns]
+    labels = {None: "before the exchange", 1: "1 (exchanged only)"}
+    return markdown_table(
+        ["steps spent", *titles],
+        (
+            [
+                labels.get(stage, str(stage)),
+                *(interval_text(_cell(rows, stage, *column), ".0f", " %") for column in columns),
+            ]
+            for stage in _stages(rows)
+        ),
+    )
+
+
+def fix_figure(rows: Rows) -> Figure:
+    """Valid plans against steps of fine-tuning, held out and demonstrated, one panel per horizon."""
+    multiples = sorted({row["multiple"] for row in rows})
+    stages: Sequence[int] = [stage for stage in _stages(rows) if stage is not None]
+    figure = Figure(figsize=(3.6 * len(multiples) + 0.4, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
+    for axis, multiple in zip(axes, multiples, strict=True):
+        apart = max(stages) / 80  # so that the two intervals of a stage do not hide each other
+        for split, colour, marker, side in (
+            ("held_out", PALETTE[0], "o", apart),
+            ("demonstrated", PALETTE[1], "s", -apart),
+        ):
+            cells = [_cell(rows, stage, multiple, split, "plan_valid") for stage in stages]
+            before = _cell(rows, None, multiple, split, "plan_valid")
+            if before["mean"] is None:
+                continue
+            means = 100 * np.array([cell["mean"] for cell in cells])
+            low, high = (100 * np.array([cell[end] for cell in cells], dtype=float) for end in ("low", "high"))
+            label = split.replace("_", " ")
+            ends = np.clip([means - low, high - means], 0, None)
+            places = np.array(stages) + side
+            axis.errorbar(places, means, ends, color=colour, marker=marker, ms=5, capsize=2, label=label)
+            axis.axhline(100 * before["mean"], color=colour, ls=":", lw=1.2, label=f"{label}, before the exchange")
+        axis.set(xlabel="optimizer steps after the exchange", ylim=(-4, 104), title=f"{multiple}× training horizon")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("valid plans (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return figure

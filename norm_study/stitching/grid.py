@@ -1,0 +1,250 @@
+"""The stitching study's grid: one planner per norm, padding, receptive field and seed, trained and measured once each.
+
+Every run is a process of its own (``planner train``, then ``norm-study stitch --run``), so that several run at once
+and a killed study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from tqdm import tqdm
+
+from envs.command_line import UserError
+from envs.files import write_aside
+from norm_study.stitching.measurement import StitchSettings
+from planner.config import from_dict, load_preset, to_dict
+from planner.norms import ISOLATED, NormKind
+from planner.unet import PaddingMode
+
+Work = TypeVar("Work")
+Field = Literal["quarter", "half", "whole"]
+"""Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
+
+FIELDS: dict[Field, dict[str, str]] = {
+    "quarter": {"model.kernel_size": "5", "model.dim_mults": "1"},  # −18 … +18
+    "half": {"model.kernel_size": "3", "model.dim_mults": "1,2"},  # −32 … +31
+    "whole": {"model.kernel_size": "3", "model.dim_mults": "1,2,4"},  # −78 … +75
+}
+FACTOR_NORMS: tuple[NormKind, ...] = ("group", "none", "channel", "instance", "layer", "batch", "rms")
+PACKED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
+
+
+@dataclass(frozen=True)
+class FactorRun:
+    """One cell of the grid at one seed."""
+
+    norm: NormKind
+    padding: PaddingMode
+    field: Field
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run folder and its rows."""
+        return f"{self.norm}-{self.padding}-{self.field}-seed{self.seed}"
+
+    def overrides(self) -> dict[str, str]:
+        """The settings in which it differs from the preset."""
+        packs = "2" if self.norm in ISOLATED else "1"
+        return {
+            "model.norm": self.norm,
+            "model.num_packs": packs,
+            "model.padding_mode": self.padding,
+            "seed": str(self.seed),
+            **FIELDS[self.field],
+        }
+
+    def options(self) -> list[str]:
+        """The same as words of ``planner train``."""
+        return [word for key, value in self.overrides().items() for word in (f"--{key}", value)]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Which cells of the grid to run, each with ``seeds`` seeds.
+
+    Packed norms exist at one padding and one receptive field only: they belong to the 2×2 table.
+    """
+
+    norms: tuple[NormKind, ...] = (*FACTOR_NORMS, *PACKED)
+    paddings: tuple[PaddingMode, ...] = ("zeros", "replicate")
+    fields: tuple[Field, ...] = ("half", "quarter", "whole")
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks the names.
+
+        Raises:
+            UserError: one that does not exist, or no seed.
+        """
+        for option, values, allowed in (
+            ("norms", self.norms, (*FACTOR_NORMS, *PACKED)),
+            ("paddings", self.paddings, get_args(PaddingMode)),
+            ("fields", self.fields, get_args(Field)),
+        ):
+            for value in values:
+                if value not in allowed:
+                    raise UserError(f"{option} = {value!r} is not one of {', '.join(allowed)}")
+        if self.seeds < 1:
+            raise UserError(f"seeds = {self.seeds} must be at least 1")
+
+    def runs(self) -> list[FactorRun]:
+        """All cells, seed by seed within a cell, the ones that decide first."""
+        cells = [
+            (norm, padding, field)
+            for field in self.fields
+            for padding in self.paddings
+            for norm in self.norms
+            if norm not in PACKED or (padding, field) == (self.paddings[0], self.fields[0])
+        ]
+        return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a grid is trained with.
+
+    Attributes:
+        preset: a shipped name or a file.
+        steps: optimizer steps; ``None``: the preset's.
+        dataset: Minari's id; ``None``: the preset's.
+        rates: learning rates of norms that do not use the preset's.
+    """
+
+    preset: str = "stitch"
+    steps: int | None = None
+    dataset: str | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def options(self) -> list[str]:
+        """Words of ``planner train``."""
+        steps = ["--steps", str(self.steps)] if self.steps else []
+        return [self.preset, *steps, *(["--data.dataset", self.dataset] if self.dataset else [])]
+
+
+def run_grid(grid: Grid, out: Path, settings: StitchSettings, budget: Budget, *, jobs: int, runs_folder: Path) -> None:
+    """Trains and measures what is not yet finished.
+
+    Args:
+        grid: which cells.
+        out: rows go to ``out/rows/NAME.json.gz``.
+        settings: of the measurement.
+        jobs: runs at a time; with more than one, each gets one thread.
+        budget: of the training, the same for every run.
+        runs_folder: where run folders are kept.
+
+    Raises:
+        UserError: a run failed; the others are finished first.
+    """
+    waiting = [run for run in grid.runs() if not is_finished(out, run, settings, budget)]
+
+    def one(run: FactorRun) -> str | None:
+        return _train_and_measure(run, out, settings, budget, runs_folder, jobs)
+
+    in_parallel(waiting, one, jobs, "stitching grid")
+
+
+def in_parallel(work: Sequence[Work], one: Callable[[Work], str | None], jobs: int, what: str) -> None:
+    """Does ``one`` on each piece of work, ``jobs`` at a time, with a bar called ``what``.
+
+    Raises:
+        UserError: some returned what went wrong; the others are finished first.
+    """
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(work), unit="run", desc=what) as bar:
+        problems = []
+        for done in as_completed([pool.submit(one, piece) for piece in work]):
+            bar.update()
+            problems += [problem] if (problem := done.result()) else []
+    if problems:
+        raise UserError(f"{len(problems)} of {len(work)} runs failed, the first: {problems[0]}")
+
+
+def run_module(module: str, arguments: Sequence[str], jobs: int) -> str | None:
+    """Runs a command of ours as a process, with one thread if ``jobs`` run at once.
+
+    Returns:
+        The last line of what went wrong, or ``None``.
+    """
+    environment = dict(os.environ, TQDM_DISABLE="1", **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {}))
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    lines = done.stderr.strip().splitlines()
+    return (lines[-1] if lines else f"exit code {done.returncode}") if done.returncode else None
+
+
+def _train_and_measure(
+    run: FactorRun,
+    out: Path,
+    settings: StitchSettings,
+    budget: Budget,
+    runs_folder: Path,
+    jobs: int,
+) -> str | None:
+    """Runs one cell; returns the last line of what went wrong, or ``None``."""
+    folder = runs_folder / run.name
+    rate = ["--learning_rate", repr(budget.rates[run.norm])] if run.norm in budget.rates else []
+    measured = runs_folder / f"{run.name}.json"
+    asked = ["--horizons", ",".join(map(str, settings.multiples)), "--episodes", str(settings.episodes),
+             "--best-of", str(settings.best_of),
+             "--best-of-episodes", str(settings.best_of_episodes), "--seed", str(settings.seed)]  # fmt: skip
+    for module, arguments in (
+        ("planner.main", ["train", *budget.options(), "--run", str(folder), *run.options(), *rate]),
+        ("norm_study.main", ["stitch", "--run", str(folder), *asked, "--json", str(measured)]),
+    ):
+        if problem := run_module(module, arguments, jobs):
+            return f"{run.name}: {problem}"
+    result = json.loads(measured.read_text())
+    stored = {"question": _question(run, settings, budget), **result}
+    packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
+    write_aside(rows_path(out, run), packed)
+    measured.unlink()
+    return None
+
+
+def _question(run: FactorRun, settings: StitchSettings, budget: Budget) -> dict[str, Any]:
+    """What a stored answer must have been asked."""
+    preset = to_dict(from_dict(load_preset(budget.preset)))
+    if budget.dataset:
+        preset["data"]["dataset"] = budget.dataset
+    if run.norm in budget.rates:
+        preset["learning_rate"] = budget.rates[run.norm]
+    asked = {"run": run.overrides(), "measured": vars(settings), "steps": budget.steps, "preset": preset}
+    return json.loads(json.dumps(asked))
+
+
+def rows_path(out: Path, run: FactorRun) -> Path:
+    """Where a run's rows are kept."""
+    return out / "rows" / f"{run.name}.json.gz"
+
+
+def is_finished(out: Path, run: FactorRun, settings: StitchSettings, budget: Budget) -> bool:
+    """Whether rows to exactly this question are there."""
+    stored = _read(rows_path(out, run))
+    return stored is not None and stored.get("question") == _question(run, settings, budget)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(gzip.decompress(path.read_bytes()))
+    except (EOFError, OSError, ValueError, zlib.error):
+        return None
+
+
+def stored_runs(out: Path, grid: Grid) -> Iterator[tuple[FactorRun, dict[str, Any]]]:
+    """What is stored of a grid: each finished run with its ``rows``, ``intervention`` and ``facts``."""
+    for run in grid.runs():
+        stored = _read(rows_path(out, run))
+        if stored is not None:
+            yield run, stored

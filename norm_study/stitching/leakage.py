@@ -1,0 +1,156 @@
+"""Leakage of the stitching study's trained planners, beside what they make of held-out tasks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from envs.command_line import UserError
+from envs.files import save_figure
+from norm_study.audit.command import planner_inputs
+from norm_study.audit.leakage import AuditReport, audit
+from norm_study.figures import STYLE
+from norm_study.options import add_device
+from norm_study.stitching.figures import COLOURS, MARKERS
+from norm_study.stitching.grid import FactorRun, Grid, stored_runs
+from norm_study.stitching.measurement import countable
+from planner.intervals import interval_over_seeds, student_interval
+from planner.plan import pick_device
+from planner.run import RunFolder
+
+LINEAR_BELOW = 1e-4
+
+
+@dataclass(frozen=True)
+class LeakageSettings:
+    """What the audits are asked for.
+
+    Attributes:
+        multiple: of the training horizon, at which plans are audited and their validity is read.
+        times: output times per noise level.
+        seed: of the audited plans and of everything random in an audit.
+    """
+
+    multiple: int = 2
+    times: int = 16
+    seed: int = 0
+
+
+def add_leakage(commands: Any) -> None:
+    """Adds the subcommand."""
+    leakage = commands.add_parser(
+        "leakage", help="leakage of the stitching study's planners beside their held-out validity",
+        description="Audits every finished run of the stitching grid and draws one scatter figure.",
+    )  # fmt: skip
+    leakage.add_argument("--stitching", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
+                         help="where norm-study stitch --suite factors put its rows")  # fmt: skip
+    leakage.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
+                         help="run folders")  # fmt: skip
+    leakage.add_argument("--multiple", type=int, default=LeakageSettings.multiple, metavar="INT",
+                         help="of the training horizon")  # fmt: skip
+    leakage.add_argument("--times", type=int, default=LeakageSettings.times, metavar="INT", help="output times")
+    leakage.add_argument("--seeds", type=int, default=Grid.seeds, metavar="INT", help="training seeds per cell")
+    leakage.add_argument("--seed", type=int, default=0, metavar="INT", help="of the audits")
+    leakage.add_argument("--out", type=Path, metavar="FOLDER", help="the figure goes there, as leakage.png and .svg")
+    add_device(leakage)
+    leakage.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+
+
+def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Audits the stored runs; draws the figure if ``--out`` says where.
+
+    Raises:
+        UserError: no finished run, or none measured at the asked multiple.
+    """
+    settings = LeakageSettings(arguments.multiple, arguments.times, arguments.seed)
+    stored = list(stored_runs(arguments.stitching, Grid(seeds=arguments.seeds)))
+    if not stored:
+        raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
+    device, rows = pick_device(arguments.device), []
+    for run, result in tqdm(stored, desc="audits", unit="run"):
+        valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=settings.multiple)]
+        if valid:
+            rows.append(leakage_row(run, arguments.runs_folder / run.name, valid, settings, device))
+    if not rows:
+        raise UserError(f"multiple = {settings.multiple} was not measured in {arguments.stitching}")
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context(STYLE):
+            figure = scatter(rows, settings.multiple)
+            save_figure(figure, arguments.out / "leakage.png", dpi=160)
+            save_figure(figure, arguments.out / "leakage.svg", metadata={"Date": None})
+    return {"config": vars(settings), "rows": rows, "summary": summarize(rows)}
+
+
+def leakage_row(
+    run: FactorRun, folder: Path, valid: Sequence[float], settings: LeakageSettings, device: torch.device
+) -> dict[str, Any]:
+    """One planner: what its norms leak, and what its plans are worth."""
+    horizon = RunFolder(folder).config().data.horizon
+    network, inputs = planner_inputs(folder, length=settings.multiple * horizon, seed=settings.seed, device=device)
+    report: AuditReport = audit(
+        network, inputs, times=settings.times, attribution=False, dtype=torch.float64, seed=settings.seed
+    )
+    leakage, moved = report.leakage, [m.value for m in report.finite if m.value is not None]
+    return {
+        "run": run.name, "norm": run.norm, "padding": run.padding, "field": run.field, "seed": run.seed,
+        "length": settings.multiple * horizon, "receptive_field": list(report.receptive_field),
+        "leakage": None if leakage is None else leakage.value,
+        "standard_error": None if leakage is None else leakage.standard_error,
+        "norm_borne": report.norm_borne.value, "movement": float(np.mean(moved)) if moved else None,
+        "leaking_modules": len(report.leaking_modules),
+        "held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid),
+    }  # fmt: skip
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Per norm the mean leakage and validity with 95 % intervals over seeds, each the mean over its cells.
+
+    Where the validity of all seeds agrees, its interval is over plans, as everywhere in the stitching study.
+    """
+    summary = {}
+    for norm in dict.fromkeys(row["norm"] for row in rows):
+        own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
+        by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
+        if by_seed:
+            names = ("leakage", "norm_borne", "movement")
+            summary[norm] = {name: student_interval([np.mean([row[name] for row in one]) for one in by_seed])
+                             for name in names}  # fmt: skip
+            plans = [[valid for row in one for valid in _plans(row)] for one in by_seed]
+            summary[norm]["held_out_valid"] = interval_over_seeds(plans, share=True)
+    return summary
+
+
+def _plans(row: dict[str, Any]) -> list[float]:
+    """One number per held-out plan of a run: 1 if it was valid."""
+    valid = round(row["held_out_valid"] * row["held_out_plans"])
+    return [1.0] * valid + [0.0] * (row["held_out_plans"] - valid)
+
+
+def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:
+    """Leakage against validity, one point per trained planner."""
+    figure = Figure(figsize=(6.4, 4.0))
+    ax = figure.subplots()
+    for norm in COLOURS:
+        own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
+        if own:
+            ax.errorbar(
+                [row["leakage"] for row in own], [100 * row["held_out_valid"] for row in own],
+                xerr=[row["standard_error"] or 0 for row in own], fmt=MARKERS[norm], color=COLOURS[norm], ms=6,
+                lw=0.8, alpha=0.8, label=norm,
+            )  # fmt: skip
+    ax.set_xscale("symlog", linthresh=LINEAR_BELOW)
+    ax.set_xlim(left=-LINEAR_BELOW / 5)
+    ax.set(xlabel="leakage (share of the Jacobian's energy)", ylim=(-3, 103),
+           ylabel=f"valid plans on held-out tasks, %\n({multiple} × the training horizon)")  # fmt: skip
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure

@@ -1,0 +1,136 @@
+"""The learning rate of each norm, chosen on demonstrated tasks alone, so that held-out tasks stay unseen."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.command_line import UserError
+from envs.files import read_json, write_aside
+from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
+from planner.intervals import mean_interval
+from planner.norms import NormKind
+from planner.tables import interval_text, markdown_table
+
+CHOICE_SEED = 100
+"""Training seed of the runs that choose; none of the study's own."""
+MULTIPLES = (1, 2)
+
+
+@dataclass(frozen=True)
+class RateSettings:
+    """Which rates are tried.
+
+    Attributes:
+        norms: each is tried with every rate.
+        rates: Adam's peak learning rates.
+        episodes: per demonstrated task and multiple of the training horizon.
+    """
+
+    norms: tuple[NormKind, ...]
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
+    episodes: int = 8
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            UserError: a rate that is none, or no episode.
+        """
+        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
+            raise UserError(f"rates = {','.join(map(str, self.rates))} must each lie between 0 and 1")
+        if self.episodes < 1:
+            raise UserError(f"episodes = {self.episodes} must be at least 1")
+
+
+def choose_rates(
+    settings: RateSettings, budget: Budget, out: Path, *, jobs: int, runs_folder: Path
+) -> dict[str, float]:
+    """Trains every norm at every rate with one seed, and takes the rate whose demonstrated plans are valid most often.
+
+    Finished runs are not trained again. Validity is the mean over the training horizon and twice it; of equal ones the
+    smaller rate is taken. Held-out tasks are not looked at.
+
+    Args:
+        settings: norms and rates.
+        budget: of the training; its own rates are not used.
+        out: ``rates.json`` (norm → rate), ``rates.md`` and the rows go there.
+        jobs: runs at a time.
+        runs_folder: where run folders are kept.
+
+    Returns:
+        Norm → chosen rate.
+
+    Raises:
+        UserError: a run failed.
+    """
+    tried = [(norm, rate) for norm in settings.norms for rate in settings.rates]
+
+    def one(pair: tuple[NormKind, float]) -> str | None:
+        run = FactorRun(pair[0], "zeros", "half", CHOICE_SEED)
+        folder = runs_folder / _name(*pair)
+        return run_module("planner.main", [
+            "train", *budget.options(), "--run", str(folder), *run.options(), "--learning_rate", repr(pair[1]),
+        ], jobs) or run_module("planner.main", [
+            "compare", str(folder), "--tasks", "demonstrated", "--episodes", str(settings.episodes),
+            "--multiples", ",".join(map(str, MULTIPLES)), "--out", str(folder / "compare"),
+        ], jobs)  # fmt: skip
+
+    in_parallel(tried, one, jobs, "learning rates")
+    rows = [
+        {"norm": norm, "rate": rate, **row}
+        for norm, rate in tried
+        for row in read_json(runs_folder / _name(norm, rate) / "compare" / "comparison.json")["rows"]
+    ]
+    chosen: dict[str, float] = {
+        norm: best_rate([row for row in rows if row["norm"] == norm]) for norm in settings.norms
+    }
+    write_aside(out / "rates_rows.json.gz", gzip.compress(json.dumps(rows, allow_nan=False).encode(), mtime=0))
+    write_aside(out / "rates.json", json.dumps(chosen) + "\n")
+    write_aside(out / "rates.md", rates_table(rows, chosen) + "\n")
+    return chosen
+
+
+def _name(norm: str, rate: float) -> str:
+    return f"{norm}-rate{rate:g}-seed{CHOICE_SEED}"
+
+
+def best_rate(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The rate with the largest share of valid plans, the smallest one of equals."""
+    shares = {rate: np.mean([row["plan_valid"] for row in rows if row["rate"] == rate]) for rate in _rates(rows)}
+    return min(shares, key=lambda rate: (-shares[rate], rate))
+
+
+def _rates(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    return sorted({row["rate"] for row in rows})
+
+
+def rates_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]) -> str:
+    """Valid demonstrated plans of each norm at each rate, the chosen ones in bold; intervals over episodes."""
+    lines = []
+    for norm, best in chosen.items():
+        cells = []
+        for rate in _rates(rows):
+            own = [row["plan_valid"] for row in rows if (row["norm"], row["rate"]) == (norm, rate)]
+            text = interval_text(mean_interval(own), ".0f", " %")
+            cells.append(f"**{text}**" if rate == best else text)
+        lines.append([norm, *cells])
+    return markdown_table(["norm", *(f"{rate:g}" for rate in _rates(rows))], lines)
+
+
+def read_rates(path: Path) -> dict[str, float]:
+    """Norm → rate out of ``rates.json``.
+
+    Raises:
+        UserError: missing, damaged, or no such mapping.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(rate, float) and 0 < rate < 1 for rate in found.values()):
+        raise UserError(f"{path} must hold a learning rate between 0 and 1 for each norm")
+    return found
