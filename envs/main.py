@@ -75,7 +75,7 @@ def _parser() -> OneLineParser:
     listing.set_defaults(run_subcommand=_list)
 
     show = commands.add_parser("show", help="draw a dataset", description="Draw a dataset.")
-    show.add_argument("id", help="dataset id")
+    show.add_argument("id", help="dataset id; one on Minari's server is downloaded first")
     show.add_argument("--out", required=True, type=Path, help="picture to write (PNG, PDF or SVG)")
     show.set_defaults(run_subcommand=_show)
     return parser
@@ -137,24 +137,14 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    import minari
-
-    from envs.dataset_folder import DATASET_FILES
+    from envs.dataset import one_line, open_dataset
     from envs.draw import dataset_figure
-    from envs.files import check, save_figure
+    from envs.files import save_figure
     from envs.maps import from_env_spec
 
     if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out: {arguments.out}; allowed: a file name ending in .png, .pdf or .svg")
-    try:
-        data = Path(minari.storage.get_dataset_path(arguments.id)) / "data"
-        check(data, DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself")
-        dataset = minari.load_dataset(arguments.id)
-    except UserError:
-        raise
-    except Exception as error:  # Minari and HDF5 raise what they like about a damaged dataset
-        problem = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"id: {arguments.id!r} cannot be read: {problem} (see maze-data list)") from error
+    dataset = open_dataset(arguments.id)
     spec = dataset.env_spec
     maze = from_env_spec(spec) if spec is not None else None
     if maze is None:
@@ -163,7 +153,7 @@ def _show(arguments: argparse.Namespace) -> None:
     try:
         episodes = [episode.observations["observation"] for episode in dataset.iterate_episodes()]
     except Exception as error:
-        raise UserError(f"id: {arguments.id} is damaged: {error}; collect or download it again") from error
+        raise UserError(f"id: {arguments.id} is damaged ({one_line(error)}); collect or download it again") from error
     save_figure(dataset_figure(maze, episodes, arguments.id), arguments.out, dpi=150)
     print(arguments.out)
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from envs.command_line import UserError
+from envs.dataset import one_line, open_dataset
 from envs.maps import MazeMap, from_env_spec, stitched
 from planner.config import DataConfig
-from planner.dataset import one_line, open_dataset
 from planner.normalizer import LimitsNormalizer
 
 MAZE_STATE_DIM = 4
