@@ -14,7 +14,7 @@ from conftest import TINY
 from envs.command_line import UserError
 from envs.maps import get_map
 from norm_study.main import main, parser
-from norm_study.stitching.command import _grid
+from norm_study.stitching.command import _folders, _grid
 from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
@@ -172,6 +172,12 @@ def test_an_effect_is_measured_between_runs_that_differ_in_nothing_else():
 
 def test_the_command_asks_for_the_whole_grid_unless_told_otherwise():
     assert _grid(parser().parse_args(["stitch", "--suite", "factors"])) == Grid()
+
+
+def test_a_quick_study_has_every_norm_once_and_folders_of_its_own():
+    whole, quick = (parser().parse_args(["stitch", "--suite", "factors", "--budget", it]) for it in ("full", "quick"))
+    assert sorted(run.norm for run in _grid(quick).runs()) == sorted(Grid.norms)
+    assert not set(_folders(whole)) & set(_folders(quick))
 
 
 def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():

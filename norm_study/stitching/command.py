@@ -28,7 +28,8 @@ from planner.tables import interval_text
 from planner.unet import PaddingMode
 
 FIX_STEPS = 2000
-QUICK_MULTIPLES, QUICK_EPISODES = (1, 2), 4
+QUICK_STEPS, QUICK_MULTIPLES, QUICK_EPISODES = 3000, (1, 2), 4
+OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 
 
 def add_stitch(commands: Any) -> None:
@@ -53,8 +54,8 @@ def add_stitch(commands: Any) -> None:
     add_device(stitch)
     suite = stitch.add_argument_group("with --suite")
     suite.add_argument("--budget", choices=("quick", "full"), default="full",
-                       help="quick: every norm, one padding, one receptive field, one seed, few episodes at 1 and 2 "
-                       "times the horizon, no best of N")  # fmt: skip
+                       help="quick: every norm, one padding, one receptive field, one seed, 3000 steps, few episodes "
+                       "at 1 and 2 times the horizon, no best of N")  # fmt: skip
     suite.add_argument("--norms", type=list_of(str), default=Grid.norms, metavar="A,B", help="norm kinds")
     suite.add_argument("--paddings", type=list_of(str), default=Grid.paddings, metavar="A,B", help="paddings")
     suite.add_argument("--fields", type=list_of(str), default=Grid.fields, metavar="A,B",
@@ -68,10 +69,10 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--rates", type=list_of(float), default=RateSettings.rates, metavar="A,B",
                        help="with --suite rates: Adam's peak learning rates to try")  # fmt: skip
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
-    suite.add_argument("--out", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
-                       help="rows, tables and figures")  # fmt: skip
-    suite.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
-                       help="run folders")  # fmt: skip
+    suite.add_argument("--out", type=Path, metavar="FOLDER",
+                       help=f"rows, tables and figures (default: {OUT['full']}; quick: {OUT['quick']})")  # fmt: skip
+    suite.add_argument("--runs-folder", type=Path, metavar="FOLDER",
+                       help="run folders (default: runs in the default of --out)")  # fmt: skip
 
     fix = stitch.add_argument_group("with --suite fix")
     fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="may be given again")
@@ -104,21 +105,29 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
         raise UserError(f"jobs = {arguments.jobs} must be at least 1")
     started = time.perf_counter()
     budget = Budget(arguments.preset, arguments.steps, arguments.dataset)
-    at_once = {"jobs": arguments.jobs, "runs_folder": arguments.runs_folder}
+    out, runs_folder = _folders(arguments)
+    at_once = {"jobs": arguments.jobs, "runs_folder": runs_folder}
     if arguments.suite == "rates":
         tried = RateSettings(arguments.norms, arguments.rates, arguments.episodes)
-        for norm, rate in choose_rates(tried, budget, arguments.out, **at_once).items():
+        for norm, rate in choose_rates(tried, budget, out, **at_once).items():
             print(f"{norm}: {rate:g}")
     else:
         grid = _grid(arguments)
         if arguments.budget == "quick":
             settings = replace(settings, multiples=QUICK_MULTIPLES, episodes=QUICK_EPISODES, best_of=1)
+            budget = replace(budget, steps=budget.steps or QUICK_STEPS)
         if arguments.rates_from:
             budget = replace(budget, rates=read_rates(arguments.rates_from))
-        run_grid(grid, arguments.out, settings, budget, **at_once)
-        print(write_study(grid, arguments.out, _this_command()))
+        run_grid(grid, out, settings, budget, **at_once)
+        print(write_study(grid, out, _this_command()))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None
+
+
+def _folders(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """Where rows and where runs go; a quick study has folders of its own, since its runs are not those of the grid."""
+    place = OUT[arguments.budget]
+    return arguments.out or place, arguments.runs_folder or place / "runs"
 
 
 def _fix(arguments: argparse.Namespace, settings: StitchSettings) -> None:
@@ -127,12 +136,13 @@ def _fix(arguments: argparse.Namespace, settings: StitchSettings) -> None:
     steps, every = arguments.steps or FIX_STEPS, arguments.every
     if every < 1 or steps < every:
         raise UserError(f"every = {every} must be from 1 to steps = {steps}")
+    out, runs_folder = _folders(arguments)
     rows = [
         row
         for source in arguments.sources
-        for row in fix_rows(source, arguments.to, steps, every, settings, arguments.runs_folder, arguments.device)
+        for row in fix_rows(source, arguments.to, steps, every, settings, runs_folder, arguments.device)
     ]
-    print(write_fix(rows, arguments.out, _this_command()))
+    print(write_fix(rows, out, _this_command()))
 
 
 def _this_command() -> str:
