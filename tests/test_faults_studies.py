@@ -173,7 +173,7 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     grid = Grid(("none", "group"), ("zeros",), ("half",), 1)
-    while not list(stored_runs(tmp_path / "out", grid)):
+    while not stored_runs(tmp_path / "out", grid):
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(4)  # into the second run
@@ -184,5 +184,5 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
     (kept, _), *_ = stored_runs(tmp_path / "out", grid)
     before = rows_path(tmp_path / "out", kept).read_bytes()
     subprocess.run(argv, check=True, capture_output=True, timeout=250)
-    assert len(list(stored_runs(tmp_path / "out", grid))) == 2
+    assert len(stored_runs(tmp_path / "out", grid)) == 2
     assert rows_path(tmp_path / "out", kept).read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 
 import numpy as np
@@ -15,12 +16,12 @@ from envs.command_line import UserError
 from envs.maps import get_map
 from norm_study.main import main, parser
 from norm_study.stitching.command import _folders, _grid
+from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
-from norm_study.stitching.tables import effects
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.plan import Planner
@@ -121,6 +122,37 @@ def test_routes_are_told_apart_by_their_cells():
     assert len(route(there_and_back, maze)) == 17
     through_walls = np.linspace(maze.cell_to_xy((3, 1)), maze.cell_to_xy((7, 9)), 64)
     assert distinct_routes(np.stack([right, right + 0.01, through_walls])[None], maze, 1.0) == [(2, 1)]
+
+
+def grid_of(share):
+    """Runs of two norms, paddings and fields over three seeds, ``share`` of four episodes valid in each."""
+    found = []
+    for norm, padding, field, seed in itertools.product((0, 1), (0, 1), (0, 1), range(3)):
+        run = FactorRun(("group", "channel")[norm], ("zeros", "replicate")[padding], ("half", "whole")[field], seed)
+        valid = round(4 * share(norm, padding, field))
+        found.append((run, {"rows": [row(run.name, "held_out", episode < valid) for episode in range(4)]}))
+    return found
+
+
+def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
+    additive = explained(grid_of(lambda norm, padding, field: 0.5 * norm + 0.25 * padding))[1]
+    # Variances of ±0.25 and ±0.125: four to one.
+    shares = {name: additive[name]["mean"] for name in ("norm", "padding", "field", "interactions")}
+    assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "field": 0, "interactions": 0})
+    crossed = explained(grid_of(lambda norm, padding, field: float(norm != field)))[1]
+    assert crossed["interactions"]["mean"] == pytest.approx(1)
+    assert crossed["norm"]["mean"] == pytest.approx(0)
+
+
+def test_nothing_is_explained_where_cells_are_missing_or_equal():
+    assert explained(grid_of(lambda *_: 0.5)) == {}
+    assert explained(grid_of(lambda norm, *_: norm)[:-1]) == {}
+
+
+def test_effects_of_padding_are_told_norm_by_norm():
+    found = {entry["norm"]: entry["mean"] for entry in effects(grid_of(lambda norm, padding, _: norm * padding))
+             if entry["factor"] == "padding"}  # fmt: skip
+    assert found == {"all": 0.5, "group": 0, "channel": 1}
 
 
 def problem(hash_dataset, **model):

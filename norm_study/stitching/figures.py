@@ -12,11 +12,10 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from envs.draw import draw_maze, draw_trajectories
 from envs.files import save_figure
 from envs.maps import MazeMap
-from norm_study.stitching.grid import FactorRun
+from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import Rows, countable, interval
 from planner.figures import PALETTE
 
-Stored = list[tuple[FactorRun, dict[str, Any]]]
 COLOURS: dict[str, str] = {
     norm: PALETTE[index % len(PALETTE)]
     for index, norm in enumerate(

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,10 @@ class FactorRun:
     def options(self) -> list[str]:
         """The same as words of ``planner train``."""
         return [word for key, value in self.overrides().items() for word in (f"--{key}", value)]
+
+
+Stored = list[tuple[FactorRun, dict[str, Any]]]
+"""Finished runs, each with its ``rows``, ``intervention`` and ``facts``."""
 
 
 @dataclass(frozen=True)
@@ -242,9 +246,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def stored_runs(out: Path, grid: Grid) -> Iterator[tuple[FactorRun, dict[str, Any]]]:
-    """What is stored of a grid: each finished run with its ``rows``, ``intervention`` and ``facts``."""
-    for run in grid.runs():
-        stored = _read(rows_path(out, run))
-        if stored is not None:
-            yield run, stored
+def stored_runs(out: Path, grid: Grid) -> Stored:
+    """What is stored of a grid, in its order."""
+    found = [(run, _read(rows_path(out, run))) for run in grid.runs()]
+    return [(run, stored) for run, stored in found if stored is not None]

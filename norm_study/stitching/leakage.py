@@ -72,7 +72,7 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
         UserError: no finished run, or none measured at the asked multiple.
     """
     settings = LeakageSettings(arguments.multiple, arguments.times, arguments.seed)
-    stored = list(stored_runs(arguments.stitching, Grid(seeds=arguments.seeds)))
+    stored = stored_runs(arguments.stitching, Grid(seeds=arguments.seeds))
     if not stored:
         raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
     device, rows = pick_device(arguments.device), []

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from envs.files import write_aside
-from norm_study.stitching.figures import Stored, base_cell, draw_study
-from norm_study.stitching.grid import FactorRun, Field, Grid, stored_runs
+from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
+from norm_study.stitching.figures import base_cell, draw_study
+from norm_study.stitching.grid import FactorRun, Field, Grid, Stored, stored_runs
 from norm_study.stitching.measurement import (
     GAP_MEASURES,
     SHARES,
-    Rows,
-    by_run,
-    countable,
-    difference_interval,
     interval,
     summarize,
 )
@@ -48,20 +43,6 @@ TWO_BY_TWO = (
 def cell_text(cell: Mapping[str, Any], measure: str) -> str:
     """A mean with its interval; shares in per cent."""
     return interval_text(cell, ".0f", " %") if measure in SHARES else interval_text(cell)
-
-
-def chosen_rows(
-    stored: Stored, keep: Callable[[FactorRun], bool], *, split: str | None = None, multiple: int | None = None
-) -> Rows:
-    """The countable rows of the runs that ``keep`` accepts, of one split and multiple if named."""
-    return [
-        row for run, result in stored if keep(run) for row in countable(result["rows"], split=split, multiple=multiple)
-    ]
-
-
-def multiples_of(stored: Stored) -> list[int]:
-    """The multiples of the training horizon that were measured."""
-    return sorted({row["multiple"] for _, result in stored for row in result["rows"]})
 
 
 def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
@@ -120,63 +101,32 @@ def _signed(cell: Mapping[str, Any], measure: str) -> str:
     return cell_text(cell, measure).replace(" %", " points")
 
 
-def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
-    """Effect of each level of each factor, everything else equal.
-
-    Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
-    a seed, and the interval is that of :func:`norm_study.stitching.measurement.difference_interval`.
-
-    Returns:
-        Entries ``{"factor", "level", "against", "multiple", "cells", "mean", "low", "high", "n", "over"}``.
-    """
-    reference = {"norm": "group", "padding": "zeros", "field": "half"}
-    found = []
-    for multiple in multiples_of(stored):
-        values = {
-            run: episodes
-            for run, result in stored
-            for rows in [chosen_rows([(run, result)], lambda _: True, split=split, multiple=multiple)]
-            for episodes in by_run(rows, measure).values()
-        }
-        for factor, against in reference.items():
-            levels = dict.fromkeys(getattr(run, factor) for run in values)
-            for level in [level for level in levels if level != against]:
-                pairs = _pairs(values, factor, level, against)
-                seeds = sorted({run.seed for run, _ in pairs})
-                if not seeds:
-                    continue
-                gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
-                per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
-                one, other = ([value for pair in pairs for value in values[pair[side]]] for side in (0, 1))
-                mean = difference_interval(per_seed, (one, other), measure in SHARES)
-                found.append({"factor": factor, "level": level, "against": against, "multiple": multiple,
-                              "cells": len(pairs) // len(seeds), **mean})  # fmt: skip
-    return found
-
-
-def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[tuple[FactorRun, FactorRun]]:
-    """The runs at ``level`` of ``factor``, each with the one at ``against`` that equals it in everything else."""
-    partners = {_without(run, factor): run for run in runs if getattr(run, factor) == against}
-    return [
-        (run, partners[_without(run, factor)])
-        for run in runs
-        if getattr(run, factor) == level and _without(run, factor) in partners
-    ]
-
-
-def _without(run: FactorRun, factor: str) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, value) for name, value in vars(run).items() if name != factor)
-
-
 def effects_table(stored: Stored) -> str:
-    """:func:`effects` on held-out validity and success as Markdown."""
+    """:func:`norm_study.stitching.effects.effects` on held-out validity and success as Markdown."""
     lines = []
     for valid, success in zip(effects(stored), effects(stored, "success"), strict=True):
-        about = [valid["factor"], f"{valid['level']} against {valid['against']}", f"{valid['multiple']}×"]
+        about = [
+            valid["factor"],
+            f"{valid['level']} against {valid['against']}",
+            valid["norm"],
+            f"{valid['multiple']}×",
+        ]
         counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
         lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
-    titles = ["factor", "level against", "horizon", "cells", "validity over", "held-out validity", "held-out success"]
+    titles = ["factor", "level against", "norms", "horizon", "cells", "validity over", "held-out validity",
+              "held-out success"]  # fmt: skip
     return markdown_table(titles, lines)
+
+
+def explained_table(stored: Stored) -> str:
+    """:func:`norm_study.stitching.effects.explained` on held-out validity and success as Markdown."""
+    names = [*FACTORS, "interactions"]
+    lines = []
+    for what, measure in (("validity", "plan_valid"), ("success", "success")):
+        for multiple, shares in explained(stored, measure).items():
+            cells = [interval_text(shares[name], ".0f", " %") for name in names]
+            lines.append([what, f"{multiple}×", ", ".join(shares["norms"]), *cells])
+    return markdown_table(["held-out", "horizon", "norms", *names], lines)
 
 
 def two_by_two(stored: Stored) -> str:
@@ -215,13 +165,14 @@ def write_study(grid: Grid, out: Path, command: str) -> Path:
     Returns:
         The path of the tables.
     """
-    stored = list(stored_runs(out, grid))
+    stored = stored_runs(out, grid)
     seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
     parts = [
         f"Command: `{command}`\n\n{len(stored)} of {len(grid.runs())} runs of this grid are stored; "
         f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
         "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
         "## Effect of each factor\n\n" + effects_table(stored),
+        *(["## Share of the variance between cells\n\n" + explained_table(stored)] if explained(stored) else []),
         "## Every cell\n\n" + factor_table(stored),
         "## By family of tasks\n\n" + family_table(stored),
         "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
@@ -231,6 +182,7 @@ def write_study(grid: Grid, out: Path, command: str) -> Path:
     write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
         "effects": effects(stored),
+        "explained": explained(stored),
         "cells": {
             "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
         },

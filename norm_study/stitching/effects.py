@@ -1,0 +1,145 @@
+"""What each factor of the stitching grid does, everything else equal, and how much of the outcome it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from norm_study.stitching.grid import FactorRun, Stored
+from norm_study.stitching.measurement import SHARES, Rows, by_run, countable, difference_interval
+from planner.intervals import student_interval
+
+FACTORS = ("norm", "padding", "field")
+REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}
+"""The level of each factor that the others are held against."""
+
+
+def chosen_rows(
+    stored: Stored, keep: Callable[[FactorRun], bool], *, split: str | None = None, multiple: int | None = None
+) -> Rows:
+    """The countable rows of the runs that ``keep`` accepts, of one split and multiple if named."""
+    return [
+        row for run, result in stored if keep(run) for row in countable(result["rows"], split=split, multiple=multiple)
+    ]
+
+
+def multiples_of(stored: Stored) -> list[int]:
+    """The multiples of the training horizon that were measured."""
+    return sorted({row["multiple"] for _, result in stored for row in result["rows"]})
+
+
+def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
+    """Effect of each level of each factor, everything else equal; of padding and field for each norm, too.
+
+    Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
+    a seed, and the interval is that of :func:`norm_study.stitching.measurement.difference_interval`.
+
+    Returns:
+        Entries ``{"factor", "level", "against", "norm", "multiple", "cells", "mean", "low", "high", "n", "over"}``;
+        ``norm`` names the norm of the paired runs, or is ``all``.
+    """
+    found = []
+    for multiple in multiples_of(stored):
+        values = _episodes(stored, measure, split, multiple)
+        for factor, against in REFERENCE.items():
+            for level in [level for level in _levels(values, factor) if level != against]:
+                pairs = _pairs(values, factor, level, against)
+                norms = _levels([run for run, _ in pairs], "norm")
+                for norm in ["all"] if factor == "norm" or len(norms) == 1 else ["all", *norms]:
+                    own = [pair for pair in pairs if norm in ("all", pair[0].norm)]
+                    if own:
+                        about = {"factor": factor, "level": level, "against": against, "norm": norm}
+                        found.append({**about, "multiple": multiple, **_effect(own, values, measure)})
+    return found
+
+
+def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> dict[int, dict[str, Any]]:
+    """Share of the variance between cells that each factor explains alone (η²), and all their interactions together.
+
+    The sums of squares of a balanced analysis of variance, seed by seed, over the norms that were run at every padding
+    and receptive field; intervals are Student's over the seeds, cut to 0 … 1.
+
+    Returns:
+        By multiple of the training horizon ``{"norms", "norm", "padding", "field", "interactions"}``, left out where
+        fewer than two norms are complete or the cells do not differ.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for multiple in multiples_of(stored):
+        means = {run: float(np.mean(values)) for run, values in _episodes(stored, measure, split, multiple).items()}
+        paddings, fields, seeds = (_levels(means, name) for name in ("padding", "field", "seed"))
+        norms = [
+            norm
+            for norm in _levels(means, "norm")
+            if all(FactorRun(norm, *place) in means for place in product(paddings, fields, seeds))
+        ]
+        if len(norms) < 2 or len(paddings) * len(fields) < 2:
+            continue
+        shares = [
+            _shares(np.array([[[means[FactorRun(n, p, f, seed)] for f in fields] for p in paddings] for n in norms]))
+            for seed in seeds
+        ]
+        if all(share is not None for share in shares):
+            found[multiple] = {"norms": norms} | {
+                name: _cut(student_interval([share[name] for share in shares if share]))
+                for name in (*FACTORS, "interactions")
+            }
+    return found
+
+
+def _levels(runs: Collection[FactorRun], factor: str) -> list[Any]:
+    return list(dict.fromkeys(getattr(run, factor) for run in runs))
+
+
+def _shares(cells_NPF: np.ndarray) -> dict[str, float] | None:
+    """η² of each factor over the cells of one seed; ``None`` where all cells are equal."""
+    deviations = cells_NPF - cells_NPF.mean()
+    total = (deviations**2).sum()
+    if total == 0:
+        return None
+    shares = {}
+    for axis, factor in enumerate(FACTORS):
+        others = tuple(other for other in range(3) if other != axis)
+        level_means = deviations.mean(axis=others)
+        shares[factor] = float((level_means**2).sum() * deviations.size / level_means.size / total)
+    return {**shares, "interactions": 1 - sum(shares.values())}
+
+
+def _cut(cell: dict[str, Any]) -> dict[str, Any]:
+    bounds = {side: None if cell[side] is None else min(1.0, max(0.0, cell[side])) for side in ("low", "high")}
+    return cell | bounds
+
+
+def _episodes(stored: Stored, measure: str, split: str, multiple: int) -> dict[FactorRun, list[float]]:
+    return {
+        run: episodes
+        for run, result in stored
+        for rows in [chosen_rows([(run, result)], lambda _: True, split=split, multiple=multiple)]
+        for episodes in by_run(rows, measure).values()
+    }
+
+
+def _effect(
+    pairs: list[tuple[FactorRun, FactorRun]], values: dict[FactorRun, list[float]], measure: str
+) -> dict[str, Any]:
+    seeds = sorted({run.seed for run, _ in pairs})
+    gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
+    per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
+    one, other = ([value for pair in pairs for value in values[pair[side]]] for side in (0, 1))
+    return {"cells": len(pairs) // len(seeds), **difference_interval(per_seed, (one, other), measure in SHARES)}
+
+
+def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[tuple[FactorRun, FactorRun]]:
+    """The runs at ``level`` of ``factor``, each with the one at ``against`` that equals it in everything else."""
+    partners = {_without(run, factor): run for run in runs if getattr(run, factor) == against}
+    return [
+        (run, partners[_without(run, factor)])
+        for run in runs
+        if getattr(run, factor) == level and _without(run, factor) in partners
+    ]
+
+
+def _without(run: FactorRun, factor: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in vars(run).items() if name != factor)
