@@ -249,7 +249,12 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
     assert main(argv) == 0
     assert rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns == before
+    more = [*argv, "--seeds", "2", "--stored-only"]
+    assert main(more) == 0
+    assert "2 of 4 runs of this grid are stored" in (tmp_path / "out" / "tables.md").read_text()
     capsys.readouterr()
+    assert main([*more, "--episodes", "2"]) == 2
+    assert "holds no run of this grid and these settings" in capsys.readouterr().err
 
 
 def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(hash_dataset, tmp_path, capsys):

@@ -17,7 +17,7 @@ from envs.command_line import UserError
 from envs.files import write_aside
 from norm_study.options import add_device, list_of
 from norm_study.stitching.fix import fix_rows, write_fix
-from norm_study.stitching.grid import Budget, Grid, run_grid
+from norm_study.stitching.grid import Budget, Grid, answered_runs, run_grid
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
 from norm_study.stitching.measurement import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
 from norm_study.stitching.rates import RateSettings, choose_rates, read_rates
@@ -69,6 +69,8 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--rates", type=list_of(float), default=RateSettings.rates, metavar="A,B",
                        help="with --suite rates: Adam's peak learning rates to try")  # fmt: skip
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
+    suite.add_argument("--stored-only", action="store_true",
+                       help="with --suite factors: tables and figures of what is stored; train nothing")  # fmt: skip
     suite.add_argument("--out", type=Path, metavar="FOLDER",
                        help=f"rows, tables and figures (default: {OUT['full']}; quick: {OUT['quick']})")  # fmt: skip
     suite.add_argument("--runs-folder", type=Path, metavar="FOLDER",
@@ -118,8 +120,12 @@ def run_stitch(arguments: argparse.Namespace) -> dict[str, Any] | None:
             budget = replace(budget, steps=budget.steps or QUICK_STEPS)
         if arguments.rates_from:
             budget = replace(budget, rates=read_rates(arguments.rates_from))
-        run_grid(grid, out, settings, budget, **at_once)
-        print(write_study(grid, out, _this_command()))
+        if not arguments.stored_only:
+            run_grid(grid, out, settings, budget, **at_once)
+        stored = answered_runs(out, grid, settings, budget)
+        if not stored:
+            raise UserError(f"out = {out} holds no run of this grid and these settings; leave out --stored-only")
+        print(write_study(stored, len(grid.runs()), out, _this_command()))
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
     return None
 

@@ -247,6 +247,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def stored_runs(out: Path, grid: Grid) -> Stored:
-    """What is stored of a grid, in its order."""
+    """What is stored of a grid, in its order, whatever was asked."""
     found = [(run, _read(rows_path(out, run))) for run in grid.runs()]
     return [(run, stored) for run, stored in found if stored is not None]
+
+
+def answered_runs(out: Path, grid: Grid, settings: StitchSettings, budget: Budget) -> Stored:
+    """What is stored of a grid to exactly this question."""
+    return [(run, stored) for run, stored in stored_runs(out, grid) if is_finished(out, run, settings, budget)]

@@ -10,7 +10,7 @@ from typing import Any
 from envs.files import write_aside
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import base_cell, draw_study
-from norm_study.stitching.grid import FactorRun, Field, Grid, Stored, stored_runs
+from norm_study.stitching.grid import FactorRun, Field, Stored
 from norm_study.stitching.measurement import (
     GAP_MEASURES,
     SHARES,
@@ -159,16 +159,21 @@ def facts_table(stored: Stored) -> str:
     return markdown_table(["norm", "padding", "field", "reach", *names], lines)
 
 
-def write_study(grid: Grid, out: Path, command: str) -> Path:
-    """Tables (``tables.md``), numbers (``summary.json``) and figures of what is stored of a grid.
+def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
+    """Tables (``tables.md``), numbers (``summary.json``) and figures.
+
+    Args:
+        stored: the finished runs, at least one.
+        asked: how many the grid has.
+        out: the folder to write to.
+        command: what made them, for the page.
 
     Returns:
         The path of the tables.
     """
-    stored = stored_runs(out, grid)
     seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
     parts = [
-        f"Command: `{command}`\n\n{len(stored)} of {len(grid.runs())} runs of this grid are stored; "
+        f"Command: `{command}`\n\n{len(stored)} of {asked} runs of this grid are stored; "
         f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
         "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
         "## Effect of each factor\n\n" + effects_table(stored),
