@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from envs.command_line import UserError
 from planner.diffusion import make_schedule, training_loss
-from planner.sampler import Conditions, WarmStart, sample, sampling_levels
+from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampling_levels
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
 
@@ -44,6 +44,14 @@ def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, pred
     assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
     # DDPM's fixed_small variance and finitely many steps leave a few per cent
     assert plans.std().item() == pytest.approx(0.15, rel=0.08)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
+def test_a_sampling_that_begins_leaves_one_that_is_under_way_alone(kind):
+    schedule = make_schedule(64, "sample")
+    under_way = make_scheduler(kind, schedule, [63, 31, 0])
+    make_scheduler(kind, schedule, [40])
+    assert under_way.timesteps.tolist() == [63, 31, 0]
 
 
 @pytest.mark.parametrize(("kind", "order"), [("ddim", 1), ("dpm", 2)])
