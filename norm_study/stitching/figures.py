@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +13,10 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from envs.draw import draw_maze, draw_trajectories
 from envs.files import save_figure
 from envs.maps import MazeMap
-from norm_study.stitching.grid import Stored
+from norm_study.stitching.grid import FIELDS, Stored
 from norm_study.stitching.measurement import Rows, countable, interval
 from planner.figures import PALETTE
+from planner.unet import PaddingMode
 
 COLOURS: dict[str, str] = {
     norm: PALETTE[index % len(PALETTE)]
@@ -104,12 +106,14 @@ def plans(stored: Stored) -> Figure:
 def heat_map(stored: Stored) -> Figure:
     """Held-out validity of every cell: norms (rows) against padding and receptive field (columns), per multiple."""
     multiples = sorted({row["multiple"] for _, result in stored for row in result["rows"]})
-    columns = list(dict.fromkeys((run.field, run.padding) for run, _ in stored))
+    there = {(run.field, run.padding) for run, _ in stored}
+    columns = [place for place in product(FIELDS, get_args(PaddingMode)) if place in there]
     norms = norms_of(stored)
     figure = Figure(
         figsize=(1.3 + len(multiples) * (0.62 * len(columns) + 0.5), 0.42 * len(norms) + 1.6), layout="constrained"
     )
     axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
+    blank = ""
     for axis, multiple in zip(axes, multiples, strict=True):
         share = np.full((len(norms), len(columns)), np.nan)
         for row, norm in enumerate(norms):
@@ -118,6 +122,7 @@ def heat_map(stored: Stored) -> Figure:
                 rows = _rows(here, norm, multiple)
                 if rows:
                     share[row, column] = 100 * interval(rows, "plan_valid")["mean"]
+        blank = "; white: not run" if np.isnan(share).any() else blank
         mesh = axis.imshow(share, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         for row, column in np.argwhere(~np.isnan(share)):
             value = share[row, column]
@@ -126,7 +131,7 @@ def heat_map(stored: Stored) -> Figure:
         axis.set_yticks(range(len(norms)), norms)
         axis.set_title(f"{multiple}×", fontsize=9)
     figure.suptitle("planned points / training horizon", fontsize=9)
-    figure.supxlabel("reach to one side, padding\n(quarter: 18 points, half: 32, whole: 78)", fontsize=9)
+    figure.supxlabel(f"reach to one side, padding\n(quarter: 18 points, half: 32, whole: 78{blank})", fontsize=9)
     figure.colorbar(mesh, ax=axes, label="valid held-out plans (%)")
     return figure
 
