@@ -135,18 +135,31 @@ def grid_of(share):
 
 
 def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
-    additive = explained(grid_of(lambda norm, padding, field: 0.5 * norm + 0.25 * padding))[1]
+    additive = explained(grid_of(lambda norm, padding, field: 0.5 * norm + 0.25 * padding))[0]
     # Variances of ±0.25 and ±0.125: four to one.
     shares = {name: additive[name]["mean"] for name in ("norm", "padding", "field", "interactions")}
     assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "field": 0, "interactions": 0})
-    crossed = explained(grid_of(lambda norm, padding, field: float(norm != field)))[1]
+    crossed = explained(grid_of(lambda norm, padding, field: float(norm != field)))[0]
     assert crossed["interactions"]["mean"] == pytest.approx(1)
     assert crossed["norm"]["mean"] == pytest.approx(0)
 
 
-def test_nothing_is_explained_where_cells_are_missing_or_equal():
-    assert explained(grid_of(lambda *_: 0.5)) == {}
-    assert explained(grid_of(lambda norm, *_: norm)[:-1]) == {}
+def test_factors_are_explained_one_by_one_where_cells_are_missing():
+    runs = [
+        (run, result)
+        for run, result in grid_of(lambda norm, padding, field: norm / 2 + field / 4)
+        if (run.padding, run.field) != ("replicate", "whole")
+    ]
+    of_padding, of_field = explained(runs)
+    assert (of_padding["fields"], of_field["paddings"]) == (["half"], ["zeros"])
+    assert of_padding["norm"]["mean"] == pytest.approx(1)
+    assert of_field["field"]["mean"] == pytest.approx(0.2)
+    assert "padding" not in of_field
+
+
+def test_nothing_is_explained_where_cells_are_equal_or_of_one_norm():
+    assert explained(grid_of(lambda *_: 0.5)) == []
+    assert explained([pair for pair in grid_of(lambda _, padding, __: padding) if pair[0].norm == "group"]) == []
 
 
 def test_effects_of_padding_are_told_norm_by_norm():

@@ -20,6 +20,7 @@ from norm_study.stitching.fix import fix_rows, write_fix
 from norm_study.stitching.grid import Budget, Grid, answered_runs, run_grid
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
 from norm_study.stitching.measurement import GAP_MEASURES, StitchSettings, example_plans, stitch_rows, summarize
+from norm_study.stitching.options import add_cells, grid_from
 from norm_study.stitching.rates import RateSettings, choose_rates, read_rates
 from norm_study.stitching.tables import write_study
 from planner.norms import ISOLATED, NORM_KINDS
@@ -56,11 +57,7 @@ def add_stitch(commands: Any) -> None:
     suite.add_argument("--budget", choices=("quick", "full"), default="full",
                        help="quick: every norm, one padding, one receptive field, one seed, 3000 steps, few episodes "
                        "at 1 and 2 times the horizon, no best of N")  # fmt: skip
-    suite.add_argument("--norms", type=list_of(str), default=Grid.norms, metavar="A,B", help="norm kinds")
-    suite.add_argument("--paddings", type=list_of(str), default=Grid.paddings, metavar="A,B", help="paddings")
-    suite.add_argument("--fields", type=list_of(str), default=Grid.fields, metavar="A,B",
-                       help="receptive fields: 18 (quarter), 32 (half), 78 (whole) points to one side")  # fmt: skip
-    suite.add_argument("--seeds", type=int, default=3, metavar="INT", help="training seeds per cell")
+    add_cells(suite)
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
     suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
     suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
@@ -160,7 +157,7 @@ def _grid(arguments: argparse.Namespace) -> Grid:
     if arguments.budget == "quick":
         paddings: tuple[PaddingMode, ...] = ("zeros",)
         return Grid(norms=arguments.norms, paddings=paddings, fields=("half",), seeds=1)
-    return Grid(arguments.norms, arguments.paddings, arguments.fields, arguments.seeds)
+    return grid_from(arguments)
 
 
 def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str, Any]:

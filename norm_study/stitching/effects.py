@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from itertools import product
 from typing import Any
 
@@ -56,49 +56,62 @@ def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out"
     return found
 
 
-def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> dict[int, dict[str, Any]]:
+def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
     """Share of the variance between cells that each factor explains alone (η²), and all their interactions together.
 
     The sums of squares of a balanced analysis of variance, seed by seed, over the norms that were run at every padding
-    and receptive field; intervals are Student's over the seeds, cut to 0 … 1.
+    and receptive field. Where not two norms were, padding and field are looked at one by one, the other at its
+    reference. Intervals are Student's over the seeds, cut to 0 … 1.
 
     Returns:
-        By multiple of the training horizon ``{"norms", "norm", "padding", "field", "interactions"}``, left out where
-        fewer than two norms are complete or the cells do not differ.
+        Entries ``{"multiple", "norms", "paddings", "fields"}`` with the interval of ``interactions`` and of each factor
+        of several levels; none where all cells of a seed are equal.
     """
-    found: dict[int, dict[str, Any]] = {}
+    found = []
     for multiple in multiples_of(stored):
         means = {run: float(np.mean(values)) for run, values in _episodes(stored, measure, split, multiple).items()}
-        paddings, fields, seeds = (_levels(means, name) for name in ("padding", "field", "seed"))
-        norms = [
-            norm
-            for norm in _levels(means, "norm")
-            if all(FactorRun(norm, *place) in means for place in product(paddings, fields, seeds))
-        ]
-        if len(norms) < 2 or len(paddings) * len(fields) < 2:
-            continue
-        shares = [
-            _shares(np.array([[[means[FactorRun(n, p, f, seed)] for f in fields] for p in paddings] for n in norms]))
-            for seed in seeds
-        ]
-        if all(share is not None for share in shares):
-            found[multiple] = {"norms": norms} | {
-                name: _cut(student_interval([share[name] for share in shares if share]))
-                for name in (*FACTORS, "interactions")
-            }
+        whole = _levels(means, "padding"), _levels(means, "field")
+        one_by_one = (whole[0], [REFERENCE["field"]]), ([REFERENCE["padding"]], whole[1])
+        for paddings, fields in [whole] if _complete_norms(means, *whole) else one_by_one:
+            levels = _complete_norms(means, paddings, fields), paddings, fields
+            several = [name for name, values in zip(FACTORS, levels, strict=True) if len(values) > 1]
+            if len(several) < 2:
+                continue
+            shares = [_shares(_cells(means, *levels, seed)) for seed in _levels(means, "seed")]
+            if all(shares):
+                about = {"multiple": multiple, "norms": levels[0], "paddings": paddings, "fields": fields}
+                names = (*several, "interactions")
+                found.append(
+                    about | {name: _cut(student_interval([share[name] for share in shares])) for name in names}
+                )
     return found
+
+
+def _cells(
+    means: Mapping[FactorRun, float], norms: list[Any], paddings: list[Any], fields: list[Any], seed: int
+) -> np.ndarray:
+    """The outcome of each (norm, padding, field) at one seed."""
+    cells = [means[FactorRun(*place, seed)] for place in product(norms, paddings, fields)]
+    return np.reshape(cells, (len(norms), len(paddings), len(fields)))
+
+
+def _complete_norms(runs: Collection[FactorRun], paddings: list[Any], fields: list[Any]) -> list[Any]:
+    """The norms with all of these cells at every seed, if they are two or more."""
+    places = list(product(paddings, fields, _levels(runs, "seed")))
+    norms = [norm for norm in _levels(runs, "norm") if all(FactorRun(norm, *place) in runs for place in places)]
+    return norms if len(norms) > 1 else []
 
 
 def _levels(runs: Collection[FactorRun], factor: str) -> list[Any]:
     return list(dict.fromkeys(getattr(run, factor) for run in runs))
 
 
-def _shares(cells_NPF: np.ndarray) -> dict[str, float] | None:
-    """η² of each factor over the cells of one seed; ``None`` where all cells are equal."""
+def _shares(cells_NPF: np.ndarray) -> dict[str, float]:
+    """η² of each factor over the cells of one seed; empty where all cells are equal."""
     deviations = cells_NPF - cells_NPF.mean()
     total = (deviations**2).sum()
     if total == 0:
-        return None
+        return {}
     shares = {}
     for axis, factor in enumerate(FACTORS):
         others = tuple(other for other in range(3) if other != axis)

@@ -21,8 +21,9 @@ from norm_study.audit.leakage import AuditReport, audit
 from norm_study.figures import STYLE
 from norm_study.options import add_device
 from norm_study.stitching.figures import COLOURS, MARKERS
-from norm_study.stitching.grid import FactorRun, Grid, stored_runs
+from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
+from norm_study.stitching.options import add_cells, grid_from
 from planner.intervals import interval_over_seeds, student_interval
 from planner.plan import pick_device
 from planner.run import RunFolder
@@ -58,7 +59,7 @@ def add_leakage(commands: Any) -> None:
     leakage.add_argument("--multiple", type=int, default=LeakageSettings.multiple, metavar="INT",
                          help="of the training horizon")  # fmt: skip
     leakage.add_argument("--times", type=int, default=LeakageSettings.times, metavar="INT", help="output times")
-    leakage.add_argument("--seeds", type=int, default=Grid.seeds, metavar="INT", help="training seeds per cell")
+    add_cells(leakage)
     leakage.add_argument("--seed", type=int, default=0, metavar="INT", help="of the audits")
     leakage.add_argument("--out", type=Path, metavar="FOLDER", help="the figure goes there, as leakage.png and .svg")
     add_device(leakage)
@@ -72,7 +73,7 @@ def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
         UserError: no finished run, or none measured at the asked multiple.
     """
     settings = LeakageSettings(arguments.multiple, arguments.times, arguments.seed)
-    stored = stored_runs(arguments.stitching, Grid(seeds=arguments.seeds))
+    stored = stored_runs(arguments.stitching, grid_from(arguments))
     if not stored:
         raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
     device, rows = pick_device(arguments.device), []

@@ -123,10 +123,11 @@ def explained_table(stored: Stored) -> str:
     names = [*FACTORS, "interactions"]
     lines = []
     for what, measure in (("validity", "plan_valid"), ("success", "success")):
-        for multiple, shares in explained(stored, measure).items():
-            cells = [interval_text(shares[name], ".0f", " %") for name in names]
-            lines.append([what, f"{multiple}×", ", ".join(shares["norms"]), *cells])
-    return markdown_table(["held-out", "horizon", "norms", *names], lines)
+        for entry in explained(stored, measure):
+            levels = [", ".join(entry[name]) for name in ("norms", "paddings", "fields")]
+            cells = [interval_text(entry[name], ".0f", " %") if name in entry else "–" for name in names]
+            lines.append([what, f"{entry['multiple']}×", *levels, *cells])
+    return markdown_table(["held-out", "horizon", "norms", "paddings", "fields", *names], lines)
 
 
 def two_by_two(stored: Stored) -> str:
