@@ -60,7 +60,7 @@ def words(page):
     [
         ("localization", ["reproduction", "measurements"]),
         ("hash", ["comparison"]),
-        ("stitching", ["stitching", "fix", *["stitching"] * 4]),
+        ("stitching", ["stitching", "fix", *["stitching"] * 6]),
         ("audit", ["audits"]),
         ("mazes", ["measurements", "comparison", "comparison", "measurements", "measurements", "comparison"]),
         ("init_bias", ["comparison", "measurements"]),
