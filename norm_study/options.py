@@ -52,6 +52,11 @@ def add_run_options(parser: argparse.ArgumentParser, seeds: int) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="INT", help="the first seed")
     parser.add_argument("--seeds", type=int, default=seeds, metavar="INT", help="how many seeds, counted up")
     add_device(parser)
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``, of every command that measures."""
     parser.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
 
 

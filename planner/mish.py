@@ -27,7 +27,7 @@ def mish(x: Tensor) -> Tensor:
 
 
 def _exponentials(x: Tensor) -> tuple[Tensor, Tensor]:
-    """E and n."""
+    """The e and n of :func:`mish`."""
     e = x.clamp(max=_SATURATED).exp()
     return e, (e + 2) * e
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from envs.command_line import UserError
 from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
-from norm_study.options import add_device
+from norm_study.options import add_device, add_json
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
 from planner.run import find_run
@@ -78,7 +78,7 @@ def add_audit(commands: Any) -> None:
     command.add_argument("--seed", type=int, default=0, metavar="INT", help="of everything random")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="maps, tables and a page are written there")
     add_device(command)
-    command.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+    add_json(command)
 
 
 def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from envs.command_line import UserError
 from envs.files import write_aside
-from norm_study.options import add_device, list_of
+from norm_study.options import add_device, add_json, list_of
 from norm_study.stitching.fix import fix_rows, write_fix
 from norm_study.stitching.grid import Budget, Grid, answered_runs, run_grid
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
@@ -51,7 +51,7 @@ def add_stitch(commands: Any) -> None:
     stitch.add_argument("--best-of-episodes", type=int, default=2, metavar="INT",
                         help="episodes per task that are planned that often")  # fmt: skip
     stitch.add_argument("--seed", type=int, default=0, metavar="INT", help="of starts, goals and plans")
-    stitch.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+    add_json(stitch)
     add_device(stitch)
     suite = stitch.add_argument_group("with --suite")
     suite.add_argument("--budget", choices=("quick", "full"), default="full",

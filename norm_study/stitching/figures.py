@@ -160,6 +160,8 @@ def novelty(stored: Stored) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(norms) :]:
         axis.set_visible(False)
+    for axis in axes[max(0, len(norms) - columns) : len(norms)]:  # the lowest of its column
+        axis.tick_params(labelbottom=True)
     figure.supxlabel(
         "distance to the nearest training window (m): farthest part of the training horizon's length", fontsize=9
     )

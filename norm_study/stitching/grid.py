@@ -254,4 +254,8 @@ def stored_runs(out: Path, grid: Grid) -> Stored:
 
 def answered_runs(out: Path, grid: Grid, settings: StitchSettings, budget: Budget) -> Stored:
     """What is stored of a grid to exactly this question."""
-    return [(run, stored) for run, stored in stored_runs(out, grid) if is_finished(out, run, settings, budget)]
+    return [
+        (run, stored)
+        for run, stored in stored_runs(out, grid)
+        if stored.get("question") == _question(run, settings, budget)
+    ]

@@ -19,7 +19,7 @@ from envs.files import save_figure
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
 from norm_study.figures import STYLE
-from norm_study.options import add_device
+from norm_study.options import add_device, add_json
 from norm_study.stitching.figures import COLOURS, MARKERS
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
@@ -63,7 +63,7 @@ def add_leakage(commands: Any) -> None:
     leakage.add_argument("--seed", type=int, default=0, metavar="INT", help="of the audits")
     leakage.add_argument("--out", type=Path, metavar="FOLDER", help="the figure goes there, as leakage.png and .svg")
     add_device(leakage)
-    leakage.add_argument("--json", metavar="FILE", help="write config, rows and summary there; - for standard output")
+    add_json(leakage)
 
 
 def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -173,12 +173,13 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
         The path of the tables.
     """
     seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
+    shares = explained(stored)
     parts = [
         f"Command: `{command}`\n\n{len(stored)} of {asked} runs of this grid are stored; "
         f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
         "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
         "## Effect of each factor\n\n" + effects_table(stored),
-        *(["## Share of the variance between cells\n\n" + explained_table(stored)] if explained(stored) else []),
+        *(["## Share of the variance between cells\n\n" + explained_table(stored)] if shares else []),
         "## Every cell\n\n" + factor_table(stored),
         "## By family of tasks\n\n" + family_table(stored),
         "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
@@ -188,7 +189,7 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
     write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
         "effects": effects(stored),
-        "explained": explained(stored),
+        "explained": shares,
         "cells": {
             "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
         },
