@@ -83,7 +83,10 @@ class Trainer:
         self.forward: nn.Module = torch.compile(self.network) if config.compile else self.network  # type: ignore[assignment]
         self.ema = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        # Fused: on a CPU the step of a hundred small tensors is several times cheaper than one by one.
+        self.optimizer = kind(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
         self.schedule.alphas_cumprod = self.schedule.alphas_cumprod.to(device)
         self.known_DT = layout.known(config.data.horizon, device)
