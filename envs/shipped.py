@@ -42,6 +42,21 @@ PICTURES: dict[str, list[str]] = {
         "####.####",
         "#########",
     ],
+    # Between its rails lies a wall: a plan that goes down one rail and jumps to the other is caught behind it.
+    "ladder": [
+        "#######",
+        "#.###.#",
+        "#.###.#",
+        "#.....#",
+        "#.###.#",
+        "#.###.#",
+        "#.###.#",
+        "#.###.#",
+        "#.....#",
+        "#.###.#",
+        "#.###.#",
+        "#######",
+    ],
     # Its long walls lie between one row and the next: a plan that leaves a row early is caught behind them.
     "serpentine": [
         "#######",
@@ -92,7 +107,8 @@ PICTURES: dict[str, list[str]] = {
 }
 
 EPISODE_LIMITS = {
-    "cross": 400, "hash": 400, "tee": 400, "serpentine": 400, "comb": 400, "umaze": 300, "medium": 600, "large": 800,
+    "cross": 400, "hash": 400, "tee": 400, "ladder": 400, "serpentine": 400, "comb": 400,
+    "umaze": 300, "medium": 600, "large": 800,
 }  # fmt: skip
 
 # Both directions of each passage are demonstrated.
@@ -100,6 +116,7 @@ STRAIGHT_ENDS: dict[str, list[tuple[Cell, Cell]]] = {
     "cross": [((4, 1), (4, 7)), ((1, 4), (7, 4))],
     "hash": [((3, 1), (3, 9)), ((7, 1), (7, 9)), ((1, 3), (9, 3)), ((1, 7), (9, 7))],
     "tee": [((1, 1), (1, 7)), ((4, 4), (1, 4))],
+    "ladder": [((1, 1), (10, 1)), ((1, 5), (10, 5)), ((3, 1), (3, 5)), ((8, 1), (8, 5))],
 }
 
 TURNS: dict[str, list[tuple[Cell, Cell]]] = {
@@ -143,15 +160,17 @@ PIECES: dict[str, list[tuple[Cell, Cell]]] = {
     "comb": [((1, 1), (1, 3)), ((1, 3), (1, 5)), ((1, 5), (1, 7)), ((4, 1), (4, 7))],
 }
 NEAR: dict[str, list[tuple[Cell, Cell]]] = {
+    "ladder": [((1, 1), (1, 5)), ((10, 1), (10, 5))],
     "serpentine": [((1, 2), (3, 2)), ((3, 4), (5, 4))],
     "comb": [((1, 1), (4, 5)), ((1, 7), (4, 3))],
 }
-"""As long as a piece: from the middle of one into the next."""
+"""No longer than a demonstration: from one into the next."""
 FAR: dict[str, list[tuple[Cell, Cell]]] = {
+    "ladder": [((1, 1), (10, 5)), ((1, 5), (10, 1))],
     "serpentine": [((1, 1), (5, 1)), ((1, 3), (5, 3)), ((1, 5), (5, 5)), ((1, 1), (5, 5))],
     "comb": [((1, 1), (1, 5)), ((1, 3), (1, 7)), ((1, 1), (1, 7))],
 }
-"""Longer than every piece."""
+"""Longer than every demonstration."""
 
 # Their demonstrations (recipe "navigate") cover the whole maze, so nothing is held out; the recipe "stitch" has splits
 # of its own, see maps.stitched. They hold the five tasks of OGBench's medium and large maps, whose cells are these.

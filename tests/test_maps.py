@@ -52,6 +52,24 @@ def test_only_straight_passages_are_demonstrated_and_families_keep_their_word(na
             assert len(path) - 1 == sum(abs(a - b) for a, b in zip(task.start, task.goal, strict=True))
 
 
+def test_the_ladders_rails_and_rungs_are_demonstrated_and_ways_over_a_rung_held_out():
+    maze = get_map("ladder")
+    paths = {
+        split: [maze.shortest_path(task.start, task.goal) for task in maze.tasks if task.split == split]
+        for split in ("demonstrated", "held_out")
+    }
+    assert len(paths["demonstrated"]) == len(paths["held_out"]) == 8
+    assert {turns(path) for path in paths["demonstrated"]} == {0}
+    steps = {(one, other) for path in paths["demonstrated"] for one, other in pairwise(path)}
+    for path in paths["held_out"]:
+        assert turns(path) == 2
+        assert set(pairwise(path)) <= steps
+        # From one rail to the other, with wall in the row of the start and in that of the goal.
+        (row, column), (other_row, other_column) = path[0], path[-1]
+        assert {column, other_column} == {1, 5}
+        assert maze.walls[[row, other_row], 2:5].all()
+
+
 @pytest.mark.parametrize("name", ["serpentine", "comb"])
 def test_a_held_out_way_is_no_demonstration_and_its_pieces_are(name):
     maze = get_map(name)
@@ -152,7 +170,7 @@ def test_a_map_of_a_users_own_gets_tasks_between_far_cells(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cross, hash, tee, serpentine, comb, umaze, medium, large"):
+    with pytest.raises(UserError, match="cross, hash, tee, ladder, serpentine, comb, umaze, medium, large"):
         get_map("hsah")
     (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="no text file"):
