@@ -17,6 +17,7 @@ from envs.maps import get_map
 from norm_study.main import main, parser
 from norm_study.stitching.command import _folders, _grid
 from norm_study.stitching.effects import effects, explained
+from norm_study.stitching.figures import FIGURES
 from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
@@ -62,6 +63,16 @@ def test_the_gap_is_demonstrated_minus_held_out_over_seeds_and_ignores_what_cann
     # Student's interval of 0.4, 0.5, 0.6: 4.303 * 0.1 / sqrt(3)
     assert gap["high"] - gap["mean"] == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
     assert summary["by_horizon"]["1"]["held_out"] == summary["held_out"]
+
+
+def test_a_plan_that_is_not_valid_jumps_or_else_leads_through_a_wall():
+    plans = [(True, 2.0), (False, 2.1), (False, 2.1), (False, 2.0)]  # valid?, longest step over the data's
+    rows = [row("a", "held_out", valid) | {"longest_step": longest} for valid, longest in plans]
+    held_out = summarize(rows)["held_out"]
+    assert {name: held_out[name]["mean"] for name in ("plan_valid", "jumps", "through_wall")} == {
+        "plan_valid": 0.25, "jumps": 0.5, "through_wall": 0.25,
+    }  # fmt: skip
+    assert all(held_out[name]["over"] == "episodes" for name in ("jumps", "through_wall"))
 
 
 def test_seeds_that_agree_leave_the_gap_to_the_episodes():
@@ -257,7 +268,8 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     summary = results[0][1]["summary"]
     assert set(summary) == {"demonstrated", "held_out", "gap", "by_horizon"}
     assert set(summary["gap"]["plan_valid"]) == {"mean", "median", "low", "high", "n", "over"}
-    for name in ("tables.md", "summary.json", "headline.png", "plans.png", "heat_map.png", "novelty.png"):
+    pictures = [f"{draw.__name__}.png" for draw in FIGURES]
+    for name in ("tables.md", "summary.json", *pictures):
         assert (tmp_path / "out" / name).stat().st_size > 100
     before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
     assert main(argv) == 0

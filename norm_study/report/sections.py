@@ -214,9 +214,7 @@ def _shown(cells: dict[str, Any]) -> str:
 
 
 def _stitching_captions() -> dict[str, str]:
-    draws = (stitch_figures.headline, stitch_figures.plans, stitch_figures.heat_map, stitch_figures.novelty,
-             stitch_figures.intervention)  # fmt: skip
-    return {draw.__name__: (draw.__doc__ or draw.__name__).strip() for draw in draws}
+    return {draw.__name__: (draw.__doc__ or draw.__name__).strip() for draw in stitch_figures.FIGURES}
 
 
 def _fix(folder: Path) -> Section:

@@ -26,6 +26,12 @@ COLOURS: dict[str, str] = {
 }
 MARKERS = dict(zip(COLOURS, "osD^vP*Xh", strict=True))
 COLOURS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
+OUTCOMES = {
+    "plan_valid": ("valid", "#004488"),
+    "through_wall": ("through a wall, no jump", "#DDAA33"),
+    "jumps": ("jump", "#BB5566"),
+}
+"""(label, colour) of each kind of plan; dark, light and middle in grey, too."""
 WIDEST = 4
 """Columns of plans that a page still shows at a size to read."""
 
@@ -136,6 +142,30 @@ def heat_map(stored: Stored) -> Figure:
     return figure
 
 
+def outcomes(stored: Stored) -> Figure:
+    """What plans are, by norm: valid, through a wall in steps like the data's, or with a jump."""
+    chosen = base_cell(stored)
+    norms = norms_of(chosen)[::-1]
+    multiples = sorted({row["multiple"] for _, result in chosen for row in result["rows"]})
+    splits = ("demonstrated", "held_out")
+    figure = Figure(figsize=(2.6 * len(multiples) + 1.6, 2 * (0.26 * len(norms) + 0.6) + 0.5), layout="constrained")
+    axes = figure.subplots(len(splits), len(multiples), squeeze=False, sharex=True, sharey=True)
+    for (line, column), axis in np.ndenumerate(axes):
+        left = np.zeros(len(norms))
+        for measure, (label, colour) in OUTCOMES.items():
+            rows = [_rows(chosen, norm, multiples[column], splits[line]) for norm in norms]
+            share = [100 * interval(own, measure)["mean"] if own else 0 for own in rows]
+            axis.barh(norms, share, left=left, color=colour, label=label, height=0.7)
+            left += share
+        axis.set_title(f"{splits[line].replace('_', ' ')}, {multiples[column]}×", fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(xlim=(0, 100), xticks=(0, 50, 100))
+    figure.supxlabel("plans (%); ×: planned points / training horizon", fontsize=9)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    return figure
+
+
 def novelty(stored: Stored) -> Figure:
     """Each held-out plan's distance to the data, whole against piece, at all horizons; crosses are invalid plans."""
     chosen = base_cell(stored)
@@ -199,7 +229,11 @@ def intervention(stored: Stored) -> Figure:
     return figure
 
 
+FIGURES = (headline, plans, outcomes, heat_map, novelty, intervention)
+"""Every figure, in a page's order."""
+
+
 def draw_study(stored: Stored, out: Path) -> None:
     """Writes every figure as PNG into ``out``."""
-    for draw in (headline, plans, heat_map, novelty, intervention):
+    for draw in FIGURES:
         save_figure(draw(stored), out / f"{draw.__name__}.png", dpi=150)

@@ -5,7 +5,7 @@ Shapes: N problems, M plans of one problem, H planned points, X the two coordina
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from planner.data import load_data
 from planner.figures import example_tasks
 from planner.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval, student_interval
+from planner.measures import LONGEST_VALID_STEP
 from planner.plan import Planner
 from planner.rollout import LEAVING_DISTANCE_M, RolloutSettings, choose_tasks, rollout
 
@@ -26,7 +27,13 @@ SHARE_OF_REACH = 0.8
 
 PIECE_POINTS = 16
 GAP_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "tracking_error")
+FLAWS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "jumps": lambda row: row["longest_step"] > LONGEST_VALID_STEP,
+    "through_wall": lambda row: not row["plan_valid"] and row["longest_step"] <= LONGEST_VALID_STEP,
+}
+"""Why a plan is not valid, out of its row: a step is too long, or all are short and lead through a wall."""
 OTHER_MEASURES = (
+    *FLAWS,
     "steps_to_goal",
     "wall_contact",
     "novelty_whole",
@@ -39,7 +46,16 @@ OTHER_MEASURES = (
     "valid_routes",
 )
 MEASURES = (*GAP_MEASURES, *OTHER_MEASURES)
-SHARES = ("success", "plan_valid", "single_valid", "any_valid", "single_success", "best_success", "wall_contact")
+SHARES = (
+    "success",
+    "plan_valid",
+    *FLAWS,
+    "single_valid",
+    "any_valid",
+    "single_success",
+    "best_success",
+    "wall_contact",
+)
 
 Rows = list[dict[str, Any]]
 
@@ -232,8 +248,9 @@ def by_run(rows: Rows, name: str) -> dict[str, list[float]]:
     """The values of a measure by training run; rows without it are left out."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        if name in row:
-            values.setdefault(row["run"], []).append(row[name])
+        flaw = FLAWS.get(name)
+        if flaw or name in row:
+            values.setdefault(row["run"], []).append(flaw(row) if flaw else row[name])
     return values
 
 

@@ -12,6 +12,7 @@ from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explaine
 from norm_study.stitching.figures import base_cell, draw_study
 from norm_study.stitching.grid import FactorRun, Field, Stored
 from norm_study.stitching.measurement import (
+    FLAWS,
     GAP_MEASURES,
     SHARES,
     interval,
@@ -22,6 +23,7 @@ from planner.tables import interval_text, markdown_table
 TABLE_MEASURES = (
     "success",
     "plan_valid",
+    *FLAWS,
     "longest_step",
     "end_gap",
     "single_valid",
