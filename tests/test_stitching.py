@@ -174,9 +174,17 @@ def test_nothing_is_explained_where_cells_are_equal_or_of_one_norm():
 
 
 def test_effects_of_padding_are_told_norm_by_norm():
-    found = {entry["norm"]: entry["mean"] for entry in effects(grid_of(lambda norm, padding, _: norm * padding))
+    found = {entry["within"]: entry["mean"] for entry in effects(grid_of(lambda norm, padding, _: norm * padding))
              if entry["factor"] == "padding"}  # fmt: skip
     assert found == {"all": 0.5, "group": 0, "channel": 1}
+
+
+def test_the_effect_of_a_norm_is_told_over_all_cells_and_at_the_reference_padding_and_field():
+    runs = grid_of(lambda norm, padding, field: norm * (1 + padding + 2 * field) / 4)
+    found = {entry["within"]: (entry["mean"], entry["cells"]) for entry in effects(runs) if entry["factor"] == "norm"}
+    assert found == {"all": (0.625, 4), "zeros, half": (0.25, 1)}
+    alone = [pair for pair in runs if (pair[0].padding, pair[0].field) == ("zeros", "half")]
+    assert [entry["within"] for entry in effects(alone)] == ["all"]
 
 
 def problem(hash_dataset, **model):

@@ -16,6 +16,9 @@ FACTORS = ("norm", "padding", "field")
 REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}
 """The level of each factor that the others are held against."""
 
+Pair = tuple[FactorRun, FactorRun]
+"""Two runs that differ in one factor: the level that is asked about, and the reference."""
+
 
 def chosen_rows(
     stored: Stored, keep: Callable[[FactorRun], bool], *, split: str | None = None, multiple: int | None = None
@@ -32,14 +35,16 @@ def multiples_of(stored: Stored) -> list[int]:
 
 
 def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
-    """Effect of each level of each factor, everything else equal; of padding and field for each norm, too.
+    """Effect of each level of each factor, everything else equal.
+
+    Over all cells; of padding and field also within each norm, of a norm also at the reference padding and field.
 
     Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
     a seed, and the interval is that of :func:`norm_study.stitching.measurement.difference_interval`.
 
     Returns:
-        Entries ``{"factor", "level", "against", "norm", "multiple", "cells", "mean", "low", "high", "n", "over"}``;
-        ``norm`` names the norm of the paired runs, or is ``all``.
+        Entries ``{"factor", "level", "against", "within", "multiple", "cells", "mean", "low", "high", "n", "over"}``;
+        ``within`` is ``all``, or says which of the cells.
     """
     found = []
     for multiple in multiples_of(stored):
@@ -47,13 +52,24 @@ def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out"
         for factor, against in REFERENCE.items():
             for level in [level for level in _levels(values, factor) if level != against]:
                 pairs = _pairs(values, factor, level, against)
-                norms = _levels([run for run, _ in pairs], "norm")
-                for norm in ["all"] if factor == "norm" or len(norms) == 1 else ["all", *norms]:
-                    own = [pair for pair in pairs if norm in ("all", pair[0].norm)]
-                    if own:
-                        about = {"factor": factor, "level": level, "against": against, "norm": norm}
-                        found.append({**about, "multiple": multiple, **_effect(own, values, measure)})
+                for within, own in _subsets(factor, pairs).items():
+                    about = {"factor": factor, "level": level, "against": against, "within": within}
+                    found.append({**about, "multiple": multiple, **_effect(own, values, measure)})
     return found
+
+
+def _subsets(factor: str, pairs: list[Pair]) -> dict[str, list[Pair]]:
+    """All pairs, and those of each norm, or of the reference cell, where that is not all of them."""
+    parts: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        run = pair[0]
+        parts.setdefault(f"{run.padding}, {run.field}" if factor == "norm" else run.norm, []).append(pair)
+    if len(parts) == 1:
+        parts = {}
+    elif factor == "norm":
+        reference = f"{REFERENCE['padding']}, {REFERENCE['field']}"
+        parts = {name: own for name, own in parts.items() if name == reference}
+    return {"all": pairs, **parts} if pairs else {}
 
 
 def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
@@ -134,9 +150,7 @@ def _episodes(stored: Stored, measure: str, split: str, multiple: int) -> dict[F
     }
 
 
-def _effect(
-    pairs: list[tuple[FactorRun, FactorRun]], values: dict[FactorRun, list[float]], measure: str
-) -> dict[str, Any]:
+def _effect(pairs: list[Pair], values: dict[FactorRun, list[float]], measure: str) -> dict[str, Any]:
     seeds = sorted({run.seed for run, _ in pairs})
     gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
     per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
@@ -144,7 +158,7 @@ def _effect(
     return {"cells": len(pairs) // len(seeds), **difference_interval(per_seed, (one, other), measure in SHARES)}
 
 
-def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[tuple[FactorRun, FactorRun]]:
+def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[Pair]:
     """The runs at ``level`` of ``factor``, each with the one at ``against`` that equals it in everything else."""
     partners = {_without(run, factor): run for run in runs if getattr(run, factor) == against}
     return [

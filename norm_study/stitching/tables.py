@@ -110,12 +110,12 @@ def effects_table(stored: Stored) -> str:
         about = [
             valid["factor"],
             f"{valid['level']} against {valid['against']}",
-            valid["norm"],
+            valid["within"],
             f"{valid['multiple']}×",
         ]
         counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
         lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
-    titles = ["factor", "level against", "norms", "horizon", "cells", "validity over", "held-out validity",
+    titles = ["factor", "level against", "within", "horizon", "cells", "validity over", "held-out validity",
               "held-out success"]  # fmt: skip
     return markdown_table(titles, lines)
 
