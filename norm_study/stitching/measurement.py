@@ -247,8 +247,8 @@ def _splits(rows: Rows, multiple: int) -> dict[str, Any]:
 def by_run(rows: Rows, name: str) -> dict[str, list[float]]:
     """The values of a measure by training run; rows without it are left out."""
     values: dict[str, list[float]] = {}
+    flaw = FLAWS.get(name)
     for row in rows:
-        flaw = FLAWS.get(name)
         if flaw or name in row:
             values.setdefault(row["run"], []).append(flaw(row) if flaw else row[name])
     return values

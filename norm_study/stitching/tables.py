@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,10 @@ def _signed(cell: Mapping[str, Any], measure: str) -> str:
     return cell_text(cell, measure).replace(" %", " points")
 
 
-def effects_table(stored: Stored) -> str:
-    """:func:`norm_study.stitching.effects.effects` on held-out validity and success as Markdown."""
+def effects_table(validity: Sequence[Mapping[str, Any]], successes: Sequence[Mapping[str, Any]]) -> str:
+    """:func:`norm_study.stitching.effects.effects` on held-out validity and on success as Markdown."""
     lines = []
-    for valid, success in zip(effects(stored), effects(stored, "success"), strict=True):
+    for valid, success in zip(validity, successes, strict=True):
         about = [
             valid["factor"],
             f"{valid['level']} against {valid['against']}",
@@ -175,12 +175,12 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
         The path of the tables.
     """
     seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
-    shares = explained(stored)
+    on_validity, shares = effects(stored), explained(stored)
     parts = [
         f"Command: `{command}`\n\n{len(stored)} of {asked} runs of this grid are stored; "
         f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
         "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
-        "## Effect of each factor\n\n" + effects_table(stored),
+        "## Effect of each factor\n\n" + effects_table(on_validity, effects(stored, "success")),
         *(["## Share of the variance between cells\n\n" + explained_table(stored)] if shares else []),
         "## Every cell\n\n" + factor_table(stored),
         "## By family of tasks\n\n" + family_table(stored),
@@ -190,7 +190,7 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
     ]
     write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
-        "effects": effects(stored),
+        "effects": on_validity,
         "explained": shares,
         "cells": {
             "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
