@@ -17,7 +17,7 @@ from envs.maps import get_map
 from norm_study.main import main, parser
 from norm_study.stitching.command import _folders, _grid
 from norm_study.stitching.effects import effects, explained
-from norm_study.stitching.figures import FIGURES
+from norm_study.stitching.figures import FIGURES, outcomes
 from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
@@ -185,6 +185,15 @@ def test_the_effect_of_a_norm_is_told_over_all_cells_and_at_the_reference_paddin
     assert found == {"all": (0.625, 4), "zeros, half": (0.25, 1)}
     alone = [pair for pair in runs if (pair[0].padding, pair[0].field) == ("zeros", "half")]
     assert [entry["within"] for entry in effects(alone)] == ["all"]
+
+
+def test_what_a_norms_plans_are_fills_its_bar():
+    held_out = outcomes(grid_of(lambda norm, *_: 0.75 * norm)).axes[1]
+    names = [label.get_text() for label in held_out.get_yticklabels()]
+    found = {bars.get_label(): dict(zip(names, (bar.get_width() for bar in bars), strict=True))
+             for bars in held_out.containers}  # fmt: skip
+    assert found == {"valid": {"group": 0, "channel": 75}, "through a wall, no jump": {"group": 100, "channel": 25},
+                     "jump": {"group": 0, "channel": 0}}  # fmt: skip
 
 
 def problem(hash_dataset, **model):
