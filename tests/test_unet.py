@@ -168,6 +168,22 @@ def test_replicate_padding_hides_the_ends_of_a_constant_and_zero_padding_does_no
     assert spread("zeros") > 1e-6
 
 
+@pytest.mark.parametrize(
+    ("norm", "padding_mode", "dim_mults", "blind"),
+    [
+        ("instance", "replicate", (1,), True),
+        ("instance", "zeros", (1,), False),  # the ends betray it
+        ("instance", "replicate", (1, 2), False),  # the transposed convolution's even and odd points do
+        ("group", "replicate", (1,), False),  # the offset between a group's channels does
+    ],
+)
+def test_instance_norm_alone_hides_where_a_whole_plan_lies(norm, padding_mode, dim_mults, blind):
+    network = small(norm=norm, padding_mode=padding_mode, dim_mults=dim_mults)
+    plan = torch.randn(1, 2, 32).double()
+    outputs = [network(plan + shift, torch.tensor([3])) for shift in (0, 1)]
+    assert torch.allclose(*outputs, atol=1e-4) == blind
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 def test_transposed_convolutions_pad_as_told(padding_mode):
     upsample = small(padding_mode=padding_mode).up[0].resample
