@@ -15,10 +15,10 @@ from minari.data_collector.episode_buffer import EpisodeBuffer
 from tqdm import tqdm
 
 from envs import dataset_folder
-from envs.command_line import UserError
 from envs.expert import PathOrder, SetPointExpert, WaypointExpert, tracking_action
 from envs.maps import STITCH_CELLS, Cell, MazeMap, pairs_apart, stitched
 from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
+from groundwork.errors import UserError
 
 Recipe = Literal["tasks", "navigate", "stitch"]
 

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from envs import dataset_folder
 from envs.collect import EPISODES_PER_WRITE, episode_buffer
-from envs.command_line import UserError
 from envs.geometry import points_free
 from envs.maps import MazeMap, get_map
 from envs.point_maze import make_env
+from groundwork.errors import UserError
 
 WIDTHS = {
     "observations": 4,

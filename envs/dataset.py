@@ -13,9 +13,9 @@ from pathlib import Path
 import huggingface_hub
 import minari
 
-from envs.command_line import UserError
 from envs.dataset_folder import DATASET_FILES
-from envs.files import check
+from groundwork.errors import UserError
+from groundwork.files import check
 
 LOCAL_NAMESPACE = "mazes/"
 """Where ``maze-data collect`` writes by default; nobody hosts it."""

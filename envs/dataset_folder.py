@@ -17,8 +17,8 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
-from envs.command_line import UserError
-from envs.files import write_checksums
+from groundwork.errors import UserError
+from groundwork.files import write_checksums
 
 HIDDEN_PREFIX = ".collecting-"
 """Minari lists no folder whose name starts with a dot."""

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs.command_line import OneLineParser, UserError, run_command
+from groundwork.command_line import OneLineParser, run_command
+from groundwork.errors import UserError
 
 
 def main() -> int:
@@ -103,9 +104,9 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _references(arguments: argparse.Namespace) -> None:
-    from envs.files import read_json, write_aside
     from envs.maps import get_map
     from envs.references import measure_references
+    from groundwork.files import read_json, write_aside
 
     mazes, target = [get_map(name) for name in arguments.maps], Path(arguments.json)
     kept = read_json(target) if arguments.json != "-" and target.is_file() else {}
@@ -139,8 +140,8 @@ def _list(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from envs.dataset import one_line, open_dataset
     from envs.draw import dataset_figure
-    from envs.files import save_figure
     from envs.maps import from_env_spec
+    from groundwork.files import save_figure
 
     if arguments.out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out: {arguments.out}; allowed: a file name ending in .png, .pdf or .svg")

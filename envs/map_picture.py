@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 NEIGHBOUR_OFFSETS: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (0, -1), (-1, 0))
 """(rows down, columns right) of the four neighbours of a cell."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from envs import shipped
-from envs.command_line import UserError
 from envs.map_picture import NEIGHBOUR_OFFSETS, check_rows
+from groundwork.errors import UserError
 
 if TYPE_CHECKING:
     from gymnasium.envs.registration import EnvSpec

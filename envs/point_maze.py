@@ -17,10 +17,10 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
 
-from envs.command_line import UserError
 from envs.geometry import points_free
 from envs.maps import DT_S as DT_S
 from envs.maps import MazeMap, get_map, map_from_rows, map_names
+from groundwork.errors import UserError
 
 with contextlib.redirect_stderr(io.StringIO()):  # on import it prints news about its robot hands
     from gymnasium_robotics.envs.maze.maze_v4 import MazeEnv

@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from envs.command_line import UserError
 from envs.expert import WaypointExpert
 from envs.maps import Cell, MazeMap
 from envs.point_maze import PointMaze, make_env
+from groundwork.errors import UserError
 
 Protocol = Literal["single_task", "multi_task"]
 Policy = Literal["random", "expert"]

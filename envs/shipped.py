@@ -107,9 +107,16 @@ PICTURES: dict[str, list[str]] = {
 }
 
 EPISODE_LIMITS = {
-    "cross": 400, "hash": 400, "tee": 400, "ladder": 400, "serpentine": 400, "comb": 400,
-    "umaze": 300, "medium": 600, "large": 800,
-}  # fmt: skip
+    "cross": 400,
+    "hash": 400,
+    "tee": 400,
+    "ladder": 400,
+    "serpentine": 400,
+    "comb": 400,
+    "umaze": 300,
+    "medium": 600,
+    "large": 800,
+}
 
 # Both directions of each passage are demonstrated.
 STRAIGHT_ENDS: dict[str, list[tuple[Cell, Cell]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from envs.command_line import run_command
+from groundwork.command_line import run_command
 
 
 def main() -> int:

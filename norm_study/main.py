@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from envs.command_line import OneLineParser, UserError, run_command
-from envs.files import write_aside
+from groundwork.command_line import OneLineParser, run_command
+from groundwork.errors import UserError
+from groundwork.files import write_aside
+from groundwork.tables import interval_text
 from norm_study.audit.command import add_audit, readable, run_audit
-from norm_study.bench import BenchConfig, run_bench
-from norm_study.experiments import EXPERIMENTS, run_experiment
 from norm_study.init_bias.bench import InitBiasBenchConfig, run_init_bias_bench
+from norm_study.localization.bench import BenchConfig, run_bench
 from norm_study.options import (
     add_device,
     add_options,
@@ -25,11 +26,11 @@ from norm_study.options import (
 )
 from norm_study.report.command import add_report, run_report
 from norm_study.report.study import reproduce
-from norm_study.reproduce import full_rows_folder
+from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
+from norm_study.reproduce.parts import full_rows_folder
 from norm_study.stitching.command import add_stitch, emit_stitch, run_stitch
 from norm_study.stitching.leakage import add_leakage, run_leakage
 from planner.plan import pick_device
-from planner.tables import interval_text
 
 BENCHES: dict[str, tuple[str, type, Callable[[Any, torch.device], dict[str, Any]]]] = {
     "bench": ("one stacked training against one by one", BenchConfig, run_bench),
@@ -55,19 +56,35 @@ def parser() -> argparse.ArgumentParser:
     add_leakage(commands)
     add_report(commands)
     whole = commands.add_parser(
-        "reproduce", help="everything, with a verdict per claim",
+        "reproduce",
+        help="everything, with a verdict per claim",
         description="Runs all parts, resumes where it was stopped, writes rows, figures, claims and a page.",
-    )  # fmt: skip
-    whole.add_argument("--budget", choices=("quick", "full"), default="quick",
-                       help="quick takes the slowest parts from the committed full rows")  # fmt: skip
-    whole.add_argument("--out", type=Path, default=Path("runs/localization"), metavar="FOLDER",
-                       help="where the results go")  # fmt: skip
-    whole.add_argument("--full-rows", type=Path, default=full_rows_folder(),
-                       metavar="FOLDER", help="the committed rows of the full budget")  # fmt: skip
-    whole.add_argument("--jobs", type=int, default=2, metavar="INT",
-                       help="experiments at a time on a CPU, one thread each")  # fmt: skip
-    whole.add_argument("--only", default="", metavar="PREFIX",
-                       help="run the parts whose names begin so; the page shows whatever is finished")  # fmt: skip
+    )
+    whole.add_argument(
+        "--budget",
+        choices=("quick", "full"),
+        default="quick",
+        help="quick takes the slowest parts from the committed full rows",
+    )
+    whole.add_argument(
+        "--out", type=Path, default=Path("runs/localization"), metavar="FOLDER", help="where the results go"
+    )
+    whole.add_argument(
+        "--full-rows",
+        type=Path,
+        default=full_rows_folder(),
+        metavar="FOLDER",
+        help="the committed rows of the full budget",
+    )
+    whole.add_argument(
+        "--jobs", type=int, default=2, metavar="INT", help="experiments at a time on a CPU, one thread each"
+    )
+    whole.add_argument(
+        "--only",
+        default="",
+        metavar="PREFIX",
+        help="run the parts whose names begin so; the page shows whatever is finished",
+    )
     add_device(whole)
     return top
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 
 def add_options(parser: argparse.ArgumentParser, config: type) -> None:
@@ -21,14 +21,21 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=item.default, help=text)
         elif isinstance(item.default, tuple):
             parser.add_argument(
-                flag, type=list_of(type(item.default[0])), default=item.default, metavar="A,B",
+                flag,
+                type=list_of(type(item.default[0])),
+                default=item.default,
+                metavar="A,B",
                 help=f"{text}; comma-separated",
-            )  # fmt: skip
+            )
         else:
             parser.add_argument(
-                flag, type=type(item.default), default=item.default, choices=choices, help=text,
+                flag,
+                type=type(item.default),
+                default=item.default,
+                choices=choices,
+                help=text,
                 metavar=None if choices else type(item.default).__name__.upper(),
-            )  # fmt: skip
+            )
 
 
 def list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:

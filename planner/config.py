@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import cattrs
 import yaml
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.norms import NormKind
 from planner.sampler import SamplerKind
 from planner.unet import PaddingMode, Placement, check_architecture, check_horizon

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.command_line import UserError
 from envs.dataset import one_line, open_dataset
 from envs.maps import MazeMap, from_env_spec, stitched
+from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
 

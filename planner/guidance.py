@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 MARGIN_M = 0.2
 """A region begins to push this far outside its border, since the steps that follow pull plans back a little."""

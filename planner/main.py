@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from envs.command_line import UserError, run_command
+from groundwork.command_line import run_command
+from groundwork.errors import UserError
 
 if TYPE_CHECKING:
     from planner.plan import Planner
@@ -50,14 +51,14 @@ def _write_json(target: str | None, result: dict[str, Any]) -> None:
     if target == "-":
         print(json.dumps(result))
     elif target:
-        from envs.files import write_aside
+        from groundwork.files import write_aside
 
         write_aside(Path(target), json.dumps(result))
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from planner.config import from_dict, load_preset, merge, parse_overrides, to_yaml
-    from planner.train import train
+    from planner.training.train import train
 
     config = from_dict(merge(load_preset(arguments.preset), parse_overrides(arguments)))
     default = f"runs/{Path(arguments.preset).stem}-{config.model.norm}-seed{config.seed}"
@@ -105,7 +106,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         from matplotlib.figure import Figure
 
         from envs.draw import draw_maze, draw_trajectories
-        from envs.files import save_figure
+        from groundwork.files import save_figure
 
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
@@ -115,7 +116,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         save_figure(figure, arguments.out, dpi=150)
     else:
         from envs.draw import rollout_gif
-        from envs.files import write_aside
+        from groundwork.files import write_aside
         from planner.rollout import execute_one
 
         animation = io.BytesIO()
@@ -125,7 +126,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _rollout(arguments: argparse.Namespace) -> None:
-    from planner.compare import format_cell
+    from planner.comparison.compare import format_cell
     from planner.rollout import choose_tasks, rollout, summarize
 
     planner = _load(arguments)
@@ -144,7 +145,7 @@ def _rollout(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from planner.compare import compare
+    from planner.comparison.compare import compare
 
     page = compare(
         arguments.runs,
@@ -160,7 +161,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _samplers(arguments: argparse.Namespace) -> None:
-    from planner.samplers import AblationSettings, ablate
+    from planner.comparison.sampler_ablation import AblationSettings, ablate
 
     settings = AblationSettings(
         arguments.samplers, arguments.steps, arguments.tasks, arguments.episodes, arguments.seed
@@ -171,7 +172,7 @@ def _samplers(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    from planner.bench import Part, bench, bench_table
+    from planner.bench.rates import Part, bench, bench_table
     from planner.config import from_dict, load_preset, merge, parse_overrides
 
     unknown = set(arguments.parts) - set(get_args(Part))

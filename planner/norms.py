@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 NormKind = Literal[
     "none",

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from envs.command_line import OneLineParser
+from groundwork.command_line import OneLineParser
 from planner.config import add_options, preset_names
 
 

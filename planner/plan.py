@@ -11,14 +11,14 @@ import torch
 from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.config import Config
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import GUIDE_SCALE, Guide, descend
 from planner.measures import choose_best
-from planner.run import find_run
 from planner.sampler import Conditions, SamplerKind, WarmStart, sample
+from planner.training.run import find_run
 from planner.unet import TemporalUNet, check_horizon
 
 PLANS_PER_BATCH = 1024

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.command_line import UserError
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
+from groundwork.errors import UserError
+from groundwork.intervals import mean_interval
 from planner.guidance import GUIDE_SCALE, AvoidRegion
-from planner.intervals import mean_interval
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.policy import control, reference, shifted

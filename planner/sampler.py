@@ -15,7 +15,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 SamplerKind = Literal["ddpm", "ddim", "dpm"]
 

@@ -19,7 +19,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from einops import rearrange
 from torch import Tensor, nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.mish import mish
 from planner.norms import ISOLATED, NORM_KINDS, NormKind, make_norm
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.unet import TemporalUNet
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"

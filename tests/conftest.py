@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from envs.command_line import run_command
+from groundwork.command_line import run_command
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -68,7 +68,7 @@ def tiny():
 def tiny_run(hash_dataset, tmp_path_factory):
     """A finished run of the tiny config with an evaluation at its end; its path."""
     from planner.config import from_dict, merge
-    from planner.train import train
+    from planner.training.train import train
 
     path = tmp_path_factory.mktemp("runs") / "tiny"
     config = from_dict(merge(TINY, {"evaluate_every": 12, "evaluate_episodes": 1}))

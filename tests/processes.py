@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["planner.train", "planner.rollout", "envs.collect", "norm_study.main"])
+_SERVER.set_forkserver_preload(["planner.training.train", "planner.rollout", "envs.collect", "norm_study.main"])
 
 
 def _child(errors: str, environment: dict[str, str], function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
@@ -33,7 +33,7 @@ def run_module(module: str, arguments: list[str]) -> int:
     """A console command; returns its exit code."""
     import importlib
 
-    from envs.command_line import run_command
+    from groundwork.command_line import run_command
 
     found = importlib.import_module(module)
     return run_command(getattr(found, "_command", None) or found.command, arguments)

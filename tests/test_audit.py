@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from norm_study.audit import audit
 from norm_study.audit.influence import influence_rows
 from norm_study.audit.local_forms import LocalForm
@@ -78,7 +78,8 @@ BY_HAND = {
     "causal": (lambda: network(Causal(1), nn.Tanh(), Causal(4)), (10, 0)),
     "even kernel": (lambda: network(convolution(4, padding="same")), (1, 2)),
     "strided and transposed": (
-        lambda: network(convolution(3, stride=2), nn.ReLU(), nn.ConvTranspose1d(C, C, 4, 2, 1)), (3, 2),
+        lambda: network(convolution(3, stride=2), nn.ReLU(), nn.ConvTranspose1d(C, C, 4, 2, 1)),
+        (3, 2),
     ),
     "residual": (lambda: network(Residual(network(convolution(3), nn.ReLU(), convolution(5)))), (3, 3)),
     "replicate padding": (lambda: network(*(convolution(5, padding_mode="replicate") for _ in range(2))), (4, 4)),
@@ -86,7 +87,7 @@ BY_HAND = {
     "norm over channels": (lambda: network(convolution(3), make_norm("channel", C), convolution(3)), (2, 2)),
     "root mean square": (lambda: network(convolution(3), make_norm("rms", C), convolution(3)), (2, 2)),
     "batch in evaluation": (lambda: network(convolution(3), nn.BatchNorm1d(C), convolution(3)).eval(), (2, 2)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -3,14 +3,14 @@ import json
 import pytest
 import torch
 
-from planner.bench import MEANINGS, bench, bench_table
-from planner.bench_baseline import PlainLoop
-from planner.bench_planning import REFERENCE_MODEL
+from planner.bench.baseline import PlainLoop
+from planner.bench.planning import REFERENCE_MODEL
+from planner.bench.rates import MEANINGS, bench, bench_table
 from planner.config import to_yaml
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.sampler import Conditions, sample
-from planner.train import Trainer, make_network
+from planner.training.train import Trainer, make_network
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_ratios_are_those_of_the_seconds_beside_them(tiny_bench):
 
 def test_the_flop_of_a_step_are_those_of_a_hand_count(tiny, hash_dataset):
     """A step of one convolution: forward 2·B·T·k·C_in·C_out, and the same for the gradient of its weights."""
-    from planner.bench import _step_flop
+    from planner.bench.rates import _step_flop
 
     config = tiny(model={"dim": 8, "dim_mults": [1]})
     trainer = Trainer(config, load_data(config.data, "cpu"), torch.device("cpu"))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from norm_study.claims import CLAIMS, Claim, decide, decide_all
 from norm_study.report.study import claims_markdown
-from norm_study.reproduce import Collected, collect, load_parts, parts_file
+from norm_study.reproduce.claims import CLAIMS, Claim, decide, decide_all
+from norm_study.reproduce.parts import Collected, collect, load_parts, parts_file
 
 PARTS = {part.name: part for part in load_parts(parts_file())}
 
@@ -60,22 +60,34 @@ def _rows(part, good):
         sign = 1 if good else -1
         return [
             {"groups": g, "seed": s, "learning_rate": 1e-3, "mse": sign / g, "localization_distance": sign * g}
-            for g in config.group_counts for s in part.seeds
-        ]  # fmt: skip
+            for g in config.group_counts
+            for s in part.seeds
+        ]
     if part.experiment == "probe":
         ahead = 10 if ("instance" in part.name) == good else 0
         return [
-            {"seed": s, "layer": layer, "reach": 2 * layer, "distance": 2 * layer + ahead,
-             "localized_share": 1.0 if good else 0.5}
-            for s in part.seeds for layer in range(1, config.depth)
-        ]  # fmt: skip
+            {
+                "seed": s,
+                "layer": layer,
+                "reach": 2 * layer,
+                "distance": 2 * layer + ahead,
+                "localized_share": 1.0 if good else 0.5,
+            }
+            for s in part.seeds
+            for layer in range(1, config.depth)
+        ]
     if part.experiment == "batchnorm":
         return [
-            {"seed": s, "floor": 1.0,
-             "interior_localized_minibatch": 9 if good else 0, "mse_minibatch": 0.1 if good else 2,
-             "interior_localized_running": 0 if good else 9, "mse_running": 2 if good else 0.1}
+            {
+                "seed": s,
+                "floor": 1.0,
+                "interior_localized_minibatch": 9 if good else 0,
+                "mse_minibatch": 0.1 if good else 2,
+                "interior_localized_running": 0 if good else 9,
+                "mse_running": 2 if good else 0.1,
+            }
             for s in part.seeds
-        ]  # fmt: skip
+        ]
     if part.experiment == "init-bias":
         return _untrained_rows(part, good)
     if part.experiment == "init-bias-training":
@@ -86,11 +98,17 @@ def _rows(part, good):
     low_error = part.name == "localize-instance" or part.name == "localize-none"
     ratio = {True: {"localize-instance": 0.1}.get(part.name, 1.01), False: 3.0 if low_error else 0.1}[good]
     return [
-        {"seed": s, "mse": floor * ratio, "localized_share": 1.0 if good else 0.5,
-         "interior_localized": 20 if leaks == good else 0, "localization_distance": 28 if good else 24,
-         "constant_input_spread": 0.0 if good else 1.0, "shift_error": 1e-7 if good else 1.0}
+        {
+            "seed": s,
+            "mse": floor * ratio,
+            "localized_share": 1.0 if good else 0.5,
+            "interior_localized": 20 if leaks == good else 0,
+            "localization_distance": 28 if good else 24,
+            "constant_input_spread": 0.0 if good else 1.0,
+            "shift_error": 1e-7 if good else 1.0,
+        }
         for s in part.seeds
-    ]  # fmt: skip
+    ]
 
 
 def _untrained_rows(part, good):

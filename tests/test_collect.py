@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from envs.collect import collect
-from envs.command_line import UserError
 from envs.dataset_folder import HIDDEN_PREFIX
 from envs.geometry import segments_free
 from envs.main import main
 from envs.maps import from_env_spec, get_map, map_from_rows
 from envs.point_maze import make_env
+from groundwork.errors import UserError
 
 
 @pytest.fixture

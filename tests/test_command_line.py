@@ -3,7 +3,7 @@ import subprocess
 import sys
 import time
 
-from envs.command_line import INTERRUPTED, run_command
+from groundwork.command_line import INTERRUPTED, run_command
 
 SWALLOWS = """
 import os, signal
@@ -40,7 +40,7 @@ def test_an_import_that_swallows_ctrl_c_delays_it_and_no_more(tmp_path, monkeypa
 def test_what_ctrl_c_left_half_made_is_thrown_away_unheard():
     program = """
 import sys
-from envs.command_line import run_command
+from groundwork.command_line import run_command
 class Bar:
     def __init__(self):
         raise KeyboardInterrupt

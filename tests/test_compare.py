@@ -1,6 +1,6 @@
 import pytest
 
-from planner.compare import Measured, _interval, _measures, format_cell, table_measures
+from planner.comparison.compare import Measured, _interval, _measures, format_cell, table_measures
 from planner.rollout import MEASURES
 
 

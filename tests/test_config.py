@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envs.collect import collect
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.config import (
     Config,
     add_options,
@@ -25,8 +25,8 @@ from planner.config import (
 )
 from planner.data import load_data
 from planner.norms import NORM_KINDS
-from planner.run import RunFolder
-from planner.train import Trainer, make_network, train
+from planner.training.run import RunFolder
+from planner.training.train import Trainer, make_network, train
 from planner.unet import PaddingMode, Placement
 
 LITTLE = "mazes/little-v0"
@@ -198,8 +198,10 @@ def test_generated_configs_each_run_a_step_or_are_refused_in_one_line(little_dat
     build()
     for name, number in counts.items():
         record_property(name, number)
-    print(f"\n{sum(counts.values())} configs: {counts['built']} built and ran a step, {counts['refused']} refused "
-          "in one line, 0 tracebacks")  # fmt: skip
+    print(
+        f"\n{sum(counts.values())} configs: {counts['built']} built and ran a step, {counts['refused']} refused "
+        "in one line, 0 tracebacks"
+    )
     assert sum(counts.values()) == count
     assert min(counts.values()) > count / 5
 

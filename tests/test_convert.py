@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from wanted import d4rl_stream, write_d4rl
 
-from envs.command_line import UserError
 from envs.convert import convert, map_of_file
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import load_data
 

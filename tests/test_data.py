@@ -8,8 +8,8 @@ import torch
 from minari.data_collector import EpisodeBuffer
 
 from envs.collect import collect
-from envs.command_line import UserError
 from envs.maps import get_map, stitched
+from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import DataStatistics, load_data
 

@@ -27,11 +27,12 @@ from wanted import TINY_PARTS, d4rl_stream, write_d4rl, write_grid
 import envs.main
 import norm_study.main
 import planner.main
-from envs.command_line import UserError, run_command
 from envs.maps import get_map
-from norm_study.experiments import EXPERIMENTS
+from groundwork.command_line import run_command
+from groundwork.errors import UserError
 from norm_study.main import BENCHES
 from norm_study.options import config_from
+from norm_study.reproduce.experiments import EXPERIMENTS
 from planner.config import from_dict, load_preset, merge, parse_overrides
 from planner.options import make_parser
 from planner.unet import TemporalUNet
@@ -87,10 +88,18 @@ LONG = {
 }
 # Commands that the tutorial executes, at its sizes; elsewhere they are documented at others.
 IN_THE_TUTORIAL = (
-    "maze-data collect", "maze-data list", "maze-data show", "planner train", "planner plan", "planner rollout",
-    "planner compare", "norm-study stitch --run", "norm-study audit", "tensorboard --logdir",
+    "maze-data collect",
+    "maze-data list",
+    "maze-data show",
+    "planner train",
+    "planner plan",
+    "planner rollout",
+    "planner compare",
+    "norm-study stitch --run",
+    "norm-study audit",
+    "tensorboard --logdir",
     ".venv/bin/tensorboard --logdir",
-)  # fmt: skip
+)
 # Scripts that take longer even so: scripts/check --all executes them with these arguments in place of their own.
 SCRIPTS = {
     "scripts/reproduce": ["--smoke", "OUT"],
@@ -385,8 +394,17 @@ def test_the_tutorial_runs_from_an_empty_folder(tmp_path, monkeypatch, capsys):
                     pass
                 case _:
                     subprocess.run(["bash", "-euc", line], check=True, timeout=20)
-    names = ("data.png", "plan.png", "plan.gif", "rollout.json", "stitch.json", "audit/audit.html",
-             "runs/comparison/report.html", "runs/pendulum/DONE", "pendulum.json")  # fmt: skip
+    names = (
+        "data.png",
+        "plan.png",
+        "plan.gif",
+        "rollout.json",
+        "stitch.json",
+        "audit/audit.html",
+        "runs/comparison/report.html",
+        "runs/pendulum/DONE",
+        "pendulum.json",
+    )
     for name in names:
         assert Path(name).stat().st_size > 0 or name.endswith("DONE"), name
 

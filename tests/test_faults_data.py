@@ -16,8 +16,8 @@ from processes import start, start_command
 from test_data import ACTION, config, write
 
 from envs.collect import collect
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import load_data
 

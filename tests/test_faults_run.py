@@ -21,14 +21,14 @@ from processes import start_command
 from safetensors.torch import load_file, save_file
 from test_train import digest
 
-from envs.command_line import UserError
-from planner.checkpoint import OPTIMIZER_STATE
+from groundwork.errors import UserError
 from planner.config import from_dict, merge, to_yaml
 from planner.data import load_data
 from planner.norms import NORM_KINDS
 from planner.plan import Planner
-from planner.run import METRICS, RunFolder
-from planner.train import Trainer, train
+from planner.training.checkpoint import OPTIMIZER_STATE
+from planner.training.run import METRICS, RunFolder
+from planner.training.train import Trainer, train
 
 LONG = {"steps": 400, "checkpoint_every": 5, "log_every": 5, "keep_checkpoints": 2}
 EMA = "ema/diffusion_pytorch_model.safetensors"

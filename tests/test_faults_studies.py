@@ -18,9 +18,9 @@ from PIL import Image
 from processes import start
 from wanted import TINY_SIZES
 
-from envs.files import sealed, unsealed
+from groundwork.files import sealed, unsealed
 from norm_study.report.study import write_results
-from norm_study.reproduce import collect, load_parts, rows_file, run_parts
+from norm_study.reproduce.parts import collect, load_parts, rows_file, run_parts
 from norm_study.stitching.grid import Grid, rows_path, stored_runs
 
 CPU = torch.device("cpu")
@@ -159,10 +159,36 @@ def test_a_report_killed_while_it_is_written_leaves_the_old_one_whole(parts_file
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGINT])
 def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_dataset, tmp_path, what):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    argv = [sys.executable, "-m", "norm_study.main", "stitch", "--suite", "factors", "--norms", "none,group",
-            "--paddings", "zeros", "--fields", "half", "--seeds", "1", "--horizons", "1", "--episodes", "1",
-            "--best-of", "1", "--jobs", "1", "--preset", str(tmp_path / "tiny.yaml"),
-            "--out", str(tmp_path / "out"), "--runs-folder", str(tmp_path / "runs")]  # fmt: skip
+    argv = [
+        sys.executable,
+        "-m",
+        "norm_study.main",
+        "stitch",
+        "--suite",
+        "factors",
+        "--norms",
+        "none,group",
+        "--paddings",
+        "zeros",
+        "--fields",
+        "half",
+        "--seeds",
+        "1",
+        "--horizons",
+        "1",
+        "--episodes",
+        "1",
+        "--best-of",
+        "1",
+        "--jobs",
+        "1",
+        "--preset",
+        str(tmp_path / "tiny.yaml"),
+        "--out",
+        str(tmp_path / "out"),
+        "--runs-folder",
+        str(tmp_path / "runs"),
+    ]
     process = subprocess.Popen(
         argv,
         stdout=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from envs.files import write_aside
+from groundwork.files import write_aside
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.diffusion import make_schedule
 from planner.guidance import MARGIN_M, REACH_M, AvoidRegion, descend
 from planner.measures import choose_best

@@ -12,8 +12,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from norm_study.experiments import run_experiment
-from norm_study.figures import draw_figures
 from norm_study.init_bias.data import blobs
 from norm_study.init_bias.figures import INIT_BIAS_FIGURES
 from norm_study.init_bias.guesses import (
@@ -29,7 +27,9 @@ from norm_study.init_bias.tables import allowed_difference, tables_markdown
 from norm_study.init_bias.theory import distances, gamma_of, summarize_shares, theory_median, verdict
 from norm_study.init_bias.training import first_for_good, run_init_bias_training
 from norm_study.main import main
-from norm_study.reproduce import Collected, load_parts, parts_file
+from norm_study.reproduce.experiments import run_experiment
+from norm_study.reproduce.figures import draw_figures
+from norm_study.reproduce.parts import Collected, load_parts, parts_file
 from planner.norms import make_norm
 
 CPU = torch.device("cpu")
@@ -150,7 +150,12 @@ def test_gamma_one_is_the_uniform_law_and_bounds_the_verdicts():
     uniform = (np.arange(1001) / 1001)[None]
     assert distances(uniform, np.array([1.0]), 1000)[0][0] < 0.002
     assert [verdict(g) for g in (0.0, 0.049, 0.05, 0.99, 1.0)] == [
-        "neutral", "neutral", "prejudiced", "prejudiced", "deeply prejudiced"]  # fmt: skip
+        "neutral",
+        "neutral",
+        "prejudiced",
+        "prejudiced",
+        "deeply prejudiced",
+    ]
     assert gamma_of(np.array([1.0, -1.0]), np.array([1.0, 1.0])) == pytest.approx(2.0)
 
 
@@ -167,9 +172,12 @@ def test_a_norm_after_the_activation_is_neutral_and_none_is_deeply_prejudiced():
     table = summarize_init_bias(config, run_init_bias(config, [0], CPU))["table"]
     deep = {(line["norm"], line["place"]): line["verdict"] for line in table if line["depth"] == 8}
     assert deep == {
-        ("none", "before"): "deeply prejudiced", ("batch", "before"): "prejudiced", ("batch", "after"): "neutral",
-        ("layer", "before"): "deeply prejudiced", ("layer", "after"): "neutral",
-    }  # fmt: skip
+        ("none", "before"): "deeply prejudiced",
+        ("batch", "before"): "prejudiced",
+        ("batch", "after"): "neutral",
+        ("layer", "before"): "deeply prejudiced",
+        ("layer", "after"): "neutral",
+    }
 
 
 def test_command_gives_the_promised_summary_and_rows(capsys):

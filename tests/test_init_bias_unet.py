@@ -9,9 +9,9 @@ import yaml
 from norm_study.init_bias.settings import InitBiasUNetConfig
 from norm_study.init_bias.unet import prediction_row, run_init_bias_unet, summarize_init_bias_unet
 from norm_study.main import main
-from planner.compare import _labels
-from planner.run import RunFolder
-from planner.train import train
+from planner.comparison.compare import _labels
+from planner.training.run import RunFolder
+from planner.training.train import train
 
 CPU = torch.device("cpu")
 

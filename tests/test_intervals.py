@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from planner.intervals import interval_over_seeds, mean_interval
+from groundwork.intervals import interval_over_seeds, mean_interval
 
 
 def test_students_interval_covers_the_mean_in_95_of_100_samples():

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from norm_study.batchnorm import run_batchnorm, with_running_statistics
-from norm_study.equivariance import interior_shift_error
-from norm_study.groups import best_rates, rank_correlations, run_groups
-from norm_study.localization import (
+from norm_study.localization.batchnorm import run_batchnorm, with_running_statistics
+from norm_study.localization.equivariance import interior_shift_error
+from norm_study.localization.groups import best_rates, rank_correlations, run_groups
+from norm_study.localization.localize import (
     Noise,
     fit,
     interior,
@@ -21,9 +21,9 @@ from norm_study.localization import (
     run_localization,
     train_networks,
 )
-from norm_study.settings import BatchNormConfig, GroupsConfig, LocalizationConfig, UNetConfig
-from norm_study.stacked import StackedAdam, StackedNetwork
-from norm_study.unet_case import UNetOnNoise, run_unet
+from norm_study.localization.settings import BatchNormConfig, GroupsConfig, LocalizationConfig, UNetConfig
+from norm_study.localization.stacked import StackedAdam, StackedNetwork
+from norm_study.localization.unet_case import UNetOnNoise, run_unet
 
 CPU = torch.device("cpu")
 SMALL = LocalizationConfig(length=24, depth=4, kernel=3, width=8, batch=8, steps=8, predictions=64)
@@ -163,9 +163,16 @@ def test_claim_instance_norm_localizes_interior_indices():
 
 def test_claim_batchnorm_carries_position_in_minibatch_statistics_only():
     config = BatchNormConfig(
-        length=26, depth=5, kernel=5, width=32, batch=32, steps=900, learning_rate=4e-3, predictions=4000,
+        length=26,
+        depth=5,
+        kernel=5,
+        width=32,
+        batch=32,
+        steps=900,
+        learning_rate=4e-3,
+        predictions=4000,
         calibration=200,
-    )  # fmt: skip
+    )
     (row,) = run_batchnorm(config, [0], CPU)
     assert row["interior_localized_minibatch"] >= 1
     assert row["interior_localized_running"] == 0
@@ -194,9 +201,17 @@ def test_claim_unet_with_group_norm_knows_what_it_cannot_see():
 
 def test_group_sweep_has_a_row_per_setting_and_picks_the_best_rate():
     config = GroupsConfig(
-        length=24, depth=3, kernel=3, width=8, batch=8, steps=5, predictions=64, group_counts=(1, 2, 8),
-        probe_steps=3, probe_width=8,
-    )  # fmt: skip
+        length=24,
+        depth=3,
+        kernel=3,
+        width=8,
+        batch=8,
+        steps=5,
+        predictions=64,
+        group_counts=(1, 2, 8),
+        probe_steps=3,
+        probe_width=8,
+    )
     rows = run_groups(config, [0, 1], CPU)
     assert sorted({(r["groups"], r["learning_rate"], r["seed"]) for r in rows}) == sorted(
         (g, rate, s) for g in (1, 2, 8) for rate in config.learning_rates for s in (0, 1)

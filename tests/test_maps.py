@@ -9,9 +9,9 @@ import pytest
 from gymnasium_robotics.envs.maze.maze_v4 import Maze
 
 import envs.point_maze  # noqa: F401  (registers the environments)
-from envs.command_line import UserError
 from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names, stitched
 from envs.point_maze import CUSTOM_ID, make_env
+from groundwork.errors import UserError
 
 OPEN_ROOM = ["#######", "#.....#", "#.###.#", "#.....#", "#######"]
 

@@ -12,7 +12,7 @@ from wanted import TINY_PARTS
 from norm_study import reproduce as reproduction
 from norm_study.main import main
 from norm_study.report.study import write_results
-from norm_study.reproduce import collect, load_parts, run_parts
+from norm_study.reproduce.parts import collect, load_parts, run_parts
 
 SMALL = ["--length", "24", "--depth", "3", "--kernel", "3", "--width", "8", "--batch", "4", "--steps", "3"]
 TESTS = ["--predictions", "40"]
@@ -50,8 +50,9 @@ def test_packnorm_json(capsys):
 
 
 def test_groups_json(capsys):
-    result = run_json(capsys, "groups", *SMALL, *TESTS, *PROBES, "--group-counts", "1,4",
-                      "--learning-rates", "1e-3,1e-2")  # fmt: skip
+    result = run_json(
+        capsys, "groups", *SMALL, *TESTS, *PROBES, "--group-counts", "1,4", "--learning-rates", "1e-3,1e-2"
+    )
     assert {"groups", "learning_rate", "seed", "mse", "localization_distance"} <= set(result["rows"][0])
     assert len(result["rows"]) == 2 * 2 * 2
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.norms import NORM_KINDS, NORM_TABLE, make_norm, mixes_time
 
 C, T, EPS = 8, 6, 1e-5

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from norm_study.localization import Noise
-from norm_study.packnorm import draw_pairs, run_packnorm
-from norm_study.settings import PackNormConfig
-from norm_study.stacked import StackedNetwork
+from norm_study.localization.localize import Noise
+from norm_study.localization.packnorm import draw_pairs, run_packnorm
+from norm_study.localization.settings import PackNormConfig
+from norm_study.localization.stacked import StackedNetwork
 
 CPU = torch.device("cpu")
 TINY = PackNormConfig(

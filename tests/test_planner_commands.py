@@ -14,12 +14,12 @@ from PIL import Image
 
 from envs.collect import collect
 from envs.maps import get_map
-from planner.compare import compare
+from planner.comparison.compare import compare
 from planner.config import to_yaml
 from planner.plan import Planner
 from planner.rollout import RolloutSettings
-from planner.run import RunFolder
-from planner.train import train
+from planner.training.run import RunFolder
+from planner.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
-from envs.command_line import UserError
 from envs.maps import get_map, map_from_rows, map_names
 from envs.point_maze import make_env, register_envs
+from groundwork.errors import UserError
 
 ROOM = ["######", "#....#", "#....#", "######"]
 

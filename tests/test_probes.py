@@ -5,15 +5,24 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from norm_study.localization import Noise, train_networks
-from norm_study.probes import activations, probe_predictions, run_probes
-from norm_study.settings import ProbeConfig
+from norm_study.localization.localize import Noise, train_networks
+from norm_study.localization.probes import activations, probe_predictions, run_probes
+from norm_study.localization.settings import ProbeConfig
 
 CPU = torch.device("cpu")
 TINY = ProbeConfig(
-    norm="none", length=24, depth=4, kernel=3, width=16, batch=32, steps=150, learning_rate=4e-3,
-    predictions=2000, probe_steps=250, probe_width=16,
-)  # fmt: skip
+    norm="none",
+    length=24,
+    depth=4,
+    kernel=3,
+    width=16,
+    batch=32,
+    steps=150,
+    learning_rate=4e-3,
+    predictions=2000,
+    probe_steps=250,
+    probe_width=16,
+)
 
 
 def test_activations_lie_layer_by_layer_then_network_by_network():

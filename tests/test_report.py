@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from groundwork.page import is_numeric, quiet_interval
+from groundwork.tables import markdown_table
 from norm_study.main import main
 from norm_study.report.markdown import Table, inline, read_command, read_introduction, read_tables, without_constants
 from norm_study.report.measurements import summary_tables
 from norm_study.report.runs import runs_section
 from norm_study.report.sections import read_folders
-from planner.page import is_numeric, quiet_interval
-from planner.run import RunFolder
-from planner.tables import markdown_table
+from planner.training.run import RunFolder
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INTERVAL = {"mean": 0.5, "median": 0.5, "low": 0.25, "high": 0.75, "n": 3}
@@ -101,8 +101,15 @@ def test_a_run_shows_its_curves_provenance_and_rollouts_and_may_be_unfinished(re
     rows = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
     (killed / "metrics.jsonl").write_text("".join(rows[:3]) + rows[3][:20])
     (killed / "rollouts").mkdir(exist_ok=True)
-    episode = {"split": "held_out", "success": True, "plan_valid": False, "longest_step": 2.5, "end_gap": 0.5,
-               "steps_to_goal": 200, "tracking_error": 0.125}  # fmt: skip
+    episode = {
+        "split": "held_out",
+        "success": True,
+        "plan_valid": False,
+        "longest_step": 2.5,
+        "end_gap": 0.5,
+        "steps_to_goal": 200,
+        "tracking_error": 0.125,
+    }
     answer = {"question": {"settings": {"horizon": 64}}, "rows": [episode] * 4}
     (killed / "rollouts" / "000.json").write_text(json.dumps(answer))
     page = report(tiny_run, tmp_path / "runs")
@@ -204,9 +211,15 @@ def test_a_column_that_says_one_thing_is_said_once():
 
 
 def test_any_summary_becomes_tables_that_hold_its_numbers():
-    summary = {"ratio": 0.123456, "yes": True, "mean": INTERVAL, "long": list(range(50)), "none": None,
-               "by": {"group": {"leak": INTERVAL, "n": 2}, "channel": {"leak": INTERVAL, "n": 3}},
-               "table": [{"norm": "group", "gamma": INTERVAL}]}  # fmt: skip
+    summary = {
+        "ratio": 0.123456,
+        "yes": True,
+        "mean": INTERVAL,
+        "long": list(range(50)),
+        "none": None,
+        "by": {"group": {"leak": INTERVAL, "n": 2}, "channel": {"leak": INTERVAL, "n": 3}},
+        "table": [{"norm": "group", "gamma": INTERVAL}],
+    }
     tables = summary_tables("one", summary)
     cells = [cell for table in tables for row in table.rows for cell in row]
     assert cells.count("0.5 [0.25, 0.75]") == 4

@@ -9,11 +9,11 @@ import torch
 from browser import WIDTHS, chromium, console_errors, missing, open_page, requests
 from torch import nn
 
+from groundwork.page import render
 from norm_study.audit import audit
 from norm_study.main import main
 from norm_study.report.study import number
 from norm_study.report.study import page as study_page
-from planner.page import render
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]

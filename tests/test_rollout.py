@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
-from planner.run import RunFolder
-from planner.train import make_network
+from planner.training.run import RunFolder
+from planner.training.train import make_network
 
 
 class Oracle(Planner):

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.diffusion import make_schedule, training_loss
 from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampling_levels
 

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from envs.command_line import UserError
-from planner.samplers import AblationSettings, ablate, fewest_steps, paired_difference
+from groundwork.errors import UserError
+from planner.comparison.sampler_ablation import AblationSettings, ablate, fewest_steps, paired_difference
 
 
 def test_the_paired_interval_covers_the_difference_in_95_of_100_samples():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from envs import references
-from envs.command_line import UserError
 from envs.maps import get_map
 from envs.references import measure_references, reference_returns, score_pairs
+from groundwork.errors import UserError
 from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 from planner.scores import D4RL_REFERENCE, drawn, score_tasks, scores
 

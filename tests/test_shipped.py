@@ -8,7 +8,7 @@ import pytest
 
 from planner import run as run_module
 from planner.plan import Planner
-from planner.run import RunFolder
+from planner.training.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIP = ROOT / "scripts" / "ship"

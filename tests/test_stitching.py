@@ -12,8 +12,8 @@ import torch
 import yaml
 from conftest import TINY
 
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from norm_study.main import main, parser
 from norm_study.stitching.command import _folders, _grid
 from norm_study.stitching.effects import effects, explained
@@ -26,8 +26,8 @@ from norm_study.stitching.rates import best_rate, read_rates
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.plan import Planner
-from planner.run import RunFolder
-from planner.train import make_network, train
+from planner.training.run import RunFolder
+from planner.training.train import make_network, train
 
 
 def task_of(maze, family):
@@ -45,8 +45,15 @@ def test_a_task_counts_when_the_horizon_covers_its_path_at_the_data_speed():
 
 def row(run, split, valid, multiple=1, countable=True):
     measures = dict.fromkeys(("success", "longest_step", "end_gap", "tracking_error"), 1.0)
-    return {"run": run, "run_seed": 0, "split": split, "multiple": multiple, "countable": countable,
-            "plan_valid": valid, **measures}  # fmt: skip
+    return {
+        "run": run,
+        "run_seed": 0,
+        "split": split,
+        "multiple": multiple,
+        "countable": countable,
+        "plan_valid": valid,
+        **measures,
+    }
 
 
 def test_the_gap_is_demonstrated_minus_held_out_over_seeds_and_ignores_what_cannot_be_done():
@@ -70,8 +77,10 @@ def test_a_plan_that_is_not_valid_jumps_or_else_leads_through_a_wall():
     rows = [row("a", "held_out", valid) | {"longest_step": longest} for valid, longest in plans]
     held_out = summarize(rows)["held_out"]
     assert {name: held_out[name]["mean"] for name in ("plan_valid", "jumps", "through_wall")} == {
-        "plan_valid": 0.25, "jumps": 0.5, "through_wall": 0.25,
-    }  # fmt: skip
+        "plan_valid": 0.25,
+        "jumps": 0.5,
+        "through_wall": 0.25,
+    }
     assert all(held_out[name]["over"] == "episodes" for name in ("jumps", "through_wall"))
 
 
@@ -174,8 +183,11 @@ def test_nothing_is_explained_where_cells_are_equal_or_of_one_norm():
 
 
 def test_effects_of_padding_are_told_norm_by_norm():
-    found = {entry["within"]: entry["mean"] for entry in effects(grid_of(lambda norm, padding, _: norm * padding))
-             if entry["factor"] == "padding"}  # fmt: skip
+    found = {
+        entry["within"]: entry["mean"]
+        for entry in effects(grid_of(lambda norm, padding, _: norm * padding))
+        if entry["factor"] == "padding"
+    }
     assert found == {"all": 0.5, "group": 0, "channel": 1}
 
 
@@ -190,10 +202,15 @@ def test_the_effect_of_a_norm_is_told_over_all_cells_and_at_the_reference_paddin
 def test_what_a_norms_plans_are_fills_its_bar():
     held_out = outcomes(grid_of(lambda norm, *_: 0.75 * norm)).axes[1]
     names = [label.get_text() for label in held_out.get_yticklabels()]
-    found = {bars.get_label(): dict(zip(names, (bar.get_width() for bar in bars), strict=True))
-             for bars in held_out.containers}  # fmt: skip
-    assert found == {"valid": {"group": 0, "channel": 75}, "through a wall, no jump": {"group": 100, "channel": 25},
-                     "jump": {"group": 0, "channel": 0}}  # fmt: skip
+    found = {
+        bars.get_label(): dict(zip(names, (bar.get_width() for bar in bars), strict=True))
+        for bars in held_out.containers
+    }
+    assert found == {
+        "valid": {"group": 0, "channel": 75},
+        "through a wall, no jump": {"group": 100, "channel": 25},
+        "jump": {"group": 0, "channel": 0},
+    }
 
 
 def problem(hash_dataset, **model):
@@ -276,9 +293,31 @@ def test_a_stored_answer_cut_short_or_to_another_question_does_not_count(tmp_pat
 def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_path, capsys):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(TINY))
-    argv = ["stitch", "--suite", "factors", "--norms", "none,group", "--paddings", "zeros", "--fields", "half",
-            "--seeds", "1", "--horizons", "1,2", "--episodes", "1", "--best-of", "2", "--preset", str(preset),
-            "--out", str(tmp_path / "out"), "--runs-folder", str(tmp_path / "runs")]  # fmt: skip
+    argv = [
+        "stitch",
+        "--suite",
+        "factors",
+        "--norms",
+        "none,group",
+        "--paddings",
+        "zeros",
+        "--fields",
+        "half",
+        "--seeds",
+        "1",
+        "--horizons",
+        "1,2",
+        "--episodes",
+        "1",
+        "--best-of",
+        "2",
+        "--preset",
+        str(preset),
+        "--out",
+        str(tmp_path / "out"),
+        "--runs-folder",
+        str(tmp_path / "runs"),
+    ]
     assert main(argv) == 0
     results = list(stored_runs(tmp_path / "out", Grid(("none", "group"), ("zeros",), ("half",), 1)))
     assert [run.norm for run, _ in results] == ["none", "group"]
@@ -302,8 +341,20 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
 def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(hash_dataset, tmp_path, capsys):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(yaml.safe_dump(TINY))
-    common = ["--preset", str(preset), "--norms", "none", "--episodes", "1", "--jobs", "1",
-              "--runs-folder", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]  # fmt: skip
+    common = [
+        "--preset",
+        str(preset),
+        "--norms",
+        "none",
+        "--episodes",
+        "1",
+        "--jobs",
+        "1",
+        "--runs-folder",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(["stitch", "--suite", "rates", "--rates", "1e-3,5e-3", *common]) == 0
     rows = json.loads(gzip.decompress((tmp_path / "out" / "rates_rows.json.gz").read_bytes()))
     assert {row["split"] for row in rows} == {"demonstrated"}
@@ -311,8 +362,10 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
     assert "**" in (tmp_path / "out" / "rates.md").read_text()
     (tmp_path / "out" / "rates.json").write_text('{"none": 0.005}')
     grid = ["--paddings", "zeros", "--fields", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
-    assert main(["stitch", "--suite", "factors", "--rates-from", str(tmp_path / "out" / "rates.json"),
-                 *grid, *common]) == 0  # fmt: skip
+    assert (
+        main(["stitch", "--suite", "factors", "--rates-from", str(tmp_path / "out" / "rates.json"), *grid, *common])
+        == 0
+    )
     assert RunFolder(tmp_path / "runs" / "none-zeros-half-seed0").config().learning_rate == 5e-3
     assert not is_finished(
         tmp_path / "out", FactorRun("none", "zeros", "half", 0), StitchSettings((1,), 1, 1), Budget()
@@ -321,8 +374,10 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
 
 
 def test_the_best_rate_is_the_one_with_most_valid_plans_and_the_smallest_of_equals():
-    rows = [{"rate": rate, "plan_valid": valid} for rate, valid in
-            [(4e-3, True), (4e-3, True), (2e-3, True), (2e-3, True), (1e-3, True), (1e-3, False)]]  # fmt: skip
+    rows = [
+        {"rate": rate, "plan_valid": valid}
+        for rate, valid in [(4e-3, True), (4e-3, True), (2e-3, True), (2e-3, True), (1e-3, True), (1e-3, False)]
+    ]
     assert best_rate(rows) == 2e-3
 
 
@@ -343,8 +398,18 @@ def test_stitch_refuses_in_one_line(argv, capsys):
 
 def test_the_fix_keeps_every_weight_but_the_norm_and_reports_each_stage(tiny_run, tmp_path, capsys):
     sizes = ["--steps", "4", "--every", "2", "--horizons", "1,4", "--episodes", "1", "--best-of", "1"]
-    argv = ["stitch", "--suite", "fix", "--from", str(tiny_run), *sizes,
-            "--out", str(tmp_path), "--runs-folder", str(tmp_path / "runs")]  # fmt: skip
+    argv = [
+        "stitch",
+        "--suite",
+        "fix",
+        "--from",
+        str(tiny_run),
+        *sizes,
+        "--out",
+        str(tmp_path),
+        "--runs-folder",
+        str(tmp_path / "runs"),
+    ]
     assert main(argv) == 0
     rows = json.loads(gzip.decompress((tmp_path / "fix.json.gz").read_bytes()))
     assert list(dict.fromkeys(row["steps_spent"] for row in rows)) == [None, 1, 2, 4]

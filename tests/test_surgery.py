@@ -7,9 +7,9 @@ import torch
 from diffusers import UNet1DModel
 from torch import nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from norm_study.audit import audit
-from norm_study.surgery import replace_norms
+from norm_study.audit.surgery import replace_norms
 from planner.norms import ChannelNorm, ChannelRMSNorm, PackNorm, make_norm
 from planner.unet import TemporalUNet
 

@@ -17,15 +17,15 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from envs.collect import collect
-from envs.command_line import UserError
 from envs.maps import get_map
+from groundwork.errors import UserError
 from planner.config import to_yaml
 from planner.data import load_data
-from planner.monitor import Monitor
 from planner.norms import NORM_KINDS
 from planner.plan import Planner
-from planner.run import RunFolder
-from planner.train import NotFiniteError, Trainer, learning_rate, make_network, train
+from planner.training.monitor import Monitor
+from planner.training.run import RunFolder
+from planner.training.train import NotFiniteError, Trainer, learning_rate, make_network, train
 
 
 def digest(path):
@@ -291,7 +291,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(tiny, hash_dataset, tmp_path,
 
 
 def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_older_ones(tiny, hash_dataset, tmp_path, monkeypatch):
-    import planner.checkpoint
+    import planner.training.checkpoint
 
     calls = []
 
@@ -301,8 +301,8 @@ def test_a_full_disk_while_a_checkpoint_is_written_keeps_the_older_ones(tiny, ha
             raise OSError(28, "No space left on device")
         return load_and_save(tensors, path)
 
-    load_and_save = planner.checkpoint.save_file
-    monkeypatch.setattr(planner.checkpoint, "save_file", full)
+    load_and_save = planner.training.checkpoint.save_file
+    monkeypatch.setattr(planner.training.checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):
         train(tiny(), tmp_path / "run", "cpu", progress=False)
     folder = RunFolder(tmp_path / "run")

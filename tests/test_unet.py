@@ -6,7 +6,7 @@ import torch
 from diffusers import UNet1DModel
 from safetensors.torch import load_file, save_file
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.norms import NORM_KINDS, mixes_time
 from planner.unet import TemporalUNet, check_horizon
 from planner.unet_convert import load_unet

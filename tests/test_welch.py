@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from envs.command_line import UserError
-from norm_study.welch import Localization, edge_distance, localize, pairwise_p_values
+from groundwork.errors import UserError
+from norm_study.localization.welch import Localization, edge_distance, localize, pairwise_p_values
 
 
 def test_all_pairs_equal_scipys_test_one_by_one():
@@ -55,9 +55,15 @@ def test_level_decides():
 
 @pytest.mark.parametrize(
     ("localized", "distance", "unbroken"),
-    [([1, 1, 1, 1, 1], 3, 3), ([1, 0, 1, 1, 1], 3, 1), ([0, 0, 0, 0, 0], 0, 0), ([1, 1, 0, 1, 1], 2, 2),
-     ([1, 1, 1, 1], 2, 2), ([0, 1, 1, 0], 2, 0)],
-)  # fmt: skip
+    [
+        ([1, 1, 1, 1, 1], 3, 3),
+        ([1, 0, 1, 1, 1], 3, 1),
+        ([0, 0, 0, 0, 0], 0, 0),
+        ([1, 1, 0, 1, 1], 2, 2),
+        ([1, 1, 1, 1], 2, 2),
+        ([0, 1, 1, 0], 2, 0),
+    ],
+)
 def test_distances_by_hand(localized, distance, unbroken):
     found = Localization(np.array(localized, dtype=bool))
     assert (found.distance, found.unbroken_distance) == (distance, unbroken)

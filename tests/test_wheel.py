@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.run import SHIPPED, RunFolder, shipped_names
+from planner.training.run import SHIPPED, RunFolder, shipped_names
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -114,7 +114,8 @@ def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed):
 
 def test_the_wheel_holds_every_shipped_file(installed):
     source = (
-        "from planner.config import preset_names; from norm_study.reproduce import *; from envs.references import *;"
+        "from planner.config import preset_names; from norm_study.reproduce.parts import *;"
+        "from envs.references import *;"
         "parts = load_parts(parts_file());"
         "print(len(preset_names()), len(parts), len(collect(parts, full_rows_folder(), None)) == len(parts))"
     )

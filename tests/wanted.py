@@ -63,9 +63,12 @@ def write_grid(study: Path, runs: Path, finished: Path, multiple: int) -> None:
     rows = [
         {"split": split, "multiple": multiple, "countable": countable, "plan_valid": valid}
         for split, countable, valid in (
-            ("held_out", True, 1.0), ("held_out", True, 0.0), ("held_out", False, 1.0), ("demonstrated", True, 1.0),
+            ("held_out", True, 1.0),
+            ("held_out", True, 0.0),
+            ("held_out", False, 1.0),
+            ("demonstrated", True, 1.0),
         )
-    ]  # fmt: skip
+    ]
     path = rows_path(study, run)
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress(json.dumps({"rows": rows}).encode()))

@@ -69,9 +69,8 @@ class Attribution:
         return [
             self.findings[name]
             for name, module in self.modules.items()
-            if name in self.findings
-            and (not any(module.children()) or self.findings[name].verdict != "local")
-        ]  # fmt: skip
+            if name in self.findings and (not any(module.children()) or self.findings[name].verdict != "local")
+        ]
 
     def _inside(self, name: str) -> list[Finding]:
         prefix = f"{name}." if name else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from norm_study.surgery import replace_norms
+from norm_study.audit.surgery import replace_norms
 from planner.unet import TemporalUNet
 
 

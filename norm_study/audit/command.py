@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
 from norm_study.options import add_device, add_json
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
-from planner.run import find_run
 from planner.sampler import Conditions, sample
+from planner.training.run import find_run
 from planner.unet import TemporalUNet, check_horizon
 
 PLANS, SAMPLING_STEPS = 2, 20
@@ -40,9 +40,10 @@ def time_axis(text: str) -> int | None:
 def add_audit(commands: Any) -> None:
     """The subcommand with its options."""
     command = commands.add_parser(
-        "audit", help="what a network leaks through time, and which module does it",
+        "audit",
+        help="what a network leaks through time, and which module does it",
         description="Measures the receptive field, the leakage beyond it, and each module's part in it.",
-    )  # fmt: skip
+    )
     command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run folder, or a shipped planner's name")
     command.add_argument("--length", type=int, metavar="INT", help="of RUN's plans; by default its training horizon")
     command.add_argument("--weights", choices=("ema", "model"), default="ema", help="of RUN")
@@ -50,21 +51,30 @@ def add_audit(commands: Any) -> None:
         "--diffusers", action="store_true", help="audit RUN's weights in diffusers.UNet1DModel, if it can express them"
     )
     command.add_argument(
-        "--levels", type=whole_numbers, metavar="A,B",
+        "--levels",
+        type=whole_numbers,
+        metavar="A,B",
         help="noise levels to audit at, passed as the second argument; of RUN three by default",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--factory", metavar="PACKAGE.MODULE:FUNCTION",
+        "--factory",
+        metavar="PACKAGE.MODULE:FUNCTION",
         help="instead of RUN: a function without arguments that returns the network, or (network, inputs)",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--shape", type=whole_numbers, action="append", metavar="A,B",
+        "--shape",
+        type=whole_numbers,
+        action="append",
+        metavar="A,B",
         help="of an input, drawn from a standard normal; give it once per input",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--time-dim", type=time_axis, action="append", metavar="INT",
+        "--time-dim",
+        type=time_axis,
+        action="append",
+        metavar="INT",
         help="the time axis of an input, or none; once per input, by default -1 for the first",
-    )  # fmt: skip
+    )
     command.add_argument("--output-time-dim", type=int, metavar="INT", help="by default that of the first input")
     command.add_argument("--mode", choices=("own", "train", "eval"), default="own", help="of the network")
     command.add_argument("--dtype", choices=tuple(DTYPES), default="float64", help="that is computed in")
@@ -97,9 +107,13 @@ def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UserError("--shape, --time-dim and --output-time-dim go with --factory; a RUN knows its own")
         network: nn.Module
         network, inputs = planner_inputs(
-            arguments.run, length=arguments.length, levels=arguments.levels, weights=arguments.weights,
-            seed=arguments.seed, device=device,
-        )  # fmt: skip
+            arguments.run,
+            length=arguments.length,
+            levels=arguments.levels,
+            weights=arguments.weights,
+            seed=arguments.seed,
+            device=device,
+        )
         if arguments.diffusers:
             network = network.to_diffusers().to(device).eval()
         dims: list[int | None] = [-1]
@@ -109,11 +123,19 @@ def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.levels:
             dims.insert(1, None)
     report = audit(
-        network, inputs, time_dims=dims, output_time_dim=arguments.output_time_dim, times=arguments.times,
-        projections=arguments.projections, exact=arguments.exact, dtype=DTYPES[arguments.dtype],
-        training={"own": None, "train": True, "eval": False}[arguments.mode], attribution=arguments.attribution,
-        redraws=arguments.redraws, seed=arguments.seed,
-    )  # fmt: skip
+        network,
+        inputs,
+        time_dims=dims,
+        output_time_dim=arguments.output_time_dim,
+        times=arguments.times,
+        projections=arguments.projections,
+        exact=arguments.exact,
+        dtype=DTYPES[arguments.dtype],
+        training={"own": None, "train": True, "eval": False}[arguments.mode],
+        attribution=arguments.attribution,
+        redraws=arguments.redraws,
+        seed=arguments.seed,
+    )
     subject = str(arguments.run) if arguments.run is not None else arguments.factory
     levels = [int(one[1][0]) for one in inputs] if isinstance(inputs, list) else None
     report.settings.update(network=subject, device=str(device), levels=levels, threads=torch.get_num_threads())

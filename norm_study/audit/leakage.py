@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from norm_study.audit.attribution import Attribution, Finding
 from norm_study.audit.findings import AuditReport, ModuleReport, Movement
 from norm_study.audit.influence import (
@@ -81,10 +81,16 @@ def audit(
     if times < 1 or projections < 1 or redraws < 0:
         raise UserError(f"times = {times} and projections = {projections} must be at least 1, redraws = {redraws} 0")
     settings = {
-        "module": type(module).__name__, "times": times, "projections": projections, "exact": exact,
-        "dtype": None if dtype is None else str(dtype).removeprefix("torch."), "training": training,
-        "redraws": redraws, "tolerance": tolerance, "seed": seed,
-    }  # fmt: skip
+        "module": type(module).__name__,
+        "times": times,
+        "projections": projections,
+        "exact": exact,
+        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
+        "training": training,
+        "redraws": redraws,
+        "tolerance": tolerance,
+        "seed": seed,
+    }
     checked = [check_arguments(one, time_dims, dtype) for one in (inputs if isinstance(inputs, list) else [inputs])]
     if not checked:
         raise UserError("inputs is an empty list")
@@ -105,9 +111,16 @@ class _Session:
     """One audit, step by step."""
 
     def __init__(
-        self, subject: Subject, inputs: list[Arguments], times: int, projections: int, exact: bool, redraws: int,
-        tolerance: float, seed: int,
-    ):  # fmt: skip
+        self,
+        subject: Subject,
+        inputs: list[Arguments],
+        times: int,
+        projections: int,
+        exact: bool,
+        redraws: int,
+        tolerance: float,
+        seed: int,
+    ):
         self.subject, self.inputs, self.exact, self.tolerance = subject, inputs, exact, tolerance
         self.projections, self.redraws, self.seed = projections, redraws, seed
         self.generator = torch.Generator().manual_seed(seed)
@@ -170,11 +183,20 @@ class _Session:
         self.notes += attributed.notes
         forms = [found.form for found in findings if found.form is not None]
         self._lap("verdicts")
-        maps = joined([
-            influence_rows(self.subject, one, times, self._signs(), active=forms, projections=self.projections,
-                           exact=self.exact)
-            for one, times in zip(self.inputs, self.times, strict=True)
-        ])  # fmt: skip
+        maps = joined(
+            [
+                influence_rows(
+                    self.subject,
+                    one,
+                    times,
+                    self._signs(),
+                    active=forms,
+                    projections=self.projections,
+                    exact=self.exact,
+                )
+                for one, times in zip(self.inputs, self.times, strict=True)
+            ]
+        )
         self._lap("maps")
         interval = self._receptive_field(maps, forms, phases)
         self._lap("receptive_field")
@@ -196,9 +218,14 @@ class _Session:
         redrawn = [self.subject.redraw(self.inputs[i % len(self.inputs)], self.generator) for i in range(self.redraws)]
         for arguments in [*self.inputs, *redrawn]:
             rows = influence_rows(
-                self.subject, arguments, phase_times(self.output_length, phases), self.generator, local=forms,
-                projections=1, compare=False,
-            )  # fmt: skip
+                self.subject,
+                arguments,
+                phase_times(self.output_length, phases),
+                self.generator,
+                local=forms,
+                projections=1,
+                compare=False,
+            )
             reaches.append(reach_of(rows, self.tolerance))
         left, right = np.max(reaches, 0).tolist()
         return left, right
@@ -215,9 +242,13 @@ class _Session:
             self.notes.append(f"only {100 * share:.0f} % of the output times have inputs outside their receptive field")
 
     def _modules(
-        self, findings: Sequence[Finding], forms: Sequence[LocalForm], interval: tuple[int, int],
-        leakage: Estimate | None, attribution: bool,
-    ) -> list[ModuleReport]:  # fmt: skip
+        self,
+        findings: Sequence[Finding],
+        forms: Sequence[LocalForm],
+        interval: tuple[int, int],
+        leakage: Estimate | None,
+        attribution: bool,
+    ) -> list[ModuleReport]:
         """A row per module; a local one leaks nothing alone, and without it all remains."""
         rows, whole = [], None if leakage is None else leakage.value
         for found in findings:
@@ -236,10 +267,18 @@ class _Session:
         """Leakage with some modules local."""
         parts = []
         for arguments, times in zip(self.inputs, self.times, strict=True):
-            parts.append(influence_rows(
-                self.subject, arguments, times, self._signs(), local=local, projections=self.projections,
-                exact=self.exact, compare=False,
-            ))  # fmt: skip
+            parts.append(
+                influence_rows(
+                    self.subject,
+                    arguments,
+                    times,
+                    self._signs(),
+                    local=local,
+                    projections=self.projections,
+                    exact=self.exact,
+                    compare=False,
+                )
+            )
         estimate = joined(parts).leakage(*interval)
         return None if estimate is None else estimate.value
 

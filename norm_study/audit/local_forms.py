@@ -230,10 +230,12 @@ def _banded(form: LocalForm, native: Callable[..., Any], args: tuple, kwargs: di
     dims = dict(zip(reals, form.output_dims, strict=False))
     out_real = [i for i in reals if out_leaves[i].requires_grad]
     run = _Native(
-        form, list(own.values()), [out_leaves[i] for i in out_real],
+        form,
+        list(own.values()),
+        [out_leaves[i] for i in out_real],
         [form.input_dims[i] if i < len(form.input_dims) else () for i in real],
         [dims.get(i) for i in out_real],
-    )  # fmt: skip
+    )
     for i, value in zip(out_real, _Banded.apply(run, *[leaves[i] for i in real]), strict=True):
         out_leaves[i] = value
     return tree_unflatten(out_leaves, out_spec)

@@ -177,6 +177,10 @@ def shortest_time(calls: dict[str, Call], length: int) -> int:
     """The smallest number of time steps that any module is given."""
     return min(
         [length]
-        + [leaf.shape[d] for call in calls.values() for leaf, dims in zip(call.leaves, call.time_axes, strict=True)
-           for d in dims]
-    )  # fmt: skip
+        + [
+            leaf.shape[d]
+            for call in calls.values()
+            for leaf, dims in zip(call.leaves, call.time_axes, strict=True)
+            for d in dims
+        ]
+    )

@@ -13,12 +13,12 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from envs.files import save_figure, write_aside
+from groundwork.files import save_figure, write_aside
+from groundwork.page import figure_uri, render
 from norm_study.audit.leakage import AuditReport
 from norm_study.audit.subject import aligned
-from norm_study.figures import BLUE, GREY, ORANGE, STYLE
 from norm_study.report.study import number
-from planner.page import figure_uri, render
+from norm_study.reproduce.figures import BLUE, GREY, ORANGE, STYLE
 
 MAPS = {
     "full": ("as the network is", "The network as it is: every pixel outside the lines is leakage."),
@@ -43,16 +43,25 @@ def figure_map(report: AuditReport, name: str) -> Figure:
     edges = _edges(times, report.maps.length)
     # clipped at the lowest colour, so that rounding does not look like influence
     mesh = ax.pcolormesh(
-        np.arange(shown.shape[1] + 1) - 0.5, edges, np.maximum(shown, top * 10.0**-DECADES), cmap="viridis",
-        norm=LogNorm(top * 10.0**-DECADES, top), rasterized=True,
-    )  # fmt: skip
+        np.arange(shown.shape[1] + 1) - 0.5,
+        edges,
+        np.maximum(shown, top * 10.0**-DECADES),
+        cmap="viridis",
+        norm=LogNorm(top * 10.0**-DECADES, top),
+        rasterized=True,
+    )
     left, right = report.receptive_field
     every = np.arange(report.maps.length)
     positions = np.array([aligned(int(time), report.maps.length, shown.shape[1]) for time in every])
     for bound in (positions - left - 0.5, positions + right + 0.5):
         ax.plot(bound, every, color="white", lw=1, ls="--")
-    ax.set(xlabel="input time s", ylabel="output time t", title=MAPS[name][0],
-           xlim=(-0.5, shown.shape[1] - 0.5), ylim=(report.maps.length - 0.5, -0.5))  # fmt: skip
+    ax.set(
+        xlabel="input time s",
+        ylabel="output time t",
+        title=MAPS[name][0],
+        xlim=(-0.5, shown.shape[1] - 0.5),
+        ylim=(report.maps.length - 0.5, -0.5),
+    )
     figure.colorbar(mesh, ax=ax, label="influence J(t, s)")
     return figure
 
@@ -86,8 +95,9 @@ def figure_modules(report: AuditReport) -> Figure:
     ax = figure.subplots()
     height = np.arange(len(modules))
     for name, color, marker, label in (
-        ("leakage_alone", ORANGE, "o", "it alone active"), ("leakage_without", GREY, "s", "it alone made local"),
-    ):  # fmt: skip
+        ("leakage_alone", ORANGE, "o", "it alone active"),
+        ("leakage_without", GREY, "s", "it alone made local"),
+    ):
         values = [getattr(module, name) for module in modules]
         ax.plot([np.nan if v is None else v for v in values], height, marker, color=color, ms=5, label=label)
     if report.leakage is not None:

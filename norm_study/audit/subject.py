@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 Arguments = tuple[Any, ...]
 

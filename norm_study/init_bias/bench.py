@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from norm_study.init_bias.guesses import inputs_of, measure_networks, measure_outputs
 from norm_study.init_bias.networks import MLPChunk, felt_inputs, kaiming_gain
 from norm_study.init_bias.settings import MLP_NORMS, InitBiasConfig
-from norm_study.settings import option
+from norm_study.localization.settings import option
 from planner.norms import NormKind
 
 
@@ -101,11 +101,15 @@ def run_init_bias_bench(config: InitBiasBenchConfig, device: torch.device) -> di
     reached = 2 * weights * config.points * config.inits / many_s / 1e9
     drawn = width * sum(felt_inputs(few.points, size) for size in [inputs] + [width] * (config.depth - 1))
     summary = {
-        "speedup": single_s / batched_s, "speedup_same_draws": chunks_of_one_s / batched_s,
+        "speedup": single_s / batched_s,
+        "speedup_same_draws": chunks_of_one_s / batched_s,
         "batched_ms_per_network": 1e3 * batched_s / config.inits,
-        "single_ms_per_network": 1e3 * single_s / config.inits, "draws_avoided": 1 - drawn / weights,
-        "many_ms_per_network": 1e3 * many_s / config.inits, "reached_gflops": reached, "matmul_gflops": limit,
+        "single_ms_per_network": 1e3 * single_s / config.inits,
+        "draws_avoided": 1 - drawn / weights,
+        "many_ms_per_network": 1e3 * many_s / config.inits,
+        "reached_gflops": reached,
+        "matmul_gflops": limit,
         "matmul_share": reached / limit,
-    }  # fmt: skip
+    }
     about = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
     return {"config": {**asdict(config), **about}, "rows": [], "summary": summary}

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from norm_study.figures import BLUE, GREY, ORANGE, Figures, Results
 from norm_study.init_bias.guesses import arrays_at
 from norm_study.init_bias.theory import NEUTRAL_BELOW, SMALLEST_GAMMA, gamma_of, theory_median
+from norm_study.reproduce.figures import BLUE, GREY, ORANGE, Figures, Results
 
 COLORS = {"none": GREY, "batch": ORANGE, "layer": BLUE}
 VARIANTS = ("none", "batch-before", "batch-after", "layer-before", "layer-after")
@@ -54,8 +54,9 @@ def figure_shares(results: Results) -> Figure:
             measured = arrays_at(config, found.rows, depth)
             f0, gamma = measured["f0"], float(gamma_of(measured["mean"], measured["deviation"]))
             scaled = float(gamma_of(measured["scaled_mean"], measured["scaled_deviation"]))
-            counts, _, _ = ax.hist(f0, bins=BINS, range=(0, 1), density=True, color=COLORS[_norm_and_place(variant)[0]],
-                                   alpha=0.45, lw=0)  # fmt: skip
+            counts, _, _ = ax.hist(
+                f0, bins=BINS, range=(0, 1), density=True, color=COLORS[_norm_and_place(variant)[0]], alpha=0.45, lw=0
+            )
             if gamma > NEUTRAL_BELOW / 1000:
                 ax.plot(grid, theory_density(grid, gamma), color="black", lw=1.2, label="theory")
             else:
@@ -85,8 +86,16 @@ def figure_depth(results: Results) -> Figure:
         style = _line(variant)
         ax.plot(config.depths, [np.median(a["max_fraction"]) for a in arrays], ms=5, **{"lw": 1.4, **style})
         theory = [theory_median(float(gamma_of(a["mean"], a["deviation"]))) for a in arrays]
-        ax.plot(config.depths, theory, "x", color="black", ms=6, mew=1, zorder=3,
-                label="theory" if variant == VARIANTS[-1] else None)  # fmt: skip
+        ax.plot(
+            config.depths,
+            theory,
+            "x",
+            color="black",
+            ms=6,
+            mew=1,
+            zorder=3,
+            label="theory" if variant == VARIANTS[-1] else None,
+        )
     ax.set_xscale("log")
     ax.set_xticks(config.depths, [str(depth) for depth in config.depths], minor=False)
     ax.minorticks_off()
@@ -126,12 +135,21 @@ def figure_training(results: Results) -> Figure:
 
 
 INIT_BIAS_FIGURES: Figures = {
-    "init-shares": (figure_shares, tuple(f"init-{v}" for v in VARIANTS),
-                    "What untrained networks guess: the share of the data in class 0, over initialisations; "
-                    "lines are the theory with gamma from moments, not fitted."),
-    "init-depth": (figure_depth, tuple(f"init-{v}" for v in VARIANTS),
-                   "The prejudice against depth; crosses are the theory's medians."),
-    "init-training": (figure_training, tuple(f"init-training-{v}-{d}" for d in (20, 5) for v in VARIANTS),
-                      "How the initial bias is lost, and what is learned meanwhile; bands are 95 % intervals "
-                      "over seeds, the dotted line is where a bias counts as gone."),
-}  # fmt: skip
+    "init-shares": (
+        figure_shares,
+        tuple(f"init-{v}" for v in VARIANTS),
+        "What untrained networks guess: the share of the data in class 0, over initialisations; "
+        "lines are the theory with gamma from moments, not fitted.",
+    ),
+    "init-depth": (
+        figure_depth,
+        tuple(f"init-{v}" for v in VARIANTS),
+        "The prejudice against depth; crosses are the theory's medians.",
+    ),
+    "init-training": (
+        figure_training,
+        tuple(f"init-training-{v}-{d}" for d in (20, 5) for v in VARIANTS),
+        "How the initial bias is lost, and what is learned meanwhile; bands are 95 % intervals "
+        "over seeds, the dotted line is where a bias counts as gone.",
+    ),
+}

@@ -19,14 +19,18 @@ from norm_study.init_bias.data import blobs, digits
 from norm_study.init_bias.networks import CNNChunk, MLPChunk
 from norm_study.init_bias.settings import InitBiasConfig, Place
 from norm_study.init_bias.theory import summarize_shares
-from norm_study.localization import chunks
+from norm_study.localization.localize import chunks
 from planner.norms import NormKind
 
 Rows = list[dict[str, Any]]
 MEASURES = ("f0", "max_fraction", "mean", "deviation", "scaled_mean", "scaled_deviation")
 PAPER_VARIANTS: tuple[tuple[NormKind, Place], ...] = (
-    ("none", "before"), ("batch", "before"), ("batch", "after"), ("layer", "before"), ("layer", "after"),
-)  # fmt: skip
+    ("none", "before"),
+    ("batch", "before"),
+    ("batch", "after"),
+    ("layer", "before"),
+    ("layer", "after"),
+)
 DIGIT_SIDE = 8
 
 
@@ -82,22 +86,28 @@ def measure_networks(
             progress.update(len(indices))
     return {
         variant: {
-            name: np.stack([torch.cat([part[d][name] for part in parts]).cpu().numpy()
-                            for d in range(len(config.depths))])
+            name: np.stack(
+                [torch.cat([part[d][name] for part in parts]).cpu().numpy() for d in range(len(config.depths))]
+            )
             for name in MEASURES
         }
         for variant, parts in found.items()
-    }  # fmt: skip
+    }
 
 
 def _rows(seed: int, norm: str, place: str, measured: dict[str, np.ndarray]) -> Rows:
     digits_kept = {name: [[float(f"{v:.4g}") for v in one] for one in array.T] for name, array in measured.items()}
     return [
-        {"seed": seed, "init": init, "norm": norm, "place": place,
-         **{name: values[init][-1] for name, values in digits_kept.items()},
-         "by_depth": {name: values[init] for name, values in digits_kept.items()}}
+        {
+            "seed": seed,
+            "init": init,
+            "norm": norm,
+            "place": place,
+            **{name: values[init][-1] for name, values in digits_kept.items()},
+            "by_depth": {name: values[init] for name, values in digits_kept.items()},
+        }
         for init in range(len(digits_kept["f0"]))
-    ]  # fmt: skip
+    ]
 
 
 def run_init_bias(config: InitBiasConfig, seeds: Sequence[int], device: torch.device) -> Rows:

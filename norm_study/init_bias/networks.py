@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from norm_study.init_bias.settings import Activation, InitBiasConfig, Place
-from norm_study.stacked import stacked_norm
+from norm_study.localization.stacked import stacked_norm
 from planner.norms import NormKind
 
 NETWORK_STREAM = 1_000_003

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from envs.command_line import UserError
-from norm_study.settings import Checked, option
+from groundwork.errors import UserError
+from norm_study.localization.settings import Checked, option
 from planner.norms import ISOLATED, NORM_KINDS, NormKind
 
 Place = Literal["before", "after"]
@@ -83,8 +83,9 @@ class InitBiasTrainingConfig(NetworkSizes):
     steps: int = option(300, "training steps", low=1)
     learning_rate: float = option(1e-3, "Adam's learning rate, constant", low=1e-9)
     held_out: int = option(400, "data points that are kept from training and judged on", low=2)
-    even_within: float = option(0.2, "largest distance of predicted from true class shares that counts as no bias",
-                                low=0, high=1)  # fmt: skip
+    even_within: float = option(
+        0.2, "largest distance of predicted from true class shares that counts as no bias", low=0, high=1
+    )
     learned_at: float = option(0.8, "accuracy that counts as learned", low=0, high=1)
 
     def check_sizes(self) -> None:

@@ -6,17 +6,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from groundwork.intervals import mean_interval
+from groundwork.tables import interval_text, markdown_table
 from norm_study.init_bias.guesses import at_depth
-from norm_study.reproduce import Collected
-from planner.intervals import mean_interval
-from planner.tables import interval_text, markdown_table
+from norm_study.reproduce.parts import Collected
 
 # Another implementation's medians of max(f0, 1 - f0) at depths 1 and 20, to three digits. Its number of networks
 # is taken as that of a check that came with them.
 REPLICA: dict[tuple[str, str], tuple[float, float]] = {
-    ("none", "before"): (0.678, 1.000), ("batch", "before"): (0.675, 0.672), ("batch", "after"): (0.508, 0.518),
-    ("layer", "before"): (0.682, 0.998), ("layer", "after"): (0.513, 0.543),
-}  # fmt: skip
+    ("none", "before"): (0.678, 1.000),
+    ("batch", "before"): (0.675, 0.672),
+    ("batch", "after"): (0.508, 0.518),
+    ("layer", "before"): (0.682, 0.998),
+    ("layer", "after"): (0.513, 0.543),
+}
 REPLICA_DEPTHS = (1, 20)
 REPLICA_NETWORKS = 400
 REPLICA_ROUNDING = 0.0005
@@ -38,8 +41,21 @@ def _label(config: Any) -> str:
 
 def shares_markdown(results: Mapping[str, Collected]) -> str:
     """Measured shares beside the replica's, and beside the theory; one line per norm, place and depth."""
-    titles = ["norm", "depth", "median of max(f0, 1−f0)", "replica", "allowed", "P(max > .95)", "γ", "verdict",
-              "theory's median", "KS", "scaled γ", "scaled median", "scaled KS"]  # fmt: skip
+    titles = [
+        "norm",
+        "depth",
+        "median of max(f0, 1−f0)",
+        "replica",
+        "allowed",
+        "P(max > .95)",
+        "γ",
+        "verdict",
+        "theory's median",
+        "KS",
+        "scaled γ",
+        "scaled median",
+        "scaled KS",
+    ]
     lines = []
     for found in (one for one in results.values() if one.part.experiment == "init-bias"):
         config = found.part.config()
@@ -49,12 +65,22 @@ def shares_markdown(results: Mapping[str, Collected]) -> str:
             beside = ["", ""]
             if depth in replica:
                 beside = [f"{replica[depth]:.3f}", f"± {allowed_difference(s, config.points):.3f}"]
-            lines.append([
-                _label(config), str(depth), _spread(s, "median_max_fraction"), *beside,
-                _spread(s, "p_over_95"), _spread(s, "gamma", ".3g"), s["verdict"], f"{s['theory_median']:.3f}",
-                _spread(s, "ks"), f"{s['scaled_gamma']:.3g}", f"{s['scaled_theory_median']:.3f}",
-                _spread(s, "scaled_ks"),
-            ])  # fmt: skip
+            lines.append(
+                [
+                    _label(config),
+                    str(depth),
+                    _spread(s, "median_max_fraction"),
+                    *beside,
+                    _spread(s, "p_over_95"),
+                    _spread(s, "gamma", ".3g"),
+                    s["verdict"],
+                    f"{s['theory_median']:.3f}",
+                    _spread(s, "ks"),
+                    f"{s['scaled_gamma']:.3g}",
+                    f"{s['scaled_theory_median']:.3f}",
+                    _spread(s, "scaled_ks"),
+                ]
+            )
     return markdown_table(titles, lines) + "\n"
 
 

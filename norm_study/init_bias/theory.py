@@ -121,10 +121,13 @@ def _against_theory(
     own = np.rint(stats.norm.cdf(mean / np.maximum(deviation, 1e-30)) * points) / points
     variance = deviation**2
     found = {
-        "gamma": gamma, "theory_median": theory_median(gamma), "ks": float(ks[0]), "wasserstein": float(wasserstein[0]),
+        "gamma": gamma,
+        "theory_median": theory_median(gamma),
+        "ks": float(ks[0]),
+        "wasserstein": float(wasserstein[0]),
         "own_ks": float(stats.ks_2samp(np.rint(f0 * points) / points, own, method="asymp").statistic),
         "variance_variation": float(variance.std() / variance.mean()),
-    }  # fmt: skip
+    }
     gammas = gamma_of(mean[draws], deviation[draws])
     ks_resampled, wasserstein_resampled = distances(f0[draws], gammas, points)
     resampled = {"gamma": gammas, "ks": ks_resampled, "wasserstein": wasserstein_resampled}

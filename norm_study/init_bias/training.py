@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from groundwork.intervals import mean_interval
 from norm_study.init_bias.data import blobs, digits
 from norm_study.init_bias.networks import activate, draw, kaiming_gain
 from norm_study.init_bias.settings import InitBiasTrainingConfig
-from norm_study.stacked import StackedAdam
-from planner.intervals import mean_interval
+from norm_study.localization.stacked import StackedAdam
 
 BATCH_STREAM = 9 * 1_000_003
 BLOB_TRAINING_POINTS = 4000
@@ -90,8 +90,9 @@ class Tasks:
         self.x, self.labels = x[:, kept:], labels[:, kept:]
         self.generators = [
             torch.Generator().manual_seed(BATCH_STREAM + seed * 1_000_003 + which)
-            for seed in seeds for which in range(config.networks)
-        ]  # fmt: skip
+            for seed in seeds
+            for which in range(config.networks)
+        ]
 
     @staticmethod
     def _load(config: InitBiasTrainingConfig, seed: int) -> tuple[Tensor, Tensor]:
@@ -184,8 +185,11 @@ def run_init_bias_training(config: InitBiasTrainingConfig, seeds: Sequence[int],
         first, last = (seen["bias"][at, own] for at in (0, -1))
         rows.append(
             {
-                "seed": seed, "norm": config.norm, "place": config.place,
-                "initial_bias": float(first.mean()), "final_bias": float(last.mean()),
+                "seed": seed,
+                "norm": config.norm,
+                "place": config.place,
+                "initial_bias": float(first.mean()),
+                "final_bias": float(last.mean()),
                 "initial_max_fraction": float(curves["max_fraction"][0]),
                 "gone_step": float(np.minimum(gone[own], config.steps).mean()),
                 "gone_share": float(np.isfinite(gone[own]).mean()),
@@ -197,12 +201,22 @@ def run_init_bias_training(config: InitBiasTrainingConfig, seeds: Sequence[int],
                 "steps": steps,
                 "curves": {name: np.round(values.astype(float), 4).tolist() for name, values in curves.items()},
             }
-        )  # fmt: skip
+        )
     return rows
 
 
 def summarize_init_bias_training(config: InitBiasTrainingConfig, rows: Rows) -> dict[str, Any]:
     """Means over seeds with 95 % intervals."""
-    names = ("initial_bias", "initial_max_fraction", "initial_loss_spread", "gone_step", "gone_share",
-             "learned_step", "learned_share", "final_bias", "accuracy", "worst_class_accuracy")  # fmt: skip
+    names = (
+        "initial_bias",
+        "initial_max_fraction",
+        "initial_loss_spread",
+        "gone_step",
+        "gone_share",
+        "learned_step",
+        "learned_share",
+        "final_bias",
+        "accuracy",
+        "worst_class_accuracy",
+    )
     return {**{name: mean_interval([row[name] for row in rows]) for name in names}, "steps": config.steps}

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from groundwork.intervals import mean_interval
 from norm_study.init_bias.settings import InitBiasUNetConfig
 from planner.config import Config, from_dict, load_preset, merge
 from planner.data import PlannerData, load_data
-from planner.intervals import mean_interval
 from planner.norms import NormKind
-from planner.train import Trainer, make_network, seed_of
+from planner.training.train import Trainer, make_network, seed_of
 from planner.unet import Placement
 
 Rows = list[dict[str, Any]]
@@ -84,11 +84,13 @@ def prediction_row(means_IDT: Tensor, deviations_IDT: Tensor) -> dict[str, Any]:
     """
     between, within = means_IDT.var(0), deviations_IDT.square().mean(0)
     return {
-        "over_inits": float(between.mean().sqrt()), "over_data": float(within.mean().sqrt()),
+        "over_inits": float(between.mean().sqrt()),
+        "over_data": float(within.mean().sqrt()),
         "gamma": float(between.mean() / within.mean()),
         "mean_by_time": _rounded(means_IDT.mean(0)),
-        "over_inits_by_time": _rounded(between.sqrt()), "over_data_by_time": _rounded(within.sqrt()),
-    }  # fmt: skip
+        "over_inits_by_time": _rounded(between.sqrt()),
+        "over_data_by_time": _rounded(within.sqrt()),
+    }
 
 
 def _rounded(values_DT: Tensor) -> list[list[float]]:
@@ -112,11 +114,15 @@ def run_init_bias_unet(config: InitBiasUNetConfig, seeds: Sequence[int], device:
             kept = [losses[at : at + KEPT_EVERY].mean() for at in range(0, len(losses), KEPT_EVERY)]
             rows.append(
                 {
-                    "seed": seed, "norm": norm, "placement": placement, **row, "first_loss": float(losses[0]),
+                    "seed": seed,
+                    "norm": norm,
+                    "placement": placement,
+                    **row,
+                    "first_loss": float(losses[0]),
                     "last_loss": float(losses[-LAST_STEPS:].mean()),
                     "losses": [float(f"{loss:.5g}") for loss in kept],
                 }
-            )  # fmt: skip
+            )
     return rows
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.command_line import UserError
-from envs.files import write_aside
+from groundwork.errors import UserError
+from groundwork.files import write_aside
+from groundwork.page import render
 from norm_study.report.runs import runs_section
 from norm_study.report.section import Section
 from norm_study.report.sections import KINDS, read_folders
-from planner.page import render
 
 TITLE = "What normalization tells a planner"
 
@@ -20,9 +20,10 @@ TITLE = "What normalization tells a planner"
 def add_report(commands: Any) -> None:
     """Adds the subcommand."""
     report = commands.add_parser(
-        "report", help="one HTML file out of any runs and studies",
+        "report",
+        help="one HTML file out of any runs and studies",
         description=f"Writes one page that needs no other file. Folders are outputs of {KINDS}, or hold such folders.",
-    )  # fmt: skip
+    )
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of runs and studies, any mix")
     report.add_argument("--out", type=Path, default=Path("runs/report.html"), metavar="FILE", help="the page")
     report.add_argument("--title", default=TITLE, help="of the page")

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-_MARKS = ((re.compile(r"`([^`]+)`"), r"<code>\1</code>"), (re.compile(r"\*\*([^*]+)\*\*"), r"<b>\1</b>"),
-          (re.compile(r"\*([^*]+)\*"), r"<em>\1</em>"))  # fmt: skip
+_MARKS = (
+    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
+    (re.compile(r"\*\*([^*]+)\*\*"), r"<b>\1</b>"),
+    (re.compile(r"\*([^*]+)\*"), r"<em>\1</em>"),
+)
 
 
 @dataclass(frozen=True)

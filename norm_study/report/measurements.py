@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundwork.tables import interval_text
 from norm_study.audit.report import MAPS
 from norm_study.report.markdown import Table
 from norm_study.report.section import Section, listed, pictures_in, read_stored
-from planner.tables import interval_text
 
 OTHERS = ("comparison.json", "claims.json", "summary.json", "provenance.json", "data.json")
 LONGEST_LIST = 12
@@ -83,8 +83,17 @@ def _audits_table(audits: Mapping[str, Any]) -> Table:
         shape = " × ".join(map(str, config["shapes"][0]))
         mixing = f"{summary['leaking_modules']} of {len(one['rows'])}"
         shares = [_share(summary[key]) for key in ("leakage", "norm_borne")]
-        rows.append([name, str(config.get("network", config["module"])), shape, f"−{left} … +{right}", *shares,
-                     listed(moved) or "–", mixing])  # fmt: skip
+        rows.append(
+            [
+                name,
+                str(config.get("network", config["module"])),
+                shape,
+                f"−{left} … +{right}",
+                *shares,
+                listed(moved) or "–",
+                mixing,
+            ]
+        )
     return Table("Networks", head, rows)
 
 

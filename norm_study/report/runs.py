@@ -11,8 +11,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from envs.command_line import UserError
-from norm_study.figures import STYLE
+from groundwork.errors import UserError
+from groundwork.intervals import mean_interval
+from groundwork.page import figure_uri
 from norm_study.report.markdown import Table
 from norm_study.report.section import (
     Picture,
@@ -24,12 +25,11 @@ from norm_study.report.section import (
     origin_facts,
     read_stored,
 )
-from planner.compare import TABLE_MEASURES, format_cell
+from norm_study.reproduce.figures import STYLE
+from planner.comparison.compare import TABLE_MEASURES, format_cell
+from planner.comparison.figures import PALETTE
 from planner.config import Config
-from planner.figures import PALETTE
-from planner.intervals import mean_interval
-from planner.page import figure_uri
-from planner.run import RunFolder
+from planner.training.run import RunFolder
 
 LAST_ROWS = 5
 
@@ -90,18 +90,20 @@ def _table(runs: Sequence[RunFolder], configs: Sequence[Config], origins: Sequen
         rates = [row["steps_per_second"] for row in metrics]
         validation = [row["validation_loss"] for row in metrics if row.get("validation_loss") is not None]
         step = metrics[-1]["step"] if metrics else 0
-        rows.append([
-            run.path.resolve().name,
-            _norm(config),
-            str(config.seed),
-            f"{step:,} of {config.steps:,}",
-            f"{config.data.horizon} points, stride {config.data.stride}",
-            config.data.dataset,
-            f"{np.mean(losses):.4f}" if losses else "–",
-            f"{validation[-1]:.4f}" if validation else "–",
-            f"{np.median(rates):.1f}" if rates else "–",
-            commit_text(origin) if origin else "–",
-        ])  # fmt: skip
+        rows.append(
+            [
+                run.path.resolve().name,
+                _norm(config),
+                str(config.seed),
+                f"{step:,} of {config.steps:,}",
+                f"{config.data.horizon} points, stride {config.data.stride}",
+                config.data.dataset,
+                f"{np.mean(losses):.4f}" if losses else "–",
+                f"{validation[-1]:.4f}" if validation else "–",
+                f"{np.median(rates):.1f}" if rates else "–",
+                commit_text(origin) if origin else "–",
+            ]
+        )
     head = ["run", "norm", "seed", "steps", "horizon", "data", "loss", "validation loss", "steps/s", "commit"]
     return Table("Runs", head, rows, f"Loss: mean of the last {LAST_ROWS} logged rows.")
 
@@ -121,8 +123,14 @@ def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]
             for config, rows in zip(configs, metrics, strict=True):
                 points = [(row["step"], row[name]) for row in rows if _drawable(row.get(name))]
                 colour = PALETTE[norms.index(_norm(config)) % len(PALETTE)]
-                axis.plot(*np.array(points).reshape(-1, 2).T, color=colour, lw=1.1, alpha=0.8,
-                          marker="o" if len(points) < 12 else "", ms=3)  # fmt: skip
+                axis.plot(
+                    *np.array(points).reshape(-1, 2).T,
+                    color=colour,
+                    lw=1.1,
+                    alpha=0.8,
+                    marker="o" if len(points) < 12 else "",
+                    ms=3,
+                )
             axis.set(xlabel="optimizer steps", yscale="log", title=name.replace("_", " "))
         axes[0].set_ylabel("loss")
         lines = [
@@ -145,10 +153,7 @@ def _rollouts(runs: Sequence[RunFolder], configs: Sequence[Config]) -> Table | N
             answer = read_stored(file)
             for split in dict.fromkeys(row["split"] for row in answer["rows"]):
                 episodes = [row for row in answer["rows"] if row["split"] == split]
-                cells = [
-                    format_cell(mean_interval([row[name] for row in episodes]), name)
-                    for name in TABLE_MEASURES
-                ]  # fmt: skip
+                cells = [format_cell(mean_interval([row[name] for row in episodes]), name) for name in TABLE_MEASURES]
                 points = answer["question"]["settings"].get("horizon") or config.data.horizon
                 about = [run.path.resolve().name, _norm(config), split.replace("_", " "), str(points)]
                 rows.append([*about, *cells, str(len(episodes))])

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
+from groundwork.page import ImageKind, image_uri
 from norm_study.report.markdown import Table
-from planner.page import ImageKind, image_uri
 
 
 @dataclass(frozen=True)

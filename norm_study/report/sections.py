@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
+from groundwork.tables import interval_text
 from norm_study.report.markdown import Table, inline, read_command, read_introduction, read_tables, without_constants
 from norm_study.report.measurements import measurement_section
 from norm_study.report.section import (
@@ -21,9 +22,8 @@ from norm_study.report.section import (
 )
 from norm_study.report.study import FIGURES, measured
 from norm_study.stitching import figures as stitch_figures
-from planner.compare import format_cell, result_rows, table_measures, table_rows
-from planner.run import RunFolder
-from planner.tables import interval_text
+from planner.comparison.compare import format_cell, result_rows, table_measures, table_rows
+from planner.training.run import RunFolder
 
 KINDS = (
     "planner train (config.yaml), planner compare (comparison.json), norm-study reproduce (claims.json), "

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-from envs.files import write_aside
-from norm_study.claims import decide_all
-from norm_study.figures import FIGURES as LOCALIZATION_FIGURES
-from norm_study.figures import draw_figures
+from groundwork.files import write_aside
+from groundwork.page import image_uri, render
+from groundwork.tables import interval_text, markdown_table
 from norm_study.init_bias.figures import INIT_BIAS_FIGURES
 from norm_study.init_bias.tables import tables_markdown
-from norm_study.reproduce import (
+from norm_study.reproduce.claims import decide_all
+from norm_study.reproduce.figures import FIGURES as LOCALIZATION_FIGURES
+from norm_study.reproduce.figures import draw_figures
+from norm_study.reproduce.parts import (
     Budget,
     Collected,
     collect,
@@ -23,9 +25,7 @@ from norm_study.reproduce import (
     parts_file,
     run_parts,
 )
-from planner.page import image_uri, render
-from planner.run import provenance
-from planner.tables import interval_text, markdown_table
+from planner.training.run import provenance
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
 
@@ -56,9 +56,28 @@ def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
     table = []
     for name, found in results.items():
         config = vars(found.part.config())
-        shown = ("norm", "length", "depth", "kernel", "width", "dim", "dim_mults", "batch", "steps",
-                 "learning_rate", "learning_rates", "overlap", "coupled", "minibatch", "place",
-                 "activation", "data", "inits", "points", "networks")  # fmt: skip
+        shown = (
+            "norm",
+            "length",
+            "depth",
+            "kernel",
+            "width",
+            "dim",
+            "dim_mults",
+            "batch",
+            "steps",
+            "learning_rate",
+            "learning_rates",
+            "overlap",
+            "coupled",
+            "minibatch",
+            "place",
+            "activation",
+            "data",
+            "inits",
+            "points",
+            "networks",
+        )
         hidden = {"minibatch"} if config.get("norm") != "batch" else set()
         if "learning_rates" in config:
             hidden.add("learning_rate")

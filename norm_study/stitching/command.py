@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from envs.command_line import UserError
-from envs.files import write_aside
+from groundwork.errors import UserError
+from groundwork.files import write_aside
+from groundwork.tables import interval_text
 from norm_study.options import add_device, add_json, list_of
 from norm_study.stitching.fix import fix_rows, write_fix
 from norm_study.stitching.grid import Budget, Grid, answered_runs, run_grid
@@ -24,8 +25,7 @@ from norm_study.stitching.options import add_cells, grid_from
 from norm_study.stitching.rates import RateSettings, choose_rates, read_rates
 from norm_study.stitching.tables import write_study
 from planner.norms import ISOLATED, NORM_KINDS
-from planner.run import RunFolder
-from planner.tables import interval_text
+from planner.training.run import RunFolder
 from planner.unet import PaddingMode
 
 FIX_STEPS = 2000
@@ -36,47 +36,78 @@ OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 def add_stitch(commands: Any) -> None:
     """Adds the subcommand."""
     stitch = commands.add_parser(
-        "stitch", help="what compositionality a planner's norm leaves",
+        "stitch",
+        help="what compositionality a planner's norm leaves",
         description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
-    )  # fmt: skip
+    )
     stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
-    stitch.add_argument("--suite", choices=("factors", "rates", "fix"),
-                        help="factors: train and measure norms x paddings x fields x seeds; rates: choose each norm's "
-                        "learning rate on demonstrated tasks; fix: exchange the norm of the runs given by --from, "
-                        "fine-tune and measure on the way")  # fmt: skip
-    stitch.add_argument("--horizons", type=list_of(int), default=(1, 2, 4), metavar="A,B",
-                        help="multiples of the training horizon")  # fmt: skip
+    stitch.add_argument(
+        "--suite",
+        choices=("factors", "rates", "fix"),
+        help="factors: train and measure norms x paddings x fields x seeds; rates: choose each norm's "
+        "learning rate on demonstrated tasks; fix: exchange the norm of the runs given by --from, "
+        "fine-tune and measure on the way",
+    )
+    stitch.add_argument(
+        "--horizons", type=list_of(int), default=(1, 2, 4), metavar="A,B", help="multiples of the training horizon"
+    )
     stitch.add_argument("--episodes", type=int, default=10, metavar="INT", help="per task")
     stitch.add_argument("--best-of", type=int, default=16, metavar="INT", help="plans per problem; 1: leave out")
-    stitch.add_argument("--best-of-episodes", type=int, default=2, metavar="INT",
-                        help="episodes per task that are planned that often")  # fmt: skip
+    stitch.add_argument(
+        "--best-of-episodes", type=int, default=2, metavar="INT", help="episodes per task that are planned that often"
+    )
     stitch.add_argument("--seed", type=int, default=0, metavar="INT", help="of starts, goals and plans")
     add_json(stitch)
     add_device(stitch)
     suite = stitch.add_argument_group("with --suite")
-    suite.add_argument("--budget", choices=("quick", "full"), default="full",
-                       help="quick: every norm, one padding, one receptive field, one seed, 3000 steps, few episodes "
-                       "at 1 and 2 times the horizon, no best of N")  # fmt: skip
+    suite.add_argument(
+        "--budget",
+        choices=("quick", "full"),
+        default="full",
+        help="quick: every norm, one padding, one receptive field, one seed, 3000 steps, few episodes "
+        "at 1 and 2 times the horizon, no best of N",
+    )
     add_cells(suite)
     suite.add_argument("--preset", default="stitch", help="a YAML file or a shipped name")
     suite.add_argument("--dataset", metavar="ID", help="Minari's id of the data (default: the preset's)")
     suite.add_argument("--steps", type=int, metavar="INT", help="optimizer steps per run (default: the preset's)")
-    suite.add_argument("--rates-from", type=Path, metavar="FILE",
-                       help="rates.json of --suite rates (default: the preset's rate for every norm)")  # fmt: skip
-    suite.add_argument("--rates", type=list_of(float), default=RateSettings.rates, metavar="A,B",
-                       help="with --suite rates: Adam's peak learning rates to try")  # fmt: skip
+    suite.add_argument(
+        "--rates-from",
+        type=Path,
+        metavar="FILE",
+        help="rates.json of --suite rates (default: the preset's rate for every norm)",
+    )
+    suite.add_argument(
+        "--rates",
+        type=list_of(float),
+        default=RateSettings.rates,
+        metavar="A,B",
+        help="with --suite rates: Adam's peak learning rates to try",
+    )
     suite.add_argument("--jobs", type=int, default=2, metavar="INT", help="runs at a time, one thread each")
-    suite.add_argument("--stored-only", action="store_true",
-                       help="with --suite factors: tables and figures of what is stored; train nothing")  # fmt: skip
-    suite.add_argument("--out", type=Path, metavar="FOLDER",
-                       help=f"rows, tables and figures (default: {OUT['full']}; quick: {OUT['quick']})")  # fmt: skip
-    suite.add_argument("--runs-folder", type=Path, metavar="FOLDER",
-                       help="run folders (default: runs in the default of --out)")  # fmt: skip
+    suite.add_argument(
+        "--stored-only",
+        action="store_true",
+        help="with --suite factors: tables and figures of what is stored; train nothing",
+    )
+    suite.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help=f"rows, tables and figures (default: {OUT['full']}; quick: {OUT['quick']})",
+    )
+    suite.add_argument(
+        "--runs-folder", type=Path, metavar="FOLDER", help="run folders (default: runs in the default of --out)"
+    )
 
     fix = stitch.add_argument_group("with --suite fix")
     fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="may be given again")
-    fix.add_argument("--to", choices=tuple(norm for norm in NORM_KINDS if norm not in ISOLATED), default="channel",
-                     help="the norm that replaces theirs")  # fmt: skip
+    fix.add_argument(
+        "--to",
+        choices=tuple(norm for norm in NORM_KINDS if norm not in ISOLATED),
+        default="channel",
+        help="the norm that replaces theirs",
+    )
     fix.add_argument("--every", type=int, default=500, metavar="INT", help="steps between measurements")
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from groundwork.intervals import student_interval
 from norm_study.stitching.grid import FactorRun, Stored
 from norm_study.stitching.measurement import SHARES, Rows, by_run, countable, difference_interval
-from planner.intervals import student_interval
 
 FACTORS = ("norm", "padding", "field")
 REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}

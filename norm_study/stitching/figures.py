@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from envs.draw import draw_maze, draw_trajectories
-from envs.files import save_figure
 from envs.maps import MazeMap
+from groundwork.files import save_figure
 from norm_study.stitching.grid import FIELDS, Stored
 from norm_study.stitching.measurement import Rows, countable, interval
-from planner.figures import PALETTE
+from planner.comparison.figures import PALETTE
 from planner.unet import PaddingMode
 
 COLOURS: dict[str, str] = {

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from envs.files import save_figure, write_aside
+from groundwork.files import save_figure, write_aside
+from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
-from planner.figures import PALETTE
+from planner.comparison.figures import PALETTE
 from planner.norms import NormKind
-from planner.run import RunFolder
-from planner.tables import interval_text, markdown_table
-from planner.train import train
+from planner.training.run import RunFolder
+from planner.training.train import train
 
 FINE_TUNING_RATE = 1e-3
 HOW = "All stages but the first two are checkpoints of one fine-tuning, whose learning rate falls along one cosine."
@@ -95,8 +95,12 @@ def _cell(rows: Rows, stage: int | None, multiple: int, split: str, measure: str
 def fix_table(rows: Rows) -> str:
     """Validity and success against steps spent, as Markdown."""
     multiples = sorted({row["multiple"] for row in rows})
-    columns = [(m, split, name) for m in multiples for split in ("demonstrated", "held_out")
-               for name in ("plan_valid", "success")]  # fmt: skip
+    columns = [
+        (m, split, name)
+        for m in multiples
+        for split in ("demonstrated", "held_out")
+        for name in ("plan_valid", "success")
+    ]
     titles = [f"{m}× {split} {name}" for m, split, name in columns]
     labels = {None: "before the exchange", 1: "1 (exchanged only)"}
     return markdown_table(

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tqdm import tqdm
 
-from envs.command_line import UserError
-from envs.files import write_aside
+from groundwork.errors import UserError
+from groundwork.files import write_aside
 from norm_study.stitching.measurement import StitchSettings
 from planner.config import from_dict, load_preset, to_dict
 from planner.norms import ISOLATED, NormKind
@@ -200,9 +200,18 @@ def _train_and_measure(
     folder = runs_folder / run.name
     rate = ["--learning_rate", repr(budget.rates[run.norm])] if run.norm in budget.rates else []
     measured = runs_folder / f"{run.name}.json"
-    asked = ["--horizons", ",".join(map(str, settings.multiples)), "--episodes", str(settings.episodes),
-             "--best-of", str(settings.best_of),
-             "--best-of-episodes", str(settings.best_of_episodes), "--seed", str(settings.seed)]  # fmt: skip
+    asked = [
+        "--horizons",
+        ",".join(map(str, settings.multiples)),
+        "--episodes",
+        str(settings.episodes),
+        "--best-of",
+        str(settings.best_of),
+        "--best-of-episodes",
+        str(settings.best_of_episodes),
+        "--seed",
+        str(settings.seed),
+    ]
     for module, arguments in (
         ("planner.main", ["train", *budget.options(), "--run", str(folder), *run.options(), *rate]),
         ("norm_study.main", ["stitch", "--run", str(folder), *asked, "--json", str(measured)]),

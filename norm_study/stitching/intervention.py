@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.data import Windows, load_data
 from planner.diffusion import make_schedule
 from planner.plan import Planner
@@ -77,8 +77,13 @@ def intervention_rows(run: str | Path, settings: InterventionSettings, device: s
     ]
     rows += [{"kind": "length", "level": level, "movement": problem.over_lengths(level)} for level in settings.levels]
     left, right = planner.network.receptive_field()
-    about = {"run": Path(run).name, "norm": planner.config.model.norm, "run_seed": planner.config.seed,
-             "reach": [left, right], "horizon": problem.horizon}  # fmt: skip
+    about = {
+        "run": Path(run).name,
+        "norm": planner.config.model.norm,
+        "run_seed": planner.config.seed,
+        "reach": [left, right],
+        "horizon": problem.horizon,
+    }
     return [about | row for row in rows]
 
 

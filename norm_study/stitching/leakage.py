@@ -14,19 +14,19 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from envs.command_line import UserError
-from envs.files import save_figure
+from groundwork.errors import UserError
+from groundwork.files import save_figure
+from groundwork.intervals import interval_over_seeds, student_interval
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
-from norm_study.figures import STYLE
 from norm_study.options import add_device, add_json
+from norm_study.reproduce.figures import STYLE
 from norm_study.stitching.figures import COLOURS, MARKERS
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
 from norm_study.stitching.options import add_cells, grid_from
-from planner.intervals import interval_over_seeds, student_interval
 from planner.plan import pick_device
-from planner.run import RunFolder
+from planner.training.run import RunFolder
 
 LINEAR_BELOW = 1e-4
 
@@ -49,15 +49,23 @@ class LeakageSettings:
 def add_leakage(commands: Any) -> None:
     """Adds the subcommand."""
     leakage = commands.add_parser(
-        "leakage", help="leakage of the stitching study's planners beside their held-out validity",
+        "leakage",
+        help="leakage of the stitching study's planners beside their held-out validity",
         description="Audits every finished run of the stitching grid and draws one scatter figure.",
-    )  # fmt: skip
-    leakage.add_argument("--stitching", type=Path, default=Path("runs/stitching"), metavar="FOLDER",
-                         help="where norm-study stitch --suite factors put its rows")  # fmt: skip
-    leakage.add_argument("--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER",
-                         help="run folders")  # fmt: skip
-    leakage.add_argument("--multiple", type=int, default=LeakageSettings.multiple, metavar="INT",
-                         help="of the training horizon")  # fmt: skip
+    )
+    leakage.add_argument(
+        "--stitching",
+        type=Path,
+        default=Path("runs/stitching"),
+        metavar="FOLDER",
+        help="where norm-study stitch --suite factors put its rows",
+    )
+    leakage.add_argument(
+        "--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER", help="run folders"
+    )
+    leakage.add_argument(
+        "--multiple", type=int, default=LeakageSettings.multiple, metavar="INT", help="of the training horizon"
+    )
     leakage.add_argument("--times", type=int, default=LeakageSettings.times, metavar="INT", help="output times")
     add_cells(leakage)
     leakage.add_argument("--seed", type=int, default=0, metavar="INT", help="of the audits")
@@ -103,14 +111,21 @@ def leakage_row(
     )
     leakage, moved = report.leakage, [m.value for m in report.finite if m.value is not None]
     return {
-        "run": run.name, "norm": run.norm, "padding": run.padding, "field": run.field, "seed": run.seed,
-        "length": settings.multiple * horizon, "receptive_field": list(report.receptive_field),
+        "run": run.name,
+        "norm": run.norm,
+        "padding": run.padding,
+        "field": run.field,
+        "seed": run.seed,
+        "length": settings.multiple * horizon,
+        "receptive_field": list(report.receptive_field),
         "leakage": None if leakage is None else leakage.value,
         "standard_error": None if leakage is None else leakage.standard_error,
-        "norm_borne": report.norm_borne.value, "movement": float(np.mean(moved)) if moved else None,
+        "norm_borne": report.norm_borne.value,
+        "movement": float(np.mean(moved)) if moved else None,
         "leaking_modules": len(report.leaking_modules),
-        "held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid),
-    }  # fmt: skip
+        "held_out_valid": float(np.mean(valid)),
+        "held_out_plans": len(valid),
+    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -124,8 +139,9 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
         if by_seed:
             names = ("leakage", "norm_borne", "movement")
-            summary[norm] = {name: student_interval([np.mean([row[name] for row in one]) for one in by_seed])
-                             for name in names}  # fmt: skip
+            summary[norm] = {
+                name: student_interval([np.mean([row[name] for row in one]) for one in by_seed]) for name in names
+            }
             plans = [[valid for row in one for valid in _plans(row)] for one in by_seed]
             summary[norm]["held_out_valid"] = interval_over_seeds(plans, share=True)
     return summary
@@ -145,13 +161,22 @@ def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         if own:
             ax.errorbar(
-                [row["leakage"] for row in own], [100 * row["held_out_valid"] for row in own],
-                xerr=[row["standard_error"] or 0 for row in own], fmt=MARKERS[norm], color=COLOURS[norm], ms=6,
-                lw=0.8, alpha=0.8, label=norm,
-            )  # fmt: skip
+                [row["leakage"] for row in own],
+                [100 * row["held_out_valid"] for row in own],
+                xerr=[row["standard_error"] or 0 for row in own],
+                fmt=MARKERS[norm],
+                color=COLOURS[norm],
+                ms=6,
+                lw=0.8,
+                alpha=0.8,
+                label=norm,
+            )
     ax.set_xscale("symlog", linthresh=LINEAR_BELOW)
     ax.set_xlim(left=-LINEAR_BELOW / 5)
-    ax.set(xlabel="leakage (share of the Jacobian's energy)", ylim=(-3, 103),
-           ylabel=f"valid plans on held-out tasks, %\n({multiple} × the training horizon)")  # fmt: skip
+    ax.set(
+        xlabel="leakage (share of the Jacobian's energy)",
+        ylim=(-3, 103),
+        ylabel=f"valid plans on held-out tasks, %\n({multiple} × the training horizon)",
+    )
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.command_line import UserError
 from envs.maps import MazeMap, Task
+from groundwork.errors import UserError
+from groundwork.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval, student_interval
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
+from planner.comparison.figures import example_tasks
 from planner.data import load_data
-from planner.figures import example_tasks
-from planner.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval, student_interval
 from planner.measures import LONGEST_VALID_STEP
 from planner.plan import Planner
 from planner.rollout import LEAVING_DISTANCE_M, RolloutSettings, choose_tasks, rollout

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.command_line import UserError
-from envs.files import read_json, write_aside
+from groundwork.errors import UserError
+from groundwork.files import read_json, write_aside
+from groundwork.intervals import mean_interval
+from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
-from planner.intervals import mean_interval
 from planner.norms import NormKind
-from planner.tables import interval_text, markdown_table
 
 CHOICE_SEED = 100
 """Training seed of the runs that choose; none of the study's own."""
@@ -75,12 +75,34 @@ def choose_rates(
     def one(pair: tuple[NormKind, float]) -> str | None:
         run = FactorRun(pair[0], "zeros", "half", CHOICE_SEED)
         folder = runs_folder / _name(*pair)
-        return run_module("planner.main", [
-            "train", *budget.options(), "--run", str(folder), *run.options(), "--learning_rate", repr(pair[1]),
-        ], jobs) or run_module("planner.main", [
-            "compare", str(folder), "--tasks", "demonstrated", "--episodes", str(settings.episodes),
-            "--multiples", ",".join(map(str, MULTIPLES)), "--out", str(folder / "compare"),
-        ], jobs)  # fmt: skip
+        return run_module(
+            "planner.main",
+            [
+                "train",
+                *budget.options(),
+                "--run",
+                str(folder),
+                *run.options(),
+                "--learning_rate",
+                repr(pair[1]),
+            ],
+            jobs,
+        ) or run_module(
+            "planner.main",
+            [
+                "compare",
+                str(folder),
+                "--tasks",
+                "demonstrated",
+                "--episodes",
+                str(settings.episodes),
+                "--multiples",
+                ",".join(map(str, MULTIPLES)),
+                "--out",
+                str(folder / "compare"),
+            ],
+            jobs,
+        )
 
     in_parallel(tried, one, jobs, "learning rates")
     rows = [

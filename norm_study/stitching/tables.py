@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from envs.files import write_aside
+from groundwork.files import write_aside
+from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import base_cell, draw_study
 from norm_study.stitching.grid import FactorRun, Field, Stored
@@ -18,7 +19,6 @@ from norm_study.stitching.measurement import (
     interval,
     summarize,
 )
-from planner.tables import interval_text, markdown_table
 
 TABLE_MEASURES = (
     "success",
@@ -115,8 +115,16 @@ def effects_table(validity: Sequence[Mapping[str, Any]], successes: Sequence[Map
         ]
         counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
         lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
-    titles = ["factor", "level against", "within", "horizon", "cells", "validity over", "held-out validity",
-              "held-out success"]  # fmt: skip
+    titles = [
+        "factor",
+        "level against",
+        "within",
+        "horizon",
+        "cells",
+        "validity over",
+        "held-out validity",
+        "held-out success",
+    ]
     return markdown_table(titles, lines)
 
 

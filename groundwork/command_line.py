@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from groundwork.errors import UserError, out_of_memory
+
 INTERRUPTED = 130
 IMPORT_WAIT_S = 0.05
 USER_ERROR = 2
 _SAYS_ITS_DEFAULT = "(default"
-
-
-class UserError(ValueError):
-    """A mistake that the user can mend; its message is one line that names field, value and remedy."""
 
 
 class _HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -81,15 +79,6 @@ def run_command(command: Callable[[Sequence[str] | None], None], argv: Sequence[
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch says so in the error's kind on a GPU, and in words alone on a CPU."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-    )
 
 
 def _discard(interruption: KeyboardInterrupt) -> None:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from planner.bench_baseline import PlainLoop
-from planner.bench_planning import bench_planning, bench_rollout, planning_summary
+from planner.bench.baseline import PlainLoop
+from planner.bench.planning import bench_planning, bench_rollout, planning_summary
 from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.plan import pick_device
-from planner.train import Trainer, seed_of
+from planner.training.train import Trainer, seed_of
 
 Part = Literal["training", "planning", "rollout"]
 

@@ -25,7 +25,7 @@ def render(package: str, template: str, **content: Any) -> str:
         template: its file name.
         content: what it shows; a name that the template misses is an error.
     """
-    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package, "."), jinja2.PackageLoader("planner", ".")])
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package, "."), jinja2.PackageLoader("groundwork", ".")])
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

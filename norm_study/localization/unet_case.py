@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from envs.command_line import UserError
-from norm_study.equivariance import interior_shift_error
-from norm_study.localization import Noise, fit, target
-from norm_study.settings import UNetConfig
-from norm_study.welch import localize
+from groundwork.errors import UserError
+from norm_study.localization.equivariance import interior_shift_error
+from norm_study.localization.localize import Noise, fit, target
+from norm_study.localization.settings import UNetConfig
+from norm_study.localization.welch import localize
 from planner.unet import TemporalUNet
 
 
@@ -31,9 +31,13 @@ class UNetOnNoise(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.unet = TemporalUNet(
-                transition_dim=1, dim=config.dim, dim_mults=config.dim_mults, kernel_size=config.kernel,
-                norm=config.norm, norm_groups=config.groups,
-            )  # fmt: skip
+                transition_dim=1,
+                dim=config.dim,
+                dim_mults=config.dim_mults,
+                kernel_size=config.kernel,
+                norm=config.norm,
+                norm_groups=config.groups,
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Predicts every position."""
@@ -60,15 +64,17 @@ def _run_one(config: UNetConfig, seed: int, device: torch.device) -> dict[str, A
         )
     noise, wanted = Noise([seed], device), target(config.length).to(device)
     label = f"unet {config.norm} seed {seed}"
-    fit(network, lambda: (noise.draw(config.batch, config.length), wanted), [config.learning_rate],
-        config.steps, label)  # fmt: skip
+    fit(network, lambda: (noise.draw(config.batch, config.length), wanted), [config.learning_rate], config.steps, label)
     predictions = _predict(network, config, seed, device)
     found = localize(predictions, config.alpha)
     inside = range(left, config.length - right)
     x = Noise([seed], device, stream=6).draw(16, config.length + shift)
     positions = target(config.length).numpy()
     return {
-        "seed": seed, "norm": config.norm, "left": left, "right": right,
+        "seed": seed,
+        "norm": config.norm,
+        "left": left,
+        "right": right,
         "mse": float(((predictions - positions) ** 2).mean()),
         "floor": float((positions[inside.start : inside.stop] ** 2).sum() / config.length),
         **found.as_row(),
@@ -77,7 +83,7 @@ def _run_one(config: UNetConfig, seed: int, device: torch.device) -> dict[str, A
         "shift_error": interior_shift_error(network, x, shift, left, right),
         "mean": predictions.mean(0).round(5).tolist(),
         "deviation": predictions.std(0).round(5).tolist(),
-    }  # fmt: skip
+    }
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from envs.files import save_figure
-from norm_study.groups import best_rates
-from norm_study.reproduce import Collected
-from planner.intervals import mean_interval
+from groundwork.files import save_figure
+from groundwork.intervals import mean_interval
+from norm_study.localization.groups import best_rates
+from norm_study.reproduce.parts import Collected
 
 Results = Mapping[str, Collected]
 GREY, ORANGE, BLUE, GREEN = (
@@ -23,9 +23,14 @@ GREY, ORANGE, BLUE, GREEN = (
     "#009e73",
 )  # Okabe and Ito's, safe for the colour-blind
 STYLE: Any = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "svg.fonttype": "path", "svg.hashsalt": "norm-study", "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "norm-study",
+    "figure.constrained_layout.use": True,
+}
 
 
 def _predictions(ax: Any, row: dict[str, Any], color: str, label: str, suffix: str = "") -> None:
@@ -74,9 +79,15 @@ def figure_1b(results: Results) -> Figure:
         for row in found.rows:
             share[row["layer"] - 1, row["localized"]] += 1 / len(found.seeds)
         mesh = ax.imshow(
-            share, aspect="auto", origin="lower", cmap="Blues", vmin=0, vmax=1, interpolation="nearest",
+            share,
+            aspect="auto",
+            origin="lower",
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
             extent=(-0.5, config.length - 0.5, 0.5, layers + 0.5),
-        )  # fmt: skip
+        )
         depth = np.arange(1, layers + 1)
         reach = depth * (config.kernel - 1) / 2
         for factor, style, label in ((1, "-", "$r_d$"), (3, "--", "$3\\,r_d$")):
@@ -97,18 +108,30 @@ def figure_3(results: Results) -> Figure:
     ax = figure.subplots()
     parts = [found for name, found in results.items() if name.startswith("packnorm")]
     for coupled, color, marker, label in (
-        (True, ORANGE, "o", "joined by PackNorm"), (False, GREY, "s", "each normalized alone"),
-    ):  # fmt: skip
+        (True, ORANGE, "o", "joined by PackNorm"),
+        (False, GREY, "s", "each normalized alone"),
+    ):
         chosen = sorted((p for p in parts if p.part.config().coupled == coupled), key=lambda p: p.part.config().overlap)
         overlaps = [p.part.config().overlap for p in chosen]
-        ax.plot(overlaps, [np.mean([row["mse"] for row in p.rows]) for p in chosen], color=color, lw=1.5,
-                marker=marker, ms=6, label=label)  # fmt: skip
+        ax.plot(
+            overlaps,
+            [np.mean([row["mse"] for row in p.rows]) for p in chosen],
+            color=color,
+            lw=1.5,
+            marker=marker,
+            ms=6,
+            label=label,
+        )
         for overlap, p in zip(overlaps, chosen, strict=True):
             ax.plot([overlap] * len(p.rows), [row["mse"] for row in p.rows], "_", color="black", ms=8, mew=0.8)
     length = parts[0].part.config().length
     ax.axhline(1, color="black", lw=0.8, ls=(0, (1, 2)))
-    ax.set(xlabel=f"overlap of the two sequences (length {length})", ylabel="mean squared error",
-           ylim=(0, 1.1), xlim=(-1, length))  # fmt: skip
+    ax.set(
+        xlabel=f"overlap of the two sequences (length {length})",
+        ylabel="mean squared error",
+        ylim=(0, 1.1),
+        xlim=(-1, length),
+    )
     ax.legend(loc="lower left")
     return figure
 
@@ -202,20 +225,32 @@ def figure_unet(results: Results) -> Figure:
 
 Figures = Mapping[str, tuple[Callable[[Results], Figure], tuple[str, ...], str]]
 FIGURES: Figures = {
-    "figure1a": (figure_1a, ("localize-none", "localize-instance"),
-                 "Predictions of one network each; dots are single inputs, dashed lines bound the indices "
-                 "whose receptive field touches no end."),
-    "figure1b": (figure_1b, ("probe-none", "probe-instance"),
-                 "Indices that a probe on each hidden layer localizes, with r_d and 3 r_d."),
-    "figure3": (figure_3, ("packnorm-0", "packnorm-8", "packnorm-16", "packnorm-24"),
-                "Telling two sequences apart through the norm alone; ticks are seeds."),
+    "figure1a": (
+        figure_1a,
+        ("localize-none", "localize-instance"),
+        "Predictions of one network each; dots are single inputs, dashed lines bound the indices "
+        "whose receptive field touches no end.",
+    ),
+    "figure1b": (
+        figure_1b,
+        ("probe-none", "probe-instance"),
+        "Indices that a probe on each hidden layer localizes, with r_d and 3 r_d.",
+    ),
+    "figure3": (
+        figure_3,
+        ("packnorm-0", "packnorm-8", "packnorm-16", "packnorm-24"),
+        "Telling two sequences apart through the norm alone; ticks are seeds.",
+    ),
     "figure4": (figure_4, ("groups",), "GroupNorm: distance and error against the number of groups."),
     "figure5": (figure_5, ("batchnorm",), "BatchNorm with the minibatch's statistics."),
     "figure6": (figure_6, ("batchnorm",), "The same network with running statistics."),
     "multihop": (figure_multihop, ("multihop",), "Localization farther than a single hop reaches."),
-    "unet": (figure_unet, ("unet-group", "unet-none", "unet-channel"),
-             "The planner's U-Net on the same problem; ticks below the curves mark localized indices."),
-}  # fmt: skip
+    "unet": (
+        figure_unet,
+        ("unet-group", "unet-none", "unet-channel"),
+        "The planner's U-Net on the same problem; ticks below the curves mark localized indices.",
+    ),
+}
 
 
 def draw_figures(figures: Figures, results: Results, folder: Path) -> list[str]:

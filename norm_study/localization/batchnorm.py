@@ -15,9 +15,9 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from norm_study.localization import Noise, chunks, norm_free_floor, predict, prediction_row, train_networks
-from norm_study.settings import BatchNormConfig
-from norm_study.stacked import StackedNetwork
+from norm_study.localization.localize import Noise, chunks, norm_free_floor, predict, prediction_row, train_networks
+from norm_study.localization.settings import BatchNormConfig
+from norm_study.localization.stacked import StackedNetwork
 from planner.norms import PackNorm, make_norm
 
 

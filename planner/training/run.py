@@ -30,16 +30,16 @@ from typing import IO, Any
 
 import torch
 
-from envs.command_line import UserError
-from envs.files import check, read_json, write_aside, write_checksums
-from planner.checkpoint import read_network, read_optimizer, write_checkpoint
+from groundwork.errors import UserError
+from groundwork.files import check, read_json, write_aside, write_checksums
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml
 from planner.data import DataStatistics
+from planner.training.checkpoint import read_network, read_optimizer, write_checkpoint
 from planner.unet import TemporalUNet
 
 METRICS = {"step", "loss", "gradient_norm", "learning_rate", "steps_per_second"}
 """What every row of ``metrics.jsonl`` holds."""
-SHIPPED = Path(__file__).resolve().parent / "weights"
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 _PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
 
 

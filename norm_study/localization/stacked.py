@@ -93,9 +93,18 @@ class StackedNetwork(nn.Module):
     """
 
     def __init__(
-        self, seeds: Sequence[int], norm: NormKind = "none", *, inputs: int = 1, depth: int, kernel: int,
-        width: int, groups: int = 1, minibatch: int = 1, padded: bool = True,
-    ):  # fmt: skip
+        self,
+        seeds: Sequence[int],
+        norm: NormKind = "none",
+        *,
+        inputs: int = 1,
+        depth: int,
+        kernel: int,
+        width: int,
+        groups: int = 1,
+        minibatch: int = 1,
+        padded: bool = True,
+    ):
         super().__init__()
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         padding = (kernel - 1) // 2 if padded else 0

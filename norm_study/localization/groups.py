@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from norm_study.localization import chunks, predict, prediction_row, train_networks
-from norm_study.probes import probe_predictions
-from norm_study.settings import GroupsConfig
-from norm_study.welch import localize
+from norm_study.localization.localize import chunks, predict, prediction_row, train_networks
+from norm_study.localization.probes import probe_predictions
+from norm_study.localization.settings import GroupsConfig
+from norm_study.localization.welch import localize
 
 
 def run_groups(config: GroupsConfig, seeds: Sequence[int], device: torch.device) -> list[dict[str, Any]]:
@@ -36,13 +36,17 @@ def run_groups(config: GroupsConfig, seeds: Sequence[int], device: torch.device)
                 found = localize(probe, config.alpha)
                 rows.append(
                     {
-                        "groups": count, "learning_rate": rate, "seed": seed, "mse": row["mse"],
-                        "localization_distance": found.distance, "localized_share": found.share,
+                        "groups": count,
+                        "learning_rate": rate,
+                        "seed": seed,
+                        "mse": row["mse"],
+                        "localization_distance": found.distance,
+                        "localized_share": found.share,
                         "unbroken_distance": found.unbroken_distance,
                         "output_distance": row["localization_distance"],
                         "output_share": row["localized_share"],
                     }
-                )  # fmt: skip
+                )
     return rows
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 from planner.norms import NormKind
 
 Inputs = Literal["noise", "constant"]

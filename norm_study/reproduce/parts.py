@@ -22,9 +22,9 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from envs.command_line import UserError
-from envs.files import sealed, unsealed, write_aside
-from norm_study.experiments import EXPERIMENTS, run_experiment
+from groundwork.errors import UserError
+from groundwork.files import sealed, unsealed, write_aside
+from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
 
 Budget = Literal["quick", "full"]
 
@@ -35,7 +35,7 @@ class Part:
 
     Attributes:
         name: also that of its files.
-        experiment: a name of :data:`norm_study.experiments.EXPERIMENTS`.
+        experiment: a name of :data:`norm_study.reproduce.experiments.EXPERIMENTS`.
         budgets: which budgets run it.
         seeds: one network (or one sweep) each.
         sizes: what differs from the experiment's defaults.
@@ -64,7 +64,7 @@ def full_rows_folder() -> Path:
 
 def _shipped(installed: str, in_checkout: str) -> Path:
     """Where the wheel puts a file or folder (pyproject.toml's ``force-include``), or else where it stands in git."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parent.parent.parent
     return here / installed if (here / installed).exists() else here / in_checkout
 
 

@@ -14,13 +14,13 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from envs.draw import figure_to_array, rollout_gif
 from envs.maps import MazeMap
+from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.config import Config, to_dict
 from planner.data import PlannerData
-from planner.figures import example_tasks, family_plans, plans_figure
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
-from planner.run import RunFolder
+from planner.training.run import RunFolder
 
 FINAL_METRICS = ("loss", "validation_loss", "rollout_success", "rollout_plan_valid", "held_out_plan_valid")
 # TensorBoard's CUSTOM SCALARS page: category → chart → scalar, one line per run.

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from norm_study.localization import Noise, fit, target
-from norm_study.settings import LocalizationConfig, option
-from norm_study.stacked import StackedNetwork
+from norm_study.localization.localize import Noise, fit, target
+from norm_study.localization.settings import LocalizationConfig, option
+from norm_study.localization.stacked import StackedNetwork
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,14 @@ class BenchConfig(LocalizationConfig):
 
 def _seconds(config: BenchConfig, seeds: list[int], device: torch.device) -> float:
     network = StackedNetwork(
-        seeds, config.norm, depth=config.depth, kernel=config.kernel, width=config.width,
-        groups=config.groups, minibatch=config.minibatch,
-    ).to(device)  # fmt: skip
+        seeds,
+        config.norm,
+        depth=config.depth,
+        kernel=config.kernel,
+        width=config.width,
+        groups=config.groups,
+        minibatch=config.minibatch,
+    ).to(device)
     noise, wanted = Noise(seeds, device), target(config.length).to(device)
     rates = [config.learning_rate] * len(seeds)
     started = time.perf_counter()
@@ -61,8 +66,12 @@ def run_bench(config: BenchConfig, device: torch.device) -> dict[str, Any]:
     per_position = 6 * config.kernel * config.width * (config.width * (config.depth - 2) + 2)
     flops = per_position * config.batch * config.length * config.steps * config.networks
     summary = {
-        "ratio": stacked / single, "stacked_s": stacked, "single_s": single, "networks": config.networks,
-        "stacked_gflops": flops / stacked / 1e9, "single_gflops": flops / single / 1e9,
-    }  # fmt: skip
+        "ratio": stacked / single,
+        "stacked_s": stacked,
+        "single_s": single,
+        "networks": config.networks,
+        "stacked_gflops": flops / stacked / 1e9,
+        "single_gflops": flops / single / 1e9,
+    }
     about = {"device": device.type, "threads": torch.get_num_threads(), "torch": torch.__version__}
     return {"config": {**asdict(config), **about}, "rows": rows, "summary": summary}

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from envs.command_line import UserError
-from envs.files import check, read_json, write_aside, write_checksums
+from groundwork.errors import UserError
+from groundwork.files import check, read_json, write_aside, write_checksums
 from planner.unet import TemporalUNet
 from planner.unet_convert import WEIGHTS_FILE, load_unet
 

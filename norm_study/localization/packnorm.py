@@ -17,9 +17,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from norm_study.localization import Noise, chunks, fit
-from norm_study.settings import PackNormConfig
-from norm_study.stacked import StackedNetwork
+from norm_study.localization.localize import Noise, chunks, fit
+from norm_study.localization.settings import PackNormConfig
+from norm_study.localization.stacked import StackedNetwork
 from planner.norms import NormKind
 
 
@@ -54,8 +54,13 @@ def run_packnorm(config: PackNormConfig, seeds: Sequence[int], device: torch.dev
             test = draw_pairs(Noise(chunk, device, stream=2), config.predictions, config.length, config.overlap)
             errors = (network(test) - pair_targets(config.predictions).to(device)).square().mean(dim=(0, 2))
         rows += [
-            {"seed": seed, "overlap": config.overlap, "coupled": config.coupled, "length": config.length,
-             "mse": float(error)}
+            {
+                "seed": seed,
+                "overlap": config.overlap,
+                "coupled": config.coupled,
+                "length": config.length,
+                "mse": float(error),
+            }
             for seed, error in zip(chunk, errors, strict=True)
-        ]  # fmt: skip
+        ]
     return rows

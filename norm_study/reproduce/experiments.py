@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from norm_study.batchnorm import run_batchnorm
-from norm_study.groups import best_rates, rank_correlations, run_groups
+from groundwork.intervals import mean_interval
 from norm_study.init_bias.guesses import run_init_bias, summarize_init_bias
 from norm_study.init_bias.settings import InitBiasConfig, InitBiasTrainingConfig, InitBiasUNetConfig
 from norm_study.init_bias.training import run_init_bias_training, summarize_init_bias_training
 from norm_study.init_bias.unet import run_init_bias_unet, summarize_init_bias_unet
-from norm_study.localization import norm_free_floor, run_localization
-from norm_study.packnorm import run_packnorm
-from norm_study.probes import run_probes
-from norm_study.settings import (
+from norm_study.localization.batchnorm import run_batchnorm
+from norm_study.localization.groups import best_rates, rank_correlations, run_groups
+from norm_study.localization.localize import norm_free_floor, run_localization
+from norm_study.localization.packnorm import run_packnorm
+from norm_study.localization.probes import run_probes
+from norm_study.localization.settings import (
     BatchNormConfig,
     GroupsConfig,
     LocalizationConfig,
@@ -27,8 +28,7 @@ from norm_study.settings import (
     ProbeConfig,
     UNetConfig,
 )
-from norm_study.unet_case import run_unet
-from planner.intervals import mean_interval
+from norm_study.localization.unet_case import run_unet
 
 Rows = list[dict[str, Any]]
 
@@ -71,10 +71,13 @@ def _multihop(config: MultihopConfig, rows: Rows) -> dict[str, Any]:
 
 def _probes(config: ProbeConfig, rows: Rows) -> dict[str, Any]:
     layers = [
-        {"layer": layer, "reach": layer * (config.kernel - 1) // 2,
-         **intervals([row for row in rows if row["layer"] == layer], "mse", "distance", "localized_share")}
+        {
+            "layer": layer,
+            "reach": layer * (config.kernel - 1) // 2,
+            **intervals([row for row in rows if row["layer"] == layer], "mse", "distance", "localized_share"),
+        }
         for layer in range(1, config.depth)
-    ]  # fmt: skip
+    ]
     return {"layers": layers, "length": config.length, "receptive_field": config.reach}
 
 
@@ -87,15 +90,17 @@ def _groups(config: GroupsConfig, rows: Rows) -> dict[str, Any]:
     best = best_rates(rows)
     return {
         "best": [
-            {"groups": count,
-             **intervals([row for row in best if row["groups"] == count], "mse", "localization_distance")}
+            {
+                "groups": count,
+                **intervals([row for row in best if row["groups"] == count], "mse", "localization_distance"),
+            }
             for count in config.group_counts
         ],
         "mse_rank_correlation": mean_interval(rank_correlations(rows, "mse")),
         "distance_rank_correlation": mean_interval(rank_correlations(rows, "localization_distance")),
         "length": config.length,
         "receptive_field": config.reach,
-    }  # fmt: skip
+    }
 
 
 def _batchnorm(config: BatchNormConfig, rows: Rows) -> dict[str, Any]:
@@ -109,8 +114,7 @@ def _batchnorm(config: BatchNormConfig, rows: Rows) -> dict[str, Any]:
 
 
 def _unet(config: UNetConfig, rows: Rows) -> dict[str, Any]:
-    names = ("mse", "localization_distance", "localized_share", "interior_localized", "interior_share",
-             "shift_error")  # fmt: skip
+    names = ("mse", "localization_distance", "localized_share", "interior_localized", "interior_share", "shift_error")
     return {
         **intervals(rows, *names),
         "floor": rows[0]["floor"],
@@ -122,29 +126,38 @@ def _unet(config: UNetConfig, rows: Rows) -> dict[str, Any]:
 
 EXPERIMENTS: dict[str, Experiment] = {
     "localize": Experiment(
-        "problem 2.1 with any norm (figure 1a)", LocalizationConfig, run_localization, _localization),
+        "problem 2.1 with any norm (figure 1a)", LocalizationConfig, run_localization, _localization
+    ),
     "multihop": Experiment(
-        "localization farther than a single hop can carry, 3r < L/2", MultihopConfig, run_localization,
-        _multihop),
-    "probe": Experiment(
-        "what each hidden layer knows about position (figure 1b)", ProbeConfig, run_probes, _probes),
+        "localization farther than a single hop can carry, 3r < L/2", MultihopConfig, run_localization, _multihop
+    ),
+    "probe": Experiment("what each hidden layer knows about position (figure 1b)", ProbeConfig, run_probes, _probes),
     "packnorm": Experiment(
-        "two overlapping sequences joined by nothing but the norm (figure 3)", PackNormConfig, run_packnorm,
-        _packnorm),
+        "two overlapping sequences joined by nothing but the norm (figure 3)", PackNormConfig, run_packnorm, _packnorm
+    ),
     "groups": Experiment(
-        "localization distance against the number of groups (figure 4)", GroupsConfig, run_groups, _groups),
+        "localization distance against the number of groups (figure 4)", GroupsConfig, run_groups, _groups
+    ),
     "batchnorm": Experiment(
-        "minibatch against running statistics (figures 5 and 6)", BatchNormConfig, run_batchnorm, _batchnorm),
+        "minibatch against running statistics (figures 5 and 6)", BatchNormConfig, run_batchnorm, _batchnorm
+    ),
     "unet": Experiment("the planner's U-Net beyond its receptive field", UNetConfig, run_unet, _unet),
     "init-bias": Experiment(
-        "what untrained classifiers guess, by norm and place", InitBiasConfig, run_init_bias, summarize_init_bias),
+        "what untrained classifiers guess, by norm and place", InitBiasConfig, run_init_bias, summarize_init_bias
+    ),
     "init-bias-training": Experiment(
-        "how long an initial bias lasts, by norm and place", InitBiasTrainingConfig, run_init_bias_training,
-        summarize_init_bias_training),
+        "how long an initial bias lasts, by norm and place",
+        InitBiasTrainingConfig,
+        run_init_bias_training,
+        summarize_init_bias_training,
+    ),
     "init-bias-unet": Experiment(
-        "the planner's first predictions and losses, by norm and placement", InitBiasUNetConfig, run_init_bias_unet,
-        summarize_init_bias_unet),
-}  # fmt: skip
+        "the planner's first predictions and losses, by norm and placement",
+        InitBiasUNetConfig,
+        run_init_bias_unet,
+        summarize_init_bias_unet,
+    ),
+}
 
 
 def run_experiment(name: str, config: Any, seeds: Sequence[int], device: torch.device) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from envs.command_line import UserError, out_of_memory
+from groundwork.errors import UserError, out_of_memory
 from planner.config import Config
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
-from planner.monitor import Monitor
 from planner.plan import Planner, pick_device
-from planner.run import RunFolder
+from planner.training.monitor import Monitor
+from planner.training.run import RunFolder
 from planner.unet import TemporalUNet
 
 VALIDATION_WINDOWS = 512

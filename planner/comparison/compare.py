@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from envs.command_line import UserError
-from envs.files import save_figure, sealed, unsealed, write_aside
+from groundwork.errors import UserError
+from groundwork.files import save_figure, sealed, unsealed, write_aside
+from groundwork.intervals import interval_over_seeds, mean_interval
+from groundwork.page import figure_uri, render
+from groundwork.tables import interval_text, markdown_table
+from planner.comparison.figures import bar_figure, family_plans, plans_figure
 from planner.config import Config
 from planner.data import PlannerData, load_data
-from planner.figures import bar_figure, family_plans, plans_figure
-from planner.intervals import interval_over_seeds, mean_interval
 from planner.measures import plan_measures
-from planner.page import figure_uri, render
 from planner.plan import Planner, pick_device
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
-from planner.run import RunFolder, provenance
-from planner.tables import interval_text, markdown_table
+from planner.training.run import RunFolder, provenance
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 SCORES = ("score", "score_expert")
@@ -193,8 +193,10 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
     placements = {config.model.norm_placement for config in configs if config.model.norm != "none"}
     if len(same) == 1:
         placed = len(placements) > 1
-        return [f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
-                for m in (config.model for config in configs)]  # fmt: skip
+        return [
+            f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
+            for m in (config.model for config in configs)
+        ]
     names = [folder.path.name for folder in folders]
     if len(set(names)) < len(names):  # runs of different settings are no seeds of one another
         names = [str(folder.path) for folder in folders]
@@ -295,7 +297,7 @@ def compare(
 
 def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequence[RunFolder], command: str) -> str:
     return render(
-        "planner",
+        "planner.comparison",
         "comparison.html.j2",
         results=result_rows(result),
         families=table_rows(result["families"]),

@@ -15,15 +15,15 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from envs.command_line import UserError
-from envs.files import save_figure, write_aside
-from planner.compare import run_rollout
-from planner.figures import PALETTE
-from planner.intervals import mean_interval
+from groundwork.errors import UserError
+from groundwork.files import save_figure, write_aside
+from groundwork.intervals import mean_interval
+from groundwork.tables import interval_text, markdown_table
+from planner.comparison.compare import run_rollout
+from planner.comparison.figures import PALETTE
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks
 from planner.sampler import SamplerKind
-from planner.tables import interval_text, markdown_table
 
 MARGIN = 0.03
 """Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
@@ -116,8 +116,12 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
                 "milliseconds": plan_milliseconds(planner, sampler, steps),
             }
         )
-    about = {"run": Path(run).name, "norm": planner.config.model.norm, "threads": torch.get_num_threads(),
-             **asdict(settings)}  # fmt: skip
+    about = {
+        "run": Path(run).name,
+        "norm": planner.config.model.norm,
+        "threads": torch.get_num_threads(),
+        **asdict(settings),
+    }
     write_aside(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
     write_aside(
         out / "samplers.json", json.dumps({"config": about, "summary": {"settings": entries}}, allow_nan=False) + "\n"
@@ -188,8 +192,17 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
             own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
             means, low, high = (100 * np.array([e[measure][k] for e in own]) for k in ("mean", "low", "high"))
             steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
-            axis.errorbar(steps, means, np.clip([means - low, high - means], 0, None), color=PALETTE[index],
-                          marker="osD"[index], ms=5, lw=1.4, capsize=2, label=sampler)  # fmt: skip
+            axis.errorbar(
+                steps,
+                means,
+                np.clip([means - low, high - means], 0, None),
+                color=PALETTE[index],
+                marker="osD"[index],
+                ms=5,
+                lw=1.4,
+                capsize=2,
+                label=sampler,
+            )
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set(xlabel="network evaluations per plan", ylabel=label, ylim=(-4, 104))

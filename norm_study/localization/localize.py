@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from norm_study.settings import LocalizationConfig
-from norm_study.stacked import StackedAdam, StackedNetwork
-from norm_study.welch import localize
+from norm_study.localization.settings import LocalizationConfig
+from norm_study.localization.stacked import StackedAdam, StackedNetwork
+from norm_study.localization.welch import localize
 
 # Entries of one activation above which a stack gains nothing on a CPU: it leaves the core's cache instead.
 CACHED_ENTRIES = 200_000
@@ -68,9 +68,12 @@ def learning_rate_schedule(step: int, steps: int) -> float:
 
 
 def fit(
-    network: nn.Module, draw: Callable[[], tuple[Tensor, Tensor]], learning_rates: Sequence[float],
-    steps: int, label: str,
-) -> None:  # fmt: skip
+    network: nn.Module,
+    draw: Callable[[], tuple[Tensor, Tensor]],
+    learning_rates: Sequence[float],
+    steps: int,
+    label: str,
+) -> None:
     """Trains a stack of networks on squared error, each as if it were alone.
 
     Args:
@@ -118,15 +121,23 @@ def _trained(
     device: torch.device,
 ) -> StackedNetwork:
     network = StackedNetwork(
-        seeds, config.norm, depth=config.depth, kernel=config.kernel, width=config.width,
-        groups=config.groups, minibatch=config.minibatch,
-    ).to(device)  # fmt: skip
+        seeds,
+        config.norm,
+        depth=config.depth,
+        kernel=config.kernel,
+        width=config.width,
+        groups=config.groups,
+        minibatch=config.minibatch,
+    ).to(device)
     noise, wanted = Noise(seeds, device), target(config.length).to(device)
     label = f"{config.norm} L={config.length} seeds {','.join(map(str, seeds))}"
     fit(
-        network, lambda: (noise.draw(config.batch, config.length, config.inputs), wanted), learning_rates,
-        config.steps, label,
-    )  # fmt: skip
+        network,
+        lambda: (noise.draw(config.batch, config.length, config.inputs), wanted),
+        learning_rates,
+        config.steps,
+        label,
+    )
     return network.requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from envs.command_line import UserError
+from groundwork.errors import UserError
 
 # Two constants closer than this, relative to their size, are the same number computed in another order.
 SAME_CONSTANT = 1e-6

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from norm_study.localization import Noise, chunks, fit, target, train_networks
-from norm_study.settings import LocalizationConfig, ProbeConfig, ProbeSizes
-from norm_study.stacked import StackedNetwork
-from norm_study.welch import localize
+from norm_study.localization.localize import Noise, chunks, fit, target, train_networks
+from norm_study.localization.settings import LocalizationConfig, ProbeConfig, ProbeSizes
+from norm_study.localization.stacked import StackedNetwork
+from norm_study.localization.welch import localize
 
 
 @torch.no_grad()
@@ -86,11 +86,14 @@ def run_probes(config: ProbeConfig, seeds: Sequence[int], device: torch.device) 
                 found = localize(of_layer[which], config.alpha)
                 rows.append(
                     {
-                        "seed": seed, "norm": config.norm, "layer": layer,
+                        "seed": seed,
+                        "norm": config.norm,
+                        "layer": layer,
                         "reach": layer * (config.kernel - 1) // 2,
                         "mse": float(((of_layer[which] - target(config.length).numpy()) ** 2).mean()),
-                        "distance": found.distance, "localized_share": found.share,
+                        "distance": found.distance,
+                        "localized_share": found.share,
                         "localized": found.indices(),
                     }
-                )  # fmt: skip
+                )
     return rows

@@ -1,0 +1,1 @@
+"""What any experiment stands on; it knows nothing of mazes, planners or norms."""

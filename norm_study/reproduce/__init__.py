@@ -1,0 +1,1 @@
+"""Every experiment of the papers, with a verdict per claim."""

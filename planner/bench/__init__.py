@@ -1,0 +1,1 @@
+"""How fast training, planning and rollouts are."""
