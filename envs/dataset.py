@@ -15,7 +15,7 @@ import minari
 
 from envs.dataset_folder import DATASET_FILES
 from groundwork.errors import UserError
-from groundwork.files import check
+from groundwork.files import verify_checksums
 
 LOCAL_NAMESPACE = "mazes/"
 """Where ``maze-data collect`` writes by default; nobody hosts it."""
@@ -33,7 +33,9 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
         local = (root / "data").is_dir()
         if not local and not dataset_id.startswith(LOCAL_NAMESPACE):
             _download(dataset_id, root)
-        check(root / "data", DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself")
+        verify_checksums(
+            root / "data", DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself"
+        )
         return minari.load_dataset(dataset_id)
     except UserError:
         raise

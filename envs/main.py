@@ -106,7 +106,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _references(arguments: argparse.Namespace) -> None:
     from envs.maps import get_map
     from envs.references import measure_references
-    from groundwork.files import read_json, write_aside
+    from groundwork.files import read_json, write_atomically
 
     mazes, target = [get_map(name) for name in arguments.maps], Path(arguments.json)
     kept = read_json(target) if arguments.json != "-" and target.is_file() else {}
@@ -116,7 +116,7 @@ def _references(arguments: argparse.Namespace) -> None:
     if arguments.json == "-":
         print(json.dumps(measured, indent=2))
         return
-    write_aside(target, json.dumps(kept | measured, indent=2) + "\n")
+    write_atomically(target, json.dumps(kept | measured, indent=2) + "\n")
 
 
 def _list(arguments: argparse.Namespace) -> None:

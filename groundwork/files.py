@@ -23,7 +23,7 @@ CHECKSUMS = "checksums.json"
 _SEAL = "sha256"
 
 
-def write_aside(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a small file so that it is either the old one or the new one, whenever we are killed.
 
     A link stays one; a pipe or a device is written to.
@@ -63,7 +63,7 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     """Draws a matplotlib figure into a file of the kind that its suffix says, written aside."""
     stream = io.BytesIO()
     figure.savefig(stream, format=path.suffix.lower().removeprefix("."), **options)
-    write_aside(path, stream.getvalue())
+    write_atomically(path, stream.getvalue())
 
 
 def _digest(path: Path) -> str:
@@ -73,10 +73,10 @@ def _digest(path: Path) -> str:
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Writes the checksums of finished files, given relative to their folder."""
-    write_aside(folder / CHECKSUMS, json.dumps({name: _digest(folder / name) for name in names}, indent=1) + "\n")
+    write_atomically(folder / CHECKSUMS, json.dumps({name: _digest(folder / name) for name in names}, indent=1) + "\n")
 
 
-def check(folder: Path, names: Iterable[str], remedy: str) -> None:
+def verify_checksums(folder: Path, names: Iterable[str], remedy: str) -> None:
     """Compares files with their checksums, where there are any.
 
     Args:
@@ -101,7 +101,7 @@ def check(folder: Path, names: Iterable[str], remedy: str) -> None:
             raise UserError(f"{folder / name} is damaged or was edited: it does not fit {path.name}; {remedy}")
 
 
-def sealed(values: Mapping[str, Any]) -> str:
+def with_checksum(values: Mapping[str, Any]) -> str:
     """An object as JSON that carries the checksum of its other entries.
 
     Raises:
@@ -110,8 +110,8 @@ def sealed(values: Mapping[str, Any]) -> str:
     return json.dumps({**values, _SEAL: _seal(values)}, allow_nan=False)
 
 
-def unsealed(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; ``None`` if it is missing, cut short or not what was sealed."""
+def read_checked(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; ``None`` if it is missing, cut short or not what was written."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -12,7 +12,7 @@ import torch
 
 from groundwork.command_line import OneLineParser, run_command
 from groundwork.errors import UserError
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from groundwork.tables import interval_text
 from norm_study.audit.command import add_audit, readable, run_audit
 from norm_study.init_bias.bench import InitBiasBenchConfig, run_init_bias_bench
@@ -96,7 +96,7 @@ def emit(result: dict[str, Any], to: str | None, summary: str | None = None) -> 
         print(text)
         return
     if to is not None:
-        write_aside(Path(to), text + "\n")
+        write_atomically(Path(to), text + "\n")
     if summary is not None:
         print(summary)
         return

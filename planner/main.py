@@ -51,9 +51,9 @@ def _write_json(target: str | None, result: dict[str, Any]) -> None:
     if target == "-":
         print(json.dumps(result))
     elif target:
-        from groundwork.files import write_aside
+        from groundwork.files import write_atomically
 
-        write_aside(Path(target), json.dumps(result))
+        write_atomically(Path(target), json.dumps(result))
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -116,12 +116,12 @@ def _plan(arguments: argparse.Namespace) -> None:
         save_figure(figure, arguments.out, dpi=150)
     else:
         from envs.draw import rollout_gif
-        from groundwork.files import write_aside
+        from groundwork.files import write_atomically
         from planner.rollout import execute_one
 
         animation = io.BytesIO()
         rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=arguments.avoid)
-        write_aside(arguments.out, animation.getvalue())
+        write_atomically(arguments.out, animation.getvalue())
     print(arguments.out)
 
 

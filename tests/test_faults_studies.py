@@ -18,7 +18,7 @@ from PIL import Image
 from processes import start
 from wanted import TINY_SIZES
 
-from groundwork.files import sealed, unsealed
+from groundwork.files import read_checked, with_checksum
 from norm_study.report.study import write_results
 from norm_study.reproduce.parts import collect, load_parts, rows_file, run_parts
 from norm_study.stitching.grid import Grid, rows_path, stored_runs
@@ -115,20 +115,20 @@ def test_damaged_rows_are_run_again_and_the_others_are_not(parts_file, tmp_path,
     }
     path.write_bytes(spoilt[damage])
     assert list(run_parts([part], tmp_path, CPU)) == [(part, [0])]
-    assert unsealed(path)["rows"] == json.loads(whole)["rows"]
+    assert read_checked(path)["rows"] == json.loads(whole)["rows"]
     assert rows_file(tmp_path, part, 1).stat().st_mtime_ns == others
 
 
 def test_a_seal_tells_every_change_of_a_value_and_files_without_one_are_read(tmp_path):
     values = {"config": {"seed": 1, "note": "ä"}, "rows": [{"mse": 0.1 + 0.2}, {"mse": None}]}
     path = tmp_path / "rows.json"
-    path.write_text(sealed(values))
-    assert unsealed(path) == values
-    path.write_text(sealed(values).replace("0.30000000000000004", "0.30000000000000014"))
-    assert unsealed(path) is None
+    path.write_text(with_checksum(values))
+    assert read_checked(path) == values
+    path.write_text(with_checksum(values).replace("0.30000000000000004", "0.30000000000000014"))
+    assert read_checked(path) is None
     path.write_text(json.dumps(values))
-    assert unsealed(path) == values
-    assert unsealed(tmp_path / "missing.json") is None
+    assert read_checked(path) == values
+    assert read_checked(tmp_path / "missing.json") is None
 
 
 def write_again_and_again(parts: str, out: str) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from groundwork.files import save_figure, write_aside
+from groundwork.files import save_figure, write_atomically
 from groundwork.page import figure_uri, render
 from norm_study.audit.leakage import AuditReport
 from norm_study.audit.subject import aligned
@@ -127,9 +127,9 @@ def write_audit(report: AuditReport, folder: Path) -> None:
         for name, (figure, caption) in draw(report).items():
             save_figure(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
             shown.append({"name": name, "caption": caption, "image": figure_uri(figure, "svg", dpi=120)})
-    write_aside(folder / "modules.csv", modules_csv(report))
-    write_aside(folder / "audit.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
-    write_aside(
+    write_atomically(folder / "modules.csv", modules_csv(report))
+    write_atomically(folder / "audit.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
+    write_atomically(
         folder / "audit.html", render("norm_study.audit", "audit.html.j2", report=report, figures=shown, number=number)
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundwork.errors import UserError
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from groundwork.page import render
 from norm_study.report.runs import runs_section
 from norm_study.report.section import Section
@@ -40,7 +40,7 @@ def run_report(arguments: argparse.Namespace) -> Path:
     sections, runs = read_folders(arguments.folders)
     if runs:
         sections.append(runs_section(runs))
-    write_aside(arguments.out, report_page(sections, arguments.title))
+    write_atomically(arguments.out, report_page(sections, arguments.title))
     return arguments.out
 
 

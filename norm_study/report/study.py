@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from groundwork.page import image_uri, render
 from groundwork.tables import interval_text, markdown_table
 from norm_study.init_bias.figures import INIT_BIAS_FIGURES
@@ -122,7 +122,9 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
     """
-    write_aside(out / "provenance.json", json.dumps({"budget": budget, **provenance(None, device)}, indent=1) + "\n")
+    write_atomically(
+        out / "provenance.json", json.dumps({"budget": budget, **provenance(None, device)}, indent=1) + "\n"
+    )
     parts = load_parts(parts_file())
     chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
     for _ in run_parts(chosen, out / "rows", device, jobs):
@@ -134,11 +136,11 @@ def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -
     """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
     claims = decide_all(results)
     draw_figures(FIGURES, results, out / "figures")
-    write_aside(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
-    write_aside(out / "claims.md", claims_markdown(claims))
-    write_aside(out / "parts.md", parts_markdown(results))
-    write_aside(out / "init_bias.md", tables_markdown(results))
-    write_aside(out / "report.html", page(budget, claims, results, out))
+    write_atomically(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
+    write_atomically(out / "claims.md", claims_markdown(claims))
+    write_atomically(out / "parts.md", parts_markdown(results))
+    write_atomically(out / "init_bias.md", tables_markdown(results))
+    write_atomically(out / "report.html", page(budget, claims, results, out))
     for claim in claims:
         source = " (full rows)" if claim["from_full_rows"] else ""
         print(f"{claim['verdict']:<13} {measured(claim['interval']):<28} {claim['sentence']}{source}")

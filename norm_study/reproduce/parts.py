@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from groundwork.errors import UserError
-from groundwork.files import sealed, unsealed, write_aside
+from groundwork.files import read_checked, with_checksum, write_atomically
 from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
 
 Budget = Literal["quick", "full"]
@@ -95,7 +95,7 @@ def rows_file(folder: Path, part: Part, seed: int) -> Path:
 
 def finished(folder: Path, part: Part, seed: int) -> dict[str, Any] | None:
     """The stored result of one seed, if there is one at exactly these sizes."""
-    stored = unsealed(rows_file(folder, part, seed))
+    stored = read_checked(rows_file(folder, part, seed))
     if stored is None or not {"config", "rows", "summary"} <= set(stored):
         return None
     wanted = {**vars(part.config()), "experiment": part.experiment, "seeds": [seed]}
@@ -156,8 +156,8 @@ def _run_seeds(part: Part, seeds: list[int], folder: Path, device: torch.device)
         about = {**result["config"], "seeds": [seed]}
         about["seconds"] = round(about["seconds"] / len(seeds), 1)
         summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
-        text = sealed({"config": about, "rows": own, "summary": summary})
-        write_aside(rows_file(folder, part, seed), text + "\n")
+        text = with_checksum({"config": about, "rows": own, "summary": summary})
+        write_atomically(rows_file(folder, part, seed), text + "\n")
     return part, seeds
 
 

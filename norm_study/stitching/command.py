@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from groundwork.errors import UserError
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from groundwork.tables import interval_text
 from norm_study.options import add_device, add_json, list_of
 from norm_study.stitching.fix import fix_rows, write_fix
@@ -251,5 +251,5 @@ def emit_stitch(result: dict[str, Any], to: str | None) -> None:
         print(text)
         return
     if to is not None:
-        write_aside(Path(to), text + "\n")
+        write_atomically(Path(to), text + "\n")
     print_summary(result["summary"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from groundwork.files import save_figure, write_aside
+from groundwork.files import save_figure, write_atomically
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.comparison.figures import PALETTE
@@ -77,8 +77,8 @@ def fix_rows(
 
 def write_fix(rows: Rows, out: Path, command: str) -> Path:
     """Rows, table and figure of the recovery; returns the table's path."""
-    write_aside(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
-    write_aside(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
+    write_atomically(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
+    write_atomically(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
     save_figure(fix_figure(rows), out / "fix.png", dpi=150)
     return out / "fix.md"
 

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, get_args
 from tqdm import tqdm
 
 from groundwork.errors import UserError
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from norm_study.stitching.measurement import StitchSettings
 from planner.config import from_dict, load_preset, to_dict
 from planner.norms import ISOLATED, NormKind
@@ -221,7 +221,7 @@ def _train_and_measure(
     result = json.loads(measured.read_text())
     stored = {"question": _question(run, settings, budget), **result}
     packed = gzip.compress(json.dumps(stored).encode(), mtime=0)
-    write_aside(rows_path(out, run), packed)
+    write_atomically(rows_path(out, run), packed)
     measured.unlink()
     return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from groundwork.errors import UserError
-from groundwork.files import read_json, write_aside
+from groundwork.files import read_json, write_atomically
 from groundwork.intervals import mean_interval
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
@@ -113,9 +113,9 @@ def choose_rates(
     chosen: dict[str, float] = {
         norm: best_rate([row for row in rows if row["norm"] == norm]) for norm in settings.norms
     }
-    write_aside(out / "rates_rows.json.gz", gzip.compress(json.dumps(rows, allow_nan=False).encode(), mtime=0))
-    write_aside(out / "rates.json", json.dumps(chosen) + "\n")
-    write_aside(out / "rates.md", rates_table(rows, chosen) + "\n")
+    write_atomically(out / "rates_rows.json.gz", gzip.compress(json.dumps(rows, allow_nan=False).encode(), mtime=0))
+    write_atomically(out / "rates.json", json.dumps(chosen) + "\n")
+    write_atomically(out / "rates.md", rates_table(rows, chosen) + "\n")
     return chosen
 
 

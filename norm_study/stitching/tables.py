@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundwork.files import write_aside
+from groundwork.files import write_atomically
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import base_cell, draw_study
@@ -196,7 +196,7 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
         "## Convolution path and norm path\n\n" + two_by_two(stored),
         "## Size, speed, steadiness\n\n" + facts_table(stored),
     ]
-    write_aside(out / "tables.md", "\n\n".join(parts) + "\n")
+    write_atomically(out / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
         "effects": on_validity,
         "explained": shares,
@@ -204,6 +204,6 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
             "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
         },
     }
-    write_aside(out / "summary.json", json.dumps(summary, allow_nan=False) + "\n")
+    write_atomically(out / "summary.json", json.dumps(summary, allow_nan=False) + "\n")
     draw_study(stored, out)
     return out / "tables.md"

@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from groundwork.errors import UserError
-from groundwork.files import save_figure, sealed, unsealed, write_aside
+from groundwork.files import read_checked, save_figure, with_checksum, write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.page import figure_uri, render
 from groundwork.tables import interval_text, markdown_table
@@ -57,7 +57,7 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     store = Path(path) / "rollouts"
     defaults: dict[str, Any] = asdict(RolloutSettings())
     for known in sorted(store.glob("*.json")):
-        answer = unsealed(known)
+        answer = read_checked(known)
         if answer is None:  # damaged: the question is answered anew
             continue
         asked: dict[str, Any] = answer["question"]
@@ -70,7 +70,7 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
     try:
         name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
-        write_aside(store / f"{name}.json", sealed({"question": question, "rows": rows}))
+        write_atomically(store / f"{name}.json", with_checksum({"question": question, "rows": rows}))
     except OSError as error:  # a run that may only be read can be compared too
         print(f"note: {store}: the rollout is not kept ({error.strerror})", file=sys.stderr)
     return rows
@@ -287,11 +287,11 @@ def compare(
         "reference": reference,
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
-    write_aside(target / "comparison.json", json.dumps(result))
-    write_aside(target / "comparison.md", comparison_table(summaries, reference) + "\n")
-    write_aside(target / "families.md", family_table(result["families"]) + "\n")
+    write_atomically(target / "comparison.json", json.dumps(result))
+    write_atomically(target / "comparison.md", comparison_table(summaries, reference) + "\n")
+    write_atomically(target / "families.md", family_table(result["families"]) + "\n")
     page = _page(result, figures, folders, command)
-    write_aside(target / "report.html", page)
+    write_atomically(target / "report.html", page)
     return target / "report.html"
 
 

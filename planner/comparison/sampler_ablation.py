@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from groundwork.errors import UserError
-from groundwork.files import save_figure, write_aside
+from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval
 from groundwork.tables import interval_text, markdown_table
 from planner.comparison.compare import run_rollout
@@ -122,11 +122,11 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
         "threads": torch.get_num_threads(),
         **asdict(settings),
     }
-    write_aside(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
-    write_aside(
+    write_atomically(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
+    write_atomically(
         out / "samplers.json", json.dumps({"config": about, "summary": {"settings": entries}}, allow_nan=False) + "\n"
     )
-    write_aside(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
+    write_atomically(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
     save_figure(ablation_figure(entries), out / "samplers.png", dpi=150)
     return out / "samplers.md"
 

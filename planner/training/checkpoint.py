@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundwork.errors import UserError
-from groundwork.files import check, read_json, write_aside, write_checksums
+from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.unet import TemporalUNet
 from planner.unet_convert import WEIGHTS_FILE, load_unet
 
@@ -42,7 +42,7 @@ def write_checkpoint(
         model.save_pretrained(aside / "model", safe_serialization=True)
         ema.save_pretrained(aside / "ema", safe_serialization=True)
         save_file(dict(optimizer_state), aside / "optimizer.safetensors")
-        write_aside(aside / "state.json", json.dumps({"step": step}))
+        write_atomically(aside / "state.json", json.dumps({"step": step}))
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         write_checksums(aside, [path.relative_to(aside).as_posix() for path in files])
     except (OSError, SafetensorError) as error:
@@ -61,7 +61,7 @@ def read_network(folder: Path, weights: str) -> TemporalUNet:
     Raises:
         UserError: missing, damaged, or not fitting its config.
     """
-    check(folder, [f"{weights}/config.json", f"{weights}/{WEIGHTS_FILE}"], _remedy(folder))
+    verify_checksums(folder, [f"{weights}/config.json", f"{weights}/{WEIGHTS_FILE}"], _remedy(folder))
     return load_unet(folder / weights)
 
 
@@ -72,7 +72,7 @@ def read_optimizer(folder: Path, parameters: Sequence[Tensor]) -> tuple[int, dic
         UserError: missing, damaged, or not fitting ``parameters``.
     """
     path, remedy = folder / "optimizer.safetensors", _remedy(folder)
-    check(folder, [path.name, "state.json"], remedy)
+    verify_checksums(folder, [path.name, "state.json"], remedy)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:

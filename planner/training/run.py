@@ -31,7 +31,7 @@ from typing import IO, Any
 import torch
 
 from groundwork.errors import UserError
-from groundwork.files import check, read_json, write_aside, write_checksums
+from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml
 from planner.data import DataStatistics
 from planner.training.checkpoint import read_network, read_optimizer, write_checkpoint
@@ -106,7 +106,7 @@ class RunFolder:
 
     def mark_done(self) -> None:
         """Notes that the training has ended."""
-        write_aside(self.path / "DONE", "")
+        write_atomically(self.path / "DONE", "")
 
     def start(self, config: Config, statistics: DataStatistics, device: torch.device) -> None:
         """Writes config, provenance and statistics of a new run, or compares the config of one to resume.
@@ -127,9 +127,9 @@ class RunFolder:
                 )
             self._compare_machine(device)
             return
-        write_aside(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
-        write_aside(self.path / "data.json", json.dumps(statistics.to_dict()))
-        write_aside(self.path / "config.yaml", to_yaml(config))
+        write_atomically(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
+        write_atomically(self.path / "data.json", json.dumps(statistics.to_dict()))
+        write_atomically(self.path / "config.yaml", to_yaml(config))
         write_checksums(self.path, ("provenance.json", "data.json", "config.yaml"))
 
     def _compare_machine(self, device: torch.device) -> None:
@@ -173,7 +173,7 @@ class RunFolder:
         return origin
 
     def _check(self, name: str) -> None:
-        check(self.path, [name], "restore it, or delete checksums.json if you meant to edit it")
+        verify_checksums(self.path, [name], "restore it, or delete checksums.json if you meant to edit it")
 
     def statistics(self) -> DataStatistics:
         """What the run knows of its data.
@@ -212,7 +212,7 @@ class RunFolder:
     def rewind_metrics(self, step: int) -> None:
         """Forgets rows after ``step``, which a resumed run writes again."""
         kept = [json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step]
-        write_aside(self.path / "metrics.jsonl", "".join(kept))
+        write_atomically(self.path / "metrics.jsonl", "".join(kept))
 
     # checkpoints
 
@@ -231,7 +231,7 @@ class RunFolder:
         """Writes a checkpoint aside, renames it into place, and deletes those older than the newest ``keep``."""
         final = self.path / "checkpoints" / f"step_{step:08d}"
         write_checkpoint(final, step, model, ema, optimizer_state)
-        write_aside(self.path / "last", final.name)
+        write_atomically(self.path / "last", final.name)
         for old in self.checkpoints()[:-keep] if keep else []:
             shutil.rmtree(old, ignore_errors=True)
 
