@@ -9,9 +9,9 @@ import pytest
 import torch
 from wanted import TINY_PARTS
 
-from norm_study import reproduce as reproduction
 from norm_study.main import main
 from norm_study.report.study import write_results
+from norm_study.reproduce import parts as reproduction
 from norm_study.reproduce.parts import collect, load_parts, run_parts
 
 SMALL = ["--length", "24", "--depth", "3", "--kernel", "3", "--width", "8", "--batch", "4", "--steps", "3"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from planner import run as run_module
 from planner.plan import Planner
+from planner.training import run as run_module
 from planner.training.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
