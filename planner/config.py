@@ -81,7 +81,9 @@ class Config(_Checked):
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     seed: int = _option(0, "seed of weights, batches and noise", low=0, high=2**31 - 1)
-    init_from: str = _option("", "run folder whose moving average this run begins with; empty: random weights")
+    init_from: str = _option(
+        "", "run folder, or shipped planner, whose moving average this run begins with; empty: random weights"
+    )
     steps: int = _option(10_000, "optimizer steps", low=1)
     batch_size: int = _option(32, "windows per step", low=1, high=2**20)
     optimizer: Literal["adam", "adamw"] = _option("adam", "optimizer")

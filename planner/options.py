@@ -42,7 +42,9 @@ def make_parser() -> OneLineParser:
     _add_device(rollout)
 
     compare = commands.add_parser("compare", help="table and figures of several runs", description="Compare runs.")
-    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders on one maze")
+    compare.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, or names of shipped planners, on one maze"
+    )
     compare.add_argument("--out", required=True, help="folder for report.html, comparison.json and figures")
     compare.add_argument("--multiples", type=_integers, default=(1, 2), help="multiples of the training horizon")
     _add_rollout(compare)
@@ -53,7 +55,7 @@ def make_parser() -> OneLineParser:
         help="how few network evaluations a planner needs",
         description="Roll out every sampler at every number of steps on the same episodes, and time a plan.",
     )
-    samplers.add_argument("run", help="run folder")
+    samplers.add_argument("run", help="run folder, or the name of a shipped planner")
     samplers.add_argument("--out", required=True, type=Path, help="folder for table, figure and rows")
     samplers.add_argument("--samplers", type=_words, default=("ddpm", "ddim", "dpm"), help="separated by commas")
     samplers.add_argument("--steps", type=_integers, default=(1, 2, 4, 8, 16, 32, 64), help="network evaluations")

@@ -1,14 +1,17 @@
 """A shipped planner is taken by its name wherever a trained run is read, and never where one is written."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from planner.plan import Planner
 from planner.training import run as run_module
 from planner.training.run import RunFolder
+from planner.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIP = ROOT / "scripts" / "ship"
@@ -39,6 +42,36 @@ def test_the_audit_takes_a_shipped_planner_by_its_name(shipped, capsys):
     quick = ["--length", "128", "--times", "4", "--projections", "1", "--redraws", "1", "--no-attribution"]
     assert main(["audit", "tiny", *quick, "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["summary"]["leakage"]["value"] > 0
+
+
+def test_shipped_planners_are_compared_without_their_data_and_where_nothing_can_be_kept(
+    command, shipped, tiny_run, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_run, "mine")
+    (shipped / "tiny" / "rollouts").write_text("")  # no folder: what is asked cannot be kept
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "empty"))
+    asked = ["--episodes", 1, "--tasks", "straight", "--multiples", 1]
+    done = command("planner.main", "compare", "tiny", "mine", *asked, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "the rollout is not kept" in done.stderr
+    assert "no training windows" in done.stderr
+    assert json.loads(Path("out/comparison.json").read_text())["reference"] == {}
+    assert "no data here" in Path("out/report.html").read_text()
+
+
+@pytest.mark.parametrize("read", ["stitch --run tiny --horizons 1 --episodes 1 --best-of 1", "report tiny"])
+def test_studies_and_reports_take_a_shipped_planner_by_its_name(shipped, read):
+    from norm_study.main import main
+
+    assert main(read.split()) == 0
+
+
+def test_a_training_begins_with_a_shipped_planner_and_another_norm(shipped, tiny, tmp_path):
+    begun = train(
+        tiny(init_from="tiny", steps=1, model={"norm": "none"}, learning_rate=1e-12), tmp_path / "run", "cpu", False
+    )
+    source, ours = (run.load_network("ema").state_dict() for run in (RunFolder(shipped / "tiny"), begun))
+    assert all(torch.allclose(ours[name], source[name], atol=1e-6) for name in ours)
 
 
 def test_a_shipped_planner_plans_as_the_run_that_it_came_from(shipped, tiny_run):

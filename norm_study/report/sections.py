@@ -23,7 +23,7 @@ from norm_study.report.section import (
 from norm_study.report.study import FIGURES, measured
 from norm_study.stitching import figures as stitch_figures
 from planner.comparison.compare import format_cell, result_rows, table_measures, table_rows
-from planner.training.run import RunFolder
+from planner.training.run import RunFolder, find_run, shipped_names
 
 KINDS = (
     "planner train (config.yaml), planner compare (comparison.json), norm-study reproduce (claims.json), "
@@ -36,7 +36,8 @@ OVER = "Means with 95 % intervals, over training seeds where there are at least 
 def read_folders(paths: list[Path]) -> tuple[list[Section], list[RunFolder]]:
     """Sections and run folders of all ``paths``, in their order.
 
-    A folder stands for what is known in the folders directly in it, too, such as the runs of a comparison.
+    A folder stands for what is known in the folders directly in it, too, such as the runs of a comparison. The name
+    of a shipped planner stands for its folder.
 
     Raises:
         UserError: no such folder, one with nothing that is known, or a damaged file.
@@ -44,6 +45,8 @@ def read_folders(paths: list[Path]) -> tuple[list[Section], list[RunFolder]]:
     sections: dict[Path, list[Section]] = {}
     runs: dict[Path, RunFolder] = {}
     for path in paths:
+        if str(path) in shipped_names():
+            path = find_run(path).path
         if not path.is_dir():
             raise UserError(f"{path} is {'no folder' if path.exists() else 'missing'}: report takes folders")
         own = [] if _is_run(path) else list(_sections_of(path))

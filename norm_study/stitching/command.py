@@ -25,7 +25,7 @@ from norm_study.stitching.options import add_cells, grid_from
 from norm_study.stitching.rates import RateSettings, choose_rates, read_rates
 from norm_study.stitching.tables import write_study
 from planner.norms import ISOLATED, NORM_KINDS
-from planner.training.run import RunFolder
+from planner.training.run import find_run
 from planner.unet import PaddingMode
 
 FIX_STEPS = 2000
@@ -40,7 +40,9 @@ def add_stitch(commands: Any) -> None:
         help="what compositionality a planner's norm leaves",
         description="Measures trained runs (--run), or trains and measures one planner per cell of a grid (--suite).",
     )
-    stitch.add_argument("--run", action="append", metavar="RUN", help="a finished run folder; may be given again")
+    stitch.add_argument(
+        "--run", action="append", metavar="RUN", help="a finished run folder, or a shipped planner; may be given again"
+    )
     stitch.add_argument(
         "--suite",
         choices=("factors", "rates", "fix"),
@@ -101,7 +103,7 @@ def add_stitch(commands: Any) -> None:
     )
 
     fix = stitch.add_argument_group("with --suite fix")
-    fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="may be given again")
+    fix.add_argument("--from", dest="sources", action="append", metavar="RUN", help="as --run; may be given again")
     fix.add_argument(
         "--to",
         choices=tuple(norm for norm in NORM_KINDS if norm not in ISOLATED),
@@ -194,7 +196,7 @@ def _grid(arguments: argparse.Namespace) -> Grid:
 def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str, Any]:
     """Measures finished runs: ``{"config", "rows", "summary", "intervention", "facts", "plans"}``."""
     started = time.perf_counter()
-    configs = {replace(RunFolder(run).config(), seed=0) for run in runs}
+    configs = {replace(find_run(run).config(), seed=0) for run in runs}
     if len(configs) > 1 or len({Path(run).name for run in runs}) < len(runs):
         raise UserError("--run: give runs that differ in their seed alone, each with a name of its own")
     rows = [row for run in runs for row in stitch_rows(run, settings, device)]
@@ -215,7 +217,7 @@ def _measure(runs: list[str], settings: StitchSettings, device: str) -> dict[str
 
 def _facts(run: str) -> dict[str, Any]:
     """What a run cost and how large it is."""
-    folder = RunFolder(run)
+    folder = find_run(run)
     config, network, metrics = folder.config(), folder.load_network(), folder.metrics()
     rates = sorted(row["steps_per_second"] for row in metrics)
     begins = [0, *(row["step"] for row in metrics)]

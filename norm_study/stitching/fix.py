@@ -17,7 +17,7 @@ from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.comparison.figures import PALETTE
 from planner.norms import NormKind
-from planner.training.run import RunFolder
+from planner.training.run import find_run
 from planner.training.train import train
 
 FINE_TUNING_RATE = 1e-3
@@ -36,7 +36,7 @@ def fix_rows(
     """Measures a run before its norm is exchanged and every so many steps of fine-tuning after.
 
     Args:
-        source: a finished run.
+        source: a finished run's folder, or the name of a shipped planner.
         to: the norm that replaces its own; weights that both have are carried over.
         steps: of fine-tuning, at a peak learning rate of 1e-3 with a cosine.
         every: steps between measurements.
@@ -51,7 +51,7 @@ def fix_rows(
     Raises:
         UserError: no such run, or settings out of range.
     """
-    before = RunFolder(source).config()
+    before = find_run(source).config()
     settings = replace(settings, best_of=1)
     config = replace(
         before,

@@ -25,7 +25,7 @@ from planner.data import PlannerData, load_data
 from planner.measures import plan_measures
 from planner.plan import Planner, pick_device
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
-from planner.training.run import RunFolder, provenance
+from planner.training.run import RunFolder, find_run, provenance
 
 TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
 SCORES = ("score", "score_expert")
@@ -51,10 +51,11 @@ def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str
     Raises:
         UserError: no such run, tasks or settings.
     """
-    checkpoint = RunFolder(path).checkpoint().name
+    folder = find_run(path)
+    checkpoint = folder.checkpoint().name
     # As JSON gives it back, with lists for tuples.
     question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
-    store = Path(path) / "rollouts"
+    store = folder.path / "rollouts"
     defaults: dict[str, Any] = asdict(RolloutSettings())
     for known in sorted(store.glob("*.json")):
         answer = read_checked(known)
@@ -91,6 +92,15 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     points = data.statistics.normalizer.denormalize(normalized).numpy()
     measures = plan_measures(points[..., :2], maze, data.statistics.longest_step_m)
     return {name: mean_interval(values) for name, values in measures.items()}
+
+
+def _reference(config: Config) -> dict[str, dict[str, Any]]:
+    """What the data themselves score; nothing where they are not at hand, as those of a shipped planner may be."""
+    try:
+        return reference_scores(load_data(config.data))
+    except UserError as error:
+        print(f"note: there are no training windows to compare with: {error}", file=sys.stderr)
+        return {}
 
 
 def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -163,7 +173,7 @@ def result_rows(result: Mapping[str, Any]) -> list[list[str]]:
     ]
     rows = [[*row, end] for row, end in zip(table_rows(result["summary"]), over, strict=True)]
     reference = result["reference"]
-    end = f"{reference['plan_valid']['n']} windows"
+    end = f"{reference['plan_valid']['n']} windows" if reference else "no data here"
     return [*rows, ["training windows", "reference", *_reference_cells(result["summary"], reference), end]]
 
 
@@ -240,7 +250,7 @@ def compare(
     Raises:
         UserError: unfinished or damaged runs, one run twice, or runs on different mazes.
     """
-    folders = [RunFolder(path) for path in paths]
+    folders = [find_run(path) for path in paths]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise UserError("a run is named twice: its episodes would count as two seeds'")
     multiples = list(dict.fromkeys(multiples))
@@ -261,7 +271,7 @@ def compare(
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     summaries = _group(measured)
-    reference = reference_scores(load_data(folders[0].config().data))
+    reference = _reference(folders[0].config())
     first_of_label = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
     maze = statistics[0].maze

@@ -21,7 +21,7 @@ from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner, pick_device
 from planner.training.monitor import Monitor
-from planner.training.run import RunFolder
+from planner.training.run import RunFolder, find_run
 from planner.unet import TemporalUNet
 
 VALIDATION_WINDOWS = 512
@@ -229,7 +229,7 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
     elif source := trainer.config.init_from:
-        trainer.begin_with(RunFolder(source).load_network("ema").state_dict(), source)
+        trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
     monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1)
     try:
