@@ -38,6 +38,29 @@ class OneLineParser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", _HelpWithDefaults)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
+        self.old_names: dict[str, str] = {}
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Reads earlier spellings too: underscores for hyphens, and the keys of ``old_names`` for its values."""
+        words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._spelled_as_today(words), namespace)
+
+    def _spelled_as_today(self, words: Sequence[str]) -> list[str]:
+        """Words whose option is now taken by its place go to the front, without the option's name."""
+        first: list[str] = []
+        rest = list(words)
+        for index in reversed(range(len(rest))):
+            name, equals, value = rest[index].partition("=")
+            if not name.startswith("--") or "--" in words[:index]:
+                continue
+            name = name.replace("_", "-")
+            name = self.old_names.get(name, name)
+            if name:
+                rest[index] = name + equals + value
+            else:
+                first[:0] = [value] if equals else rest[index + 1 : index + 2]
+                del rest[index : index + (1 if equals else 2)]
+        return first + rest
 
     def error(self, message: str) -> NoReturn:
         """Prints ``message`` on one line and exits with 2."""

@@ -57,10 +57,11 @@ def _write_json(target: str | None, result: dict[str, Any]) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from planner.config import from_dict, load_preset, merge, parse_overrides, to_yaml
+    from groundwork.options import read_options
+    from planner.config import Config, from_dict, load_preset, merge, to_yaml
     from planner.training.train import train
 
-    config = from_dict(merge(load_preset(arguments.preset), parse_overrides(arguments)))
+    config = from_dict(merge(load_preset(arguments.preset), read_options(arguments, Config)))
     default = f"runs/{Path(arguments.preset).stem}-{config.model.norm}-seed{config.seed}"
     run = getattr(arguments, "run", default)
     print(to_yaml(config), end="", file=sys.stderr)
@@ -172,13 +173,14 @@ def _samplers(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+    from groundwork.options import read_options
     from planner.bench.rates import Part, bench, bench_table
-    from planner.config import from_dict, load_preset, merge, parse_overrides
+    from planner.config import Config, from_dict, load_preset, merge
 
     unknown = set(arguments.parts) - set(get_args(Part))
     if unknown:
         raise UserError(f"--parts {','.join(sorted(unknown))}; allowed: {', '.join(get_args(Part))}")
-    config = from_dict(merge(load_preset(arguments.preset), parse_overrides(arguments)))
+    config = from_dict(merge(load_preset(arguments.preset), read_options(arguments, Config)))
     result = bench(
         config,
         arguments.device,

@@ -7,7 +7,8 @@ import math
 from pathlib import Path
 
 from groundwork.command_line import OneLineParser
-from planner.config import add_options, preset_names
+from groundwork.options import add_options
+from planner.config import Config, preset_names
 
 
 def make_parser() -> OneLineParser:
@@ -19,7 +20,7 @@ def make_parser() -> OneLineParser:
     train.add_argument("preset", help=f"a YAML file or a shipped name: {', '.join(preset_names())}")
     train.add_argument("--run", help="run folder; the same command again continues it", default=argparse.SUPPRESS)
     _add_device(train)
-    add_options(train)
+    add_options(train, Config, "settings (override the preset's)")
 
     plan = commands.add_parser("plan", help="draw plans from a start to a goal", description="Draw plans.")
     plan.add_argument("run", help="run folder, or the name of a shipped planner")
@@ -82,7 +83,7 @@ def make_parser() -> OneLineParser:
     bench.add_argument("--episodes", type=_positive, default=100, help="episodes to roll out")
     bench.add_argument("--json", metavar="FILE", help="write the numbers; - for standard output")
     _add_device(bench)
-    add_options(bench)
+    add_options(bench, Config, "settings (override the preset's)")
     return parser
 
 

@@ -1,4 +1,3 @@
-import argparse
 import math
 from dataclasses import replace
 from typing import get_args
@@ -11,14 +10,14 @@ from hypothesis import strategies as st
 
 from envs.collect import collect
 from envs.maps import get_map
+from groundwork.command_line import OneLineParser
 from groundwork.errors import UserError
+from groundwork.options import add_options, read_options
 from planner.config import (
     Config,
-    add_options,
     from_dict,
     load_preset,
     merge,
-    parse_overrides,
     preset_names,
     to_dict,
     to_yaml,
@@ -33,9 +32,9 @@ LITTLE = "mazes/little-v0"
 
 
 def parse(*arguments):
-    parser = argparse.ArgumentParser()
-    add_options(parser)
-    return parse_overrides(parser.parse_args(arguments))
+    parser = OneLineParser()
+    add_options(parser, Config)
+    return read_options(parser.parse_args(arguments), Config)
 
 
 def test_yaml_round_trip(tmp_path):

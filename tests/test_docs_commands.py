@@ -30,10 +30,11 @@ import planner.main
 from envs.maps import get_map
 from groundwork.command_line import run_command
 from groundwork.errors import UserError
+from groundwork.options import read_options
 from norm_study.main import BENCHES
 from norm_study.options import config_from
 from norm_study.reproduce.experiments import EXPERIMENTS
-from planner.config import from_dict, load_preset, merge, parse_overrides
+from planner.config import Config, from_dict, load_preset, merge
 from planner.options import make_parser
 from planner.unet import TemporalUNet
 
@@ -196,7 +197,7 @@ def read(command: Command) -> None:
     parsed = PARSERS[program_name]().parse_args(arguments)
     match program_name, arguments[0]:
         case "planner", ("train" | "bench"):
-            from_dict(merge(load_preset(parsed.preset), parse_overrides(parsed)))
+            from_dict(merge(load_preset(parsed.preset), read_options(parsed, Config)))
         case "maze-data", "collect" if not parsed.map.endswith(".txt"):
             get_map(parsed.map)
         case "norm-study", "stitch":

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from groundwork.errors import UserError
 from groundwork.files import read_checked, with_checksum, write_atomically
+from groundwork.options import load_yaml
 from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
 
 Budget = Literal["quick", "full"]
@@ -75,7 +75,7 @@ def load_parts(path: Path) -> list[Part]:
         UserError: an unknown experiment, or sizes that it does not have.
     """
     parts = []
-    for entry in yaml.safe_load(path.read_text()):
+    for entry in load_yaml(path):
         if entry["experiment"] not in EXPERIMENTS:
             raise UserError(f"{path}: experiment = {entry['experiment']} is not one of {', '.join(EXPERIMENTS)}")
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.get("sizes", {}).items()}

@@ -1,0 +1,314 @@
+"""Settings as frozen dataclasses: one field is a YAML key, a command-line option, a check and a one-line error.
+
+A field's type says what it takes, strictly: 2.7 is no whole number, ``'false'`` is not false, NaN is no number. Its
+metadata hold the rest: help, range, choices, and how the command line spells it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from groundwork.command_line import OneLineParser
+from groundwork.errors import UserError
+
+Kind = TypeVar("Kind")
+REQUIRED = MISSING
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", Path: "a path"}
+_METAVARS = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
+
+
+def option(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    choices: tuple[str, ...] | None = None,
+    positional: bool = False,
+    repeated: bool = False,
+    metavar: str | None = None,
+    default_text: str | None = None,
+    old: tuple[str, ...] = (),
+) -> Any:
+    """A field with all that is said about it.
+
+    Args:
+        default: or ``REQUIRED``.
+        help: a whole sentence that can be read without the option's name, with the unit.
+        low: the least value that is allowed, of a tuple for each entry.
+        high: the largest.
+        choices: what is allowed of the names that the type has.
+        positional: whether the command line takes it by its place, without its name.
+        repeated: whether the option is given once per entry of the tuple instead of once with commas.
+        metavar: what the help calls the value.
+        default_text: what the help says of the default instead of its value; empty: nothing.
+        old: earlier names of the option, which go on working and are not shown.
+    """
+    about = {name: value for name, value in locals().items() if name != "default"}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The base: types, ranges and choices are checked on construction, whoever constructs."""
+
+    def __post_init__(self) -> None:
+        """Checks each field, then what fields demand of each other.
+
+        Raises:
+            UserError: one line that names the field, its value and what is allowed.
+        """
+        for item, kind in _typed_fields(type(self)):
+            object.__setattr__(self, item.name, _checked(item, kind, getattr(self, item.name)))
+        self.check()
+
+    def check(self) -> None:
+        """What fields demand of each other; raises ``UserError``."""
+
+    @classmethod
+    def from_options(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
+        """The settings out of what the command line gave; see :func:`read_options`."""
+        return from_dict(cls, given)
+
+
+def _typed_fields(kind: Any) -> tuple[tuple[Field, Any], ...]:
+    hints = get_type_hints(kind)
+    return tuple((item, hints[item.name]) for item in fields(kind))
+
+
+def _one_of(kind: Any) -> Any:
+    """``X`` of ``X | None``, other types as they are."""
+    if get_origin(kind) in (Union, UnionType):
+        (kind,) = (one for one in get_args(kind) if one is not NoneType)
+    return kind
+
+
+def _typed(value: Any) -> str:
+    """As it is typed on the command line."""
+    return ",".join(map(_typed, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """As an error names it, on one line."""
+    return " ".join((repr(value) if isinstance(value, str) else _typed(value)).split())
+
+
+def _choices(item: Field, kind: Any) -> tuple[Any, ...] | None:
+    kind = _one_of(kind)
+    return item.metadata.get("choices") or (get_args(kind) if get_origin(kind) is Literal else None)
+
+
+def _checked(item: Field, kind: Any, value: Any) -> Any:
+    """The value as its field keeps it: lists as tuples, whole numbers of a float as floats."""
+    try:
+        return _kept(item, kind, value)
+    except ValueError as error:
+        raise UserError(f"{item.name} = {_shown(value)} {error}") from None
+
+
+def _kept(item: Field, kind: Any, value: Any) -> Any:
+    if value is None and kind != _one_of(kind):
+        return None
+    kind, choices = _one_of(kind), _choices(item, kind)
+    low, high = item.metadata.get("low"), item.metadata.get("high")
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if not isinstance(value, tuple | list) or not value:
+            raise ValueError("must be a list such as 1,2")
+        if inner[-1] is not Ellipsis and len(inner) != len(value):
+            raise ValueError(f"must be {item.metadata['metavar']}")
+        return tuple(_kept(item, inner[0], entry) for entry in value)
+    if choices is not None:
+        if type(value) is not str or value not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return value
+    if (kind, type(value)) == (Path, str):
+        return Path(value)
+    if (kind, type(value)) == (float, int):
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    right = isinstance(value, kind) if kind not in (int, float, bool) else type(value) is kind
+    if not right or (kind is float and not math.isfinite(value)):
+        raise ValueError(f"must be {_WORDS.get(kind, 'a group of settings')}")
+    if low is not None and value < low:
+        raise ValueError(f"must be at least {low}")
+    if high is not None and value > high:
+        raise ValueError(f"must be at most {high}")
+    return value
+
+
+# plain values and YAML
+
+
+def from_dict(kind: type[Kind], values: Any, path: str = "") -> Kind:
+    """Settings from nested plain values.
+
+    Args:
+        kind: the dataclass.
+        values: a mapping of its fields' names.
+        path: what stands before the names in an error, such as ``model.``.
+
+    Raises:
+        UserError: an unknown key, a value of the wrong type or range; one line that names the field by its whole path.
+    """
+    known: dict[str, tuple[Field, Any]] = {item.name: (item, inner) for item, inner in _typed_fields(kind)}
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path.rstrip('.') or 'settings'} = {_shown(values)} must be a group of settings")
+    unknown = ", ".join(sorted(f"{path}{key}" for key in values if key not in known))
+    if unknown:
+        raise UserError(f"unknown key {_shown(unknown)[1:-1]}; known are {', '.join(known)}")
+    made = dict(values)
+    for name, (item, inner) in known.items():
+        if name in made and is_dataclass(inner):
+            assert isinstance(inner, type)
+            made[name] = from_dict(inner, made[name], f"{path}{name}.")
+        if name not in made and item.default is MISSING and item.default_factory is MISSING:
+            raise UserError(f"{path}{name} is missing: {item.metadata['help']}")
+    try:
+        return kind(**made)
+    except UserError as error:
+        raise UserError(f"{path}{error}") from error
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The settings as nested plain values, fit for YAML and JSON; the inverse of :func:`from_dict`."""
+    return asdict(settings, dict_factory=lambda pairs: {name: _plain(value) for name, value in pairs})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def to_yaml(settings: Any) -> str:
+    """The settings as YAML, itself a preset."""
+    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` written over its own."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as a string, where scientists mean a number, and keeps the last of repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [(self.construct_object(key, deep=True), key) for key, _ in node.value if not key.tag.endswith(":merge")]
+        for index, (name, key) in enumerate(own):
+            if any(name == earlier for earlier, _ in own[:index]):
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_yaml(path: Path) -> Any:
+    """The plain values of a YAML file.
+
+    Raises:
+        UserError: it is no YAML, or a key stands twice, at any depth.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:  # an impossible date or number is a plain ValueError
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+# the command line
+
+
+def _leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field, Any]]:
+    """Fields with their dotted names, those of nested settings behind the name of their group."""
+    for item, inner in _typed_fields(kind):
+        if is_dataclass(inner):
+            assert isinstance(inner, type)
+            yield from _leaves(inner, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item, inner
+
+
+def add_options(parser: OneLineParser, kind: type, title: str | None = None) -> None:
+    """One option per field, nested ones as ``--model.norm``; a field with a single choice is no option.
+
+    Args:
+        parser: of the command.
+        kind: the settings.
+        title: of a group of options in the help, for these settings alone.
+    """
+    options = parser.add_argument_group(title) if title else parser
+    for name, item, inner in _leaves(kind):
+        about, one = item.metadata, _one_of(inner)
+        choices = _choices(item, inner)
+        if choices is not None and len(choices) == 1:
+            continue  # what the experiment is about is not an option
+        words = about["help"].replace("%", "%%")
+        default = about["default_text"] if about["default_text"] is not None else _typed(item.default)
+        if item.default is not MISSING and item.default is not None and default:
+            words += f" Default: {default}."
+        listed = get_origin(one) is tuple
+        more: dict[str, Any] = {"help": words, "default": argparse.SUPPRESS}
+        if one is bool and "." not in name:
+            more["action"] = argparse.BooleanOptionalAction
+        elif choices is not None and not listed:
+            more["choices"] = choices
+        else:
+            more["metavar"] = about["metavar"] or ("A,B" if listed else _METAVARS[one])
+        flag = "" if about["positional"] else f"--{name.replace('_', '-')}"
+        parser.old_names |= dict.fromkeys(about["old"], flag)
+        if about["positional"]:
+            if listed or item.default is not MISSING:
+                more["nargs"] = "?" if not listed else "+" if item.default is MISSING else "*"
+            options.add_argument(name, **more)
+        else:
+            if about["repeated"]:
+                more["action"] = "append"
+            options.add_argument(flag, dest=name, required=item.default is MISSING, **more)
+
+
+def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """What the command line gave of the settings, as nested plain values."""
+    values: dict[str, Any] = {}
+    for name, item, inner in _leaves(kind):
+        if not hasattr(arguments, name):
+            continue
+        told, target = getattr(arguments, name), values
+        *rooms, last = name.split(".")
+        for room in rooms:
+            target = target.setdefault(room, {})
+        split = item.metadata["repeated"] or item.metadata["positional"]
+        target[last] = _read(told, inner) if not isinstance(told, list) or not split else _read_each(told, inner)
+    return values
+
+
+def _read_each(told: list[str], kind: Any) -> list[Any]:
+    return [_read(text, get_args(_one_of(kind))[0]) for text in told]
+
+
+def _read(told: Any, kind: Any) -> Any:
+    """A word of the command line as the plain value that it spells; what it cannot be stays a text."""
+    optional, kind = kind != _one_of(kind), _one_of(kind)
+    if get_origin(kind) is tuple:
+        return [_read(part, get_args(kind)[0]) for part in told.strip("[]()").split(",")]
+    if not isinstance(told, str) or (optional and told == "none" and kind is not str):
+        return told if not isinstance(told, str) else None
+    if kind is bool:
+        return yaml.SafeLoader.bool_values.get(told.lower(), told)
+    try:
+        return kind(told) if kind in (int, float) else told
+    except ValueError:
+        return told
