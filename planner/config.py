@@ -12,7 +12,7 @@ from groundwork import options
 from groundwork.errors import UserError
 from groundwork.options import Settings, load_yaml, merge, option, to_dict, to_yaml
 from planner.norms import NormKind
-from planner.sampler import SamplerKind
+from planner.sampling import SamplerKind
 from planner.unet import PaddingMode, Placement, check_architecture, check_horizon
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]

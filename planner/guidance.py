@@ -19,8 +19,6 @@ MARGIN_M = 0.2
 """A region begins to push this far outside its border, since the steps that follow pull plans back a little."""
 REACH_M = 2.0
 """And so much farther in pure noise, where a plan's way is decided, less in proportion as the noise fades."""
-GUIDE_SCALE = 4.0
-"""Large enough to turn plans to another way while their way is still open."""
 POINTS_PER_STEP = 4
 """A plan pays between its points too, or it would jump across a region."""
 

@@ -10,14 +10,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from groundwork.command_line import run_command
 from groundwork.errors import UserError
+from planner.sampling import Sampling
 
 if TYPE_CHECKING:
     from planner.plan import Planner
-    from planner.rollout import RolloutSettings
+
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -40,11 +42,10 @@ def _command(argv: Sequence[str] | None) -> None:
     run[arguments.subcommand](arguments)
 
 
-def _settings(arguments: argparse.Namespace) -> RolloutSettings:
-    from planner.rollout import RolloutSettings
-
-    names = {field.name for field in dataclasses.fields(RolloutSettings)}
-    return RolloutSettings(**{name: value for name, value in vars(arguments).items() if name in names})
+def _from_options(kind: type[T], arguments: argparse.Namespace) -> T:
+    """The settings of that kind, each from the option of its name where there is one."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(arguments).items() if name in names})
 
 
 def _write_json(target: str | None, result: dict[str, Any]) -> None:
@@ -78,8 +79,6 @@ def _load(arguments: argparse.Namespace) -> Planner:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from planner.guidance import AvoidRegion
-
     kind = arguments.out.suffix.lower()
     if kind not in (".png", ".gif", ".json"):
         raise UserError(f"--out {arguments.out} must end in .png, .gif or .json")
@@ -93,11 +92,7 @@ def _plan(arguments: argparse.Namespace) -> None:
         arguments.num_plans,
         arguments.seed,
         horizon=arguments.horizon,
-        sampler=arguments.sampler,
-        sampling_steps=arguments.sampling_steps,
-        best_of=arguments.best_of,
-        guide=AvoidRegion(*arguments.avoid) if arguments.avoid else None,
-        guide_scale=arguments.avoid_scale,
+        sampling=_from_options(Sampling, arguments),
     )
     if kind == ".json":
         _write_json(str(arguments.out), {"start": arguments.start, "goal": arguments.goal, "plans": plans.tolist()})
@@ -118,7 +113,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     else:
         from envs.draw import rollout_gif
         from groundwork.files import write_atomically
-        from planner.rollout import execute_one
+        from planner.execution import execute_one
 
         animation = io.BytesIO()
         rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=arguments.avoid)
@@ -128,12 +123,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _rollout(arguments: argparse.Namespace) -> None:
     from planner.comparison.compare import format_cell
-    from planner.rollout import choose_tasks, rollout, summarize
+    from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 
     planner = _load(arguments)
     if planner.statistics.maze is None:
         raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
-    settings = _settings(arguments)
+    settings = _from_options(RolloutSettings, arguments)
     rows = rollout(planner, choose_tasks(planner.statistics.maze, arguments.tasks), settings).rows
     summary = summarize(rows)
     config = {"run": arguments.run, "tasks": arguments.tasks, **dataclasses.asdict(settings)}
@@ -147,11 +142,12 @@ def _rollout(arguments: argparse.Namespace) -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from planner.comparison.compare import compare
+    from planner.rollout import RolloutSettings
 
     page = compare(
         arguments.runs,
         arguments.out,
-        _settings(arguments),
+        _from_options(RolloutSettings, arguments),
         multiples=arguments.multiples,
         tasks=arguments.tasks,
         device=arguments.device,
@@ -164,9 +160,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _samplers(arguments: argparse.Namespace) -> None:
     from planner.comparison.sampler_ablation import AblationSettings, ablate
 
-    settings = AblationSettings(
-        arguments.samplers, arguments.steps, arguments.tasks, arguments.episodes, arguments.seed
-    )
+    settings = _from_options(AblationSettings, arguments)
     command = shlex.join(["planner", *sys.argv[1:]])
     table = ablate(arguments.run, settings, arguments.out, arguments.device, command)
     print(table.read_text(encoding="utf-8"))

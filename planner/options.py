@@ -9,6 +9,7 @@ from pathlib import Path
 from groundwork.command_line import OneLineParser
 from groundwork.options import add_options
 from planner.config import Config, preset_names
+from planner.sampling import SAMPLERS
 
 
 def make_parser() -> OneLineParser:
@@ -58,7 +59,7 @@ def make_parser() -> OneLineParser:
     )
     samplers.add_argument("run", help="run folder, or the name of a shipped planner")
     samplers.add_argument("--out", required=True, type=Path, help="folder for table, figure and rows")
-    samplers.add_argument("--samplers", type=_words, default=("ddpm", "ddim", "dpm"), help="separated by commas")
+    samplers.add_argument("--samplers", type=_words, default=tuple(SAMPLERS), help="separated by commas")
     samplers.add_argument("--steps", type=_integers, default=(1, 2, 4, 8, 16, 32, 64), help="network evaluations")
     samplers.add_argument("--tasks", type=_words, default=("multi_task",), help="splits, families or names")
     samplers.add_argument("--episodes", type=_positive, default=1000, help="per task")
@@ -140,7 +141,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--sampler", choices=("ddpm", "ddim", "dpm"), help="default: the run's")
+    parser.add_argument("--sampler", choices=tuple(SAMPLERS), help="default: the run's")
     parser.add_argument("--sampling-steps", type=_positive, help="network evaluations per plan (default: the run's)")
     parser.add_argument(
         "--best-of", "--best_of", type=_positive, default=1, metavar="N", help="draw N per plan, keep the best"

@@ -15,13 +15,16 @@ from groundwork.errors import UserError
 from planner.config import Config
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
-from planner.guidance import GUIDE_SCALE, Guide, descend
+from planner.guidance import Guide, descend
 from planner.measures import choose_best
-from planner.sampler import Conditions, SamplerKind, WarmStart, sample
+from planner.sampler import Conditions, WarmStart, sample
+from planner.sampling import Sampling
 from planner.training.run import find_run
 from planner.unet import TemporalUNet, check_horizon
 
 PLANS_PER_BATCH = 1024
+DEFAULT_SAMPLING = Sampling()
+"""As the run's config says, one plan for each that is returned."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -84,13 +87,9 @@ class Planner:
         seed: int = 0,
         *,
         horizon: int | None = None,
-        sampler: SamplerKind | None = None,
-        sampling_steps: int | None = None,
-        best_of: int = 1,
+        sampling: Sampling = DEFAULT_SAMPLING,
         last_plans: np.ndarray | None = None,
-        warm_level: float = 0.0,
         guide: Guide | None = None,
-        guide_scale: float = GUIDE_SCALE,
     ) -> np.ndarray:
         """Samples plans from ``start`` to ``goal``.
 
@@ -100,52 +99,45 @@ class Planner:
             num_plans: plans for each problem.
             seed: of the noise; the same seed gives the same plans.
             horizon: planned points; by default the training's.
-            sampler: by default the run's.
-            sampling_steps: network evaluations; by default the run's.
-            best_of: so many are drawn for each plan that is returned: the shortest valid one, see
-                :func:`planner.measures.choose_best`. Needs a maze.
-            last_plans: (B, H, D) plans in data units to begin from, one per problem, as
+            sampling: sampler, steps, best of how many (which needs a maze), region to avoid, warm start.
+            last_plans: (B, H, D) plans in data units that a warm start begins from, one per problem, as
                 :func:`planner.policy.shifted` gives them.
-            warm_level: how far ``last_plans`` are noised again, as a share of the training's noise levels; 0: from
-                pure noise.
-            guide: a cost of plans in data units that sampling shall lower, such as
-                :class:`planner.guidance.AvoidRegion`.
-            guide_scale: of the gradient step on the predicted clean plans before each denoising step.
+            guide: a cost of plans in data units that sampling shall lower, instead of the region to avoid.
 
         Returns:
             (num_plans, H, D) plans in data units for one problem, (B, num_plans, H, D) for a batch. Start and
             goal stand in them exactly as given.
 
         Raises:
-            UserError: shapes, horizon, steps or level that do not fit, values that are not finite, or
-                ``best_of`` without a maze.
+            UserError: shapes, horizon or steps that do not fit, values that are not finite, or ``best_of``
+                without a maze.
         """
         starts, goals = self._problem(start, goal)
-        if num_plans < 1 or best_of < 1:
-            raise UserError(f"num_plans = {num_plans} and best_of = {best_of} must be at least 1")
+        if num_plans < 1:
+            raise UserError(f"num_plans = {num_plans} must be at least 1")
         horizon = horizon or self.config.data.horizon
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
         if not 0 <= seed < 2**63:
             raise UserError(f"seed = {seed} must be from 0 to {2**63 - 1}")
         generator = torch.Generator(self.device).manual_seed(seed)
-        starts_N, goals_N = (np.repeat(values, num_plans * best_of, axis=0) for values in (starts, goals))
-        last_N = self._last_plans(last_plans, len(starts), horizon, num_plans * best_of) if warm_level else None
-        steer = self._steering(guide, guide_scale) if guide else None
+        warm, drawn, guide = sampling.replan_warm, num_plans * sampling.best_of, guide or sampling.guide
+        starts_N, goals_N = (np.repeat(values, drawn, axis=0) for values in (starts, goals))
+        last_N = self._last_plans(last_plans, len(starts), horizon, drawn) if warm else None
+        steer = self._steering(guide, sampling.avoid_scale) if guide else None
         parts = [
             self._sample(
                 starts_N[first : first + PLANS_PER_BATCH],
                 goals_N[first : first + PLANS_PER_BATCH],
                 horizon,
-                sampler or self.config.diffusion.sampler,
-                sampling_steps or self.config.diffusion.sampling_steps,
+                sampling,
                 generator,
-                None if last_N is None else WarmStart(last_N[first : first + PLANS_PER_BATCH], warm_level),
+                None if last_N is None else WarmStart(last_N[first : first + PLANS_PER_BATCH], warm),
                 steer,
             )
             for first in range(0, len(starts_N), PLANS_PER_BATCH)
         ]
-        plans = np.concatenate(parts).reshape(len(starts) * num_plans, best_of, horizon, -1)
-        if best_of > 1:
+        plans = np.concatenate(parts).reshape(len(starts) * num_plans, sampling.best_of, horizon, -1)
+        if sampling.best_of > 1:
             plans = self.best(plans, guide)[0][:, None]
         plans = plans.reshape(len(starts), num_plans, horizon, -1)
         return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
@@ -208,8 +200,7 @@ class Planner:
         starts_BS: np.ndarray,
         goals_BG: np.ndarray,
         horizon: int,
-        sampler: SamplerKind,
-        sampling_steps: int,
+        sampling: Sampling,
         generator: torch.Generator,
         warm: WarmStart | None,
         steer: Callable[[torch.Tensor, float], torch.Tensor] | None,
@@ -225,8 +216,8 @@ class Planner:
             self.network,
             self._schedule,
             Conditions(known, normalized),
-            kind=sampler,
-            num_steps=sampling_steps,
+            kind=sampling.sampler or self.config.diffusion.sampler,
+            num_steps=sampling.sampling_steps or self.config.diffusion.sampling_steps,
             generator=generator,
             warm=warm,
             guide=steer,

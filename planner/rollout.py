@@ -18,16 +18,16 @@ from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from groundwork.intervals import mean_interval
-from planner.guidance import GUIDE_SCALE, AvoidRegion
+from groundwork.options import option
+from planner.execution import SETTLING_STEPS, Execution, Replan, execute
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.policy import control, reference, shifted
-from planner.sampler import SamplerKind
+from planner.policy import shifted
+from planner.sampling import Sampling
 from planner.scores import drawn, score_tasks, scores
 
 GOAL_TOLERANCE_M = 0.45
 LEAVING_DISTANCE_M = 1.0
-SETTLING_STEPS = 50
 FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
 MEASURES = (
@@ -43,8 +43,8 @@ OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids", "score", "sc
 
 
 @dataclass(frozen=True)
-class RolloutSettings:
-    """How plans are made and executed.
+class RolloutSettings(Sampling):
+    """How plans are drawn and executed.
 
     Attributes:
         episodes: per task.
@@ -52,53 +52,23 @@ class RolloutSettings:
         horizon: planned points; ``None``: the training's.
         replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
             plan once.
-        replan_warm: replanning begins from the last plan, shifted and noised again to this share of the noise
-            levels, in as much smaller a share of the steps; 0: from pure noise.
-        sampler, sampling_steps: ``None``: the run's.
-        best_of: plans drawn for each one that is executed: the shortest valid one.
-        avoid: x, y and radius in metres of a region to stay out of; rows then say whether plan and path did.
-        avoid_scale: of its gradient steps.
     """
 
-    episodes: int = 10
-    seed: int = 0
-    horizon: int | None = None
-    replan_every: int = 0
-    replan_warm: float = 0.0
-    sampler: SamplerKind | None = None
-    sampling_steps: int | None = None
-    best_of: int = 1
-    avoid: tuple[float, float, float] | None = None
-    avoid_scale: float = GUIDE_SCALE
+    episodes: int = option(10, "How many episodes of each task are executed.", low=1)
+    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
+    horizon: int | None = option(None, "How many points a plan has.", low=1, default_text="the training's")
+    replan_every: int = option(
+        0, "The number of environment steps after which the rest is planned anew; 0 plans once.", low=0
+    )
 
-    def __post_init__(self) -> None:
-        """Checks the seed, which each batch of plans multiplies.
+    def check(self) -> None:
+        """A warm start needs plans to begin from."""
+        if self.replan_warm and not self.replan_every:
+            raise UserError(f"replan_warm = {self.replan_warm} needs replan_every")
 
-        Raises:
-            UserError: it is negative or too large.
-        """
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed = {self.seed} must be from 0 to {2**31 - 1}")
-
-    @property
-    def guide(self) -> AvoidRegion | None:
-        """The cost that ``avoid`` means."""
-        return AvoidRegion(*self.avoid) if self.avoid else None
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What happened, per episode.
-
-    Attributes:
-        positions: (N, L + 1, 2) metres.
-        references: (N, L, 2) metres, what the controller followed.
-        contact: (N, L) whether the ball touched a wall.
-    """
-
-    positions: np.ndarray
-    references: np.ndarray
-    contact: np.ndarray
+    def plan_seed(self, first: int, step: int = 0) -> int:
+        """Of the plans that the episodes from the ``first`` on draw at an environment step."""
+        return self.seed * 1_000_003 + first + 7919 * step
 
 
 @dataclass(frozen=True)
@@ -135,21 +105,11 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
     """Plans and executes ``settings.episodes`` episodes of each task.
 
     Raises:
-        UserError: the planner's environment is no maze, or settings out of range.
+        UserError: the planner's environment is no maze.
     """
     maze = planner.statistics.maze
     if maze is None:
         raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
-    if settings.episodes < 1 or settings.replan_every < 0:
-        raise UserError(f"episodes = {settings.episodes} must be at least 1 and replan_every at least 0")
-    if settings.best_of < 1:
-        raise UserError(f"best_of = {settings.best_of} must be at least 1")
-    if settings.seed < 0:
-        raise UserError(f"seed = {settings.seed} must be at least 0")
-    if not 0 <= settings.replan_warm <= 1:
-        raise UserError(f"replan_warm = {settings.replan_warm} must be from 0 to 1")
-    if settings.replan_warm and not settings.replan_every:
-        raise UserError(f"replan_warm = {settings.replan_warm} needs replan_every")
     seeds = range(settings.seed, settings.seed + settings.episodes)
     problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [
@@ -177,10 +137,10 @@ def _rollout_chunk(
             observation, _ = environment.reset(seed=seed, options={"start_cell": task.start, "goal_cell": task.goal})
             states[index], goals[index] = observation["observation"], observation["desired_goal"]
         began = time.perf_counter()
-        plans, valid_share = _plan(planner, states, goals, settings, settings.seed * 1_000_003 + first)
+        plans, valid_share = _plan(planner, states, goals, settings, settings.plan_seed(first))
         planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
-        balls = SideBySide(environment, states)
-        execution = _execute(planner, balls, states, goals, plans, limit, settings, first)
+        replan = _replanning(planner, goals, plans, settings, first)
+        execution = execute(SideBySide(environment, states), states, plans, planner.config.data.stride, limit, replan)
     finally:
         environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
@@ -216,54 +176,39 @@ def _plan(
     last_plans: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One plan per episode (N, H, D), the best of those drawn for it, and the share (N,) of valid ones among them."""
+    sampling = replace(settings, best_of=1, replan_warm=settings.replan_warm if last_plans is not None else 0.0)
     candidates = planner.plan(
         states,
         goals,
         num_plans=settings.best_of,
         seed=seed,
         horizon=settings.horizon,
-        sampler=settings.sampler,
-        sampling_steps=settings.sampling_steps,
+        sampling=sampling,
         last_plans=last_plans,
-        warm_level=settings.replan_warm if last_plans is not None else 0.0,
-        guide=settings.guide,
-        guide_scale=settings.avoid_scale,
     )
     return planner.best(candidates, settings.guide)
 
 
-def _execute(
-    planner: Planner,
-    balls: SideBySide,
-    states: np.ndarray,
-    goals: np.ndarray,
-    plans: np.ndarray,
-    limit: int,
-    settings: RolloutSettings,
-    first: int,
-) -> Execution:
-    """Follows the plans for ``limit`` steps, all episodes in lockstep."""
-    num_episodes = len(states)
-    positions = np.empty((num_episodes, limit + 1, 2))
-    references = np.empty((num_episodes, limit, 2))
-    contact = np.zeros((num_episodes, limit), dtype=bool)
-    positions[:, 0] = states[:, :2]
-    followed, begin, horizon = reference(plans, planner.config.data.stride), 0, plans.shape[1]
-    for step in range(limit):
-        if settings.replan_every and step and step % settings.replan_every == 0:
-            left = _points_left(planner, horizon, step)
-            if left >= max(FEWEST_REPLANNED_POINTS, 2 * _unit(planner)):
-                anew = replace(settings, horizon=left)
-                seed = settings.seed * 1_000_003 + first + 7919 * step
-                last = shifted(plans, step - begin, planner.config.data.stride, left)
-                plans, _ = _plan(planner, states, goals, anew, seed, last)
-                followed, begin = reference(plans, planner.config.data.stride), step
-        # The action of this step should lead to the reference's next point.
-        target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
-        states, contact[:, step] = balls.step(control(states, target))
-        positions[:, step + 1] = states[:, :2]
-        references[:, step] = target[:, :2]
-    return Execution(positions, references, contact)
+def _replanning(
+    planner: Planner, goals: np.ndarray, plans: np.ndarray, settings: RolloutSettings, first: int
+) -> Replan:
+    """Draws the rest of the plans anew every so many steps, as long as enough of it is left."""
+    stride, horizon = planner.config.data.stride, plans.shape[1]
+    last, begin = plans, 0
+
+    def replan(step: int, states: np.ndarray) -> np.ndarray | None:
+        nonlocal last, begin
+        if not settings.replan_every or not step or step % settings.replan_every:
+            return None
+        left = _points_left(planner, horizon, step)
+        if left < max(FEWEST_REPLANNED_POINTS, 2 * _unit(planner)):
+            return None
+        rest = shifted(last, step - begin, stride, left)
+        last, _ = _plan(planner, states, goals, replace(settings, horizon=left), settings.plan_seed(first, step), rest)
+        begin = step
+        return last
+
+    return replan
 
 
 def _points_left(planner: Planner, horizon: int, step: int) -> int:
@@ -294,28 +239,6 @@ def _executed_measures(
         "wall_contact": execution.contact.mean(1),
         "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
     }
-
-
-def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
-    """Executes one plan (H, D) on MuJoCo; returns the path (L + 1, 2) in metres.
-
-    Raises:
-        UserError: the planner's environment is no maze, or the plan starts in a wall.
-    """
-    maze = planner.statistics.maze
-    if maze is None:
-        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
-    limit = (len(plan) - 1) * planner.config.data.stride + SETTLING_STEPS
-    environment = make_env(maze)
-    try:
-        options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
-        observation, _ = environment.reset(seed=0, options=options)
-        states, goals = observation["observation"][None].copy(), plan[None, -1, :2]
-        states[0, 2:] = plan[0, 2 : states.shape[1]]  # the ball starts as fast as the plan does
-        balls = SideBySide(environment, states)
-        return _execute(planner, balls, states, goals, plan[None], limit, RolloutSettings(), 0).positions[0]
-    finally:
-        environment.close()
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

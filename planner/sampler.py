@@ -9,15 +9,15 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDPMScheduler
 from torch import Tensor
 
 from groundwork.errors import UserError
-
-SamplerKind = Literal["ddpm", "ddim", "dpm"]
+from planner.sampling import SamplerKind, find_sampler
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,11 @@ def sampling_levels(noisiest: int, num_steps: int) -> list[int]:
     return [(noisiest * left + num_steps // 2) // num_steps - 1 for left in range(num_steps, 0, -1)]
 
 
-def make_scheduler(
-    kind: SamplerKind, schedule: DDPMScheduler, levels: list[int]
-) -> DDPMScheduler | DPMSolverMultistepScheduler:
+def make_scheduler(kind: SamplerKind, schedule: DDPMScheduler, levels: list[int]) -> Any:
     """A diffusers scheduler that takes predicted clean plans through ``levels`` of ``schedule``, and then to none.
 
-    ``ddim`` is DPM-Solver++ of order one, which is the same formula (Lu et al. 2022, section 4.1); diffusers'
-    DDIMScheduler takes a wrong previous level where the number of steps does not divide that of the levels.
+    Raises:
+        UserError: an unknown sampler.
     """
     scheduler = copy(_scheduler(kind, schedule.config["num_train_timesteps"], schedule.config["beta_schedule"]))
     scheduler.set_timesteps(timesteps=levels)
@@ -78,21 +76,14 @@ def make_scheduler(
 
 
 @cache
-def _scheduler(kind: SamplerKind, num_levels: int, beta_schedule: str) -> DDPMScheduler | DPMSolverMultistepScheduler:
+def _scheduler(kind: SamplerKind, num_levels: int, beta_schedule: str) -> Any:
     """A scheduler to copy: diffusers takes as long to make one as a small network to denoise a plan.
 
     The copies share its noise levels; what a step writes, ``set_timesteps`` makes anew.
     """
-    if kind == "ddpm":
-        return DDPMScheduler(num_train_timesteps=num_levels, beta_schedule=beta_schedule, prediction_type="sample")
-    return DPMSolverMultistepScheduler(
-        num_train_timesteps=num_levels,
-        beta_schedule=beta_schedule,
-        prediction_type="sample",
-        algorithm_type="dpmsolver++",
-        solver_order=2 if kind == "dpm" else 1,
-        final_sigmas_type="zero",
-    )
+    sampler = find_sampler(kind)
+    levels = {"num_train_timesteps": num_levels, "beta_schedule": beta_schedule}
+    return getattr(diffusers, sampler.scheduler)(**levels, prediction_type="sample", **sampler.options)
 
 
 def predicted_clean(schedule: DDPMScheduler, prediction: Tensor, noisy: Tensor, level: int) -> Tensor:
@@ -122,8 +113,7 @@ def sample(
         denoise: maps noisy (B, D, T) and levels (B,) to the prediction that ``schedule`` names.
         schedule: the noise levels of the training.
         conditions: what is known of each plan.
-        kind: ancestral steps (``ddpm``), or deterministic ones of order one (``ddim``) or two (``dpm``:
-            DPM-Solver++ 2M, Lu et al. 2022).
+        kind: which of :data:`planner.sampling.SAMPLERS`.
         num_steps: network evaluations, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
@@ -136,7 +126,7 @@ def sample(
         (B, D, T) normalized plans.
 
     Raises:
-        UserError: ``num_steps`` out of range.
+        UserError: an unknown sampler, or ``num_steps`` out of range.
     """
     num_levels = schedule.config["num_train_timesteps"]
     if not 1 <= num_steps <= num_levels:

@@ -10,6 +10,7 @@ from planner.measures import choose_best
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, rollout
 from planner.sampler import Conditions, sample
+from planner.sampling import Sampling
 
 REGION = AvoidRegion(0.5, -1.0, 0.6)
 
@@ -101,14 +102,16 @@ def test_guided_plans_cost_less_and_keep_start_and_goal(tiny_run):
     assert region(torch.from_numpy(free), 0.0).mean() > 1.15 * region(torch.from_numpy(guided), 0.0).mean()
     assert (guided[:, 0] == np.float32([-4, 2, 0, 0])).all()
     assert (guided[:, -1, :2] == np.float32([4, 2])).all()
-    assert planner.plan(**problem, guide=region, guide_scale=0.0) == pytest.approx(free, abs=1e-4)
+    assert planner.plan(**problem, guide=region, sampling=Sampling(avoid_scale=0.0)) == pytest.approx(free, abs=1e-4)
 
 
 def test_any_differentiable_cost_guides(tiny_run):
     """What value guidance needs: here the 'value' of a plan is how far left it lies."""
     planner = Planner.from_run(tiny_run, device="cpu")
     problem = {"start": [-4.0, 2.0], "goal": [4.0, 2.0], "num_plans": 8, "seed": 3}
-    guided = planner.plan(**problem, guide=lambda plans, noise: plans[..., 0].sum(-1), guide_scale=5.0)
+    guided = planner.plan(
+        **problem, guide=lambda plans, noise: plans[..., 0].sum(-1), sampling=Sampling(avoid_scale=5.0)
+    )
     assert guided[:, 1:-1, 0].mean() < planner.plan(**problem)[:, 1:-1, 0].mean() - 1
 
 

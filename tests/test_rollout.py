@@ -4,8 +4,10 @@ import torch
 
 from envs.maps import get_map
 from groundwork.errors import UserError
+from planner.execution import execute_one
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
+from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
+from planner.sampling import Sampling
 from planner.training.run import RunFolder
 from planner.training.train import make_network
 
@@ -102,7 +104,7 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
 
     def spy(start, goal, **settings):
         plans = plan(start, goal, **settings)
-        begun_from.append((settings["last_plans"], settings["warm_level"], plans[:, 0]))
+        begun_from.append((settings["last_plans"], settings["sampling"].replan_warm, plans[:, 0]))
         return plans
 
     monkeypatch.setattr(planner, "plan", spy)
@@ -113,7 +115,7 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
     assert np.allclose(last[:, :22], first[:, 10:])
     assert again.shape == last.shape
     problem = {"start": again[:, 0], "goal": again[:, -1, :2], "seed": 5, "horizon": again.shape[1]}
-    warm, elsewhere = (plan(**problem, last_plans=plans, warm_level=0.25) for plans in (last, last + 0.1))
+    warm, elsewhere = (plan(**problem, last_plans=plans, sampling=settings) for plans in (last, last + 0.1))
     assert (warm != elsewhere).any()
 
 
@@ -124,6 +126,8 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
         ({"replan_warm": 0.5}, "needs replan_every"),
         ({"seed": -1}, "seed = -1"),
         ({"best_of": 0}, "best_of = 0"),
+        ({"sampling_steps": 0}, "sampling_steps = 0"),
+        ({"sampler": "euler"}, "sampler = 'euler' is not one of ddpm, ddim, dpm"),
         ({"episodes": 0}, "episodes = 0"),
     ],
 )
@@ -136,7 +140,7 @@ def test_a_warm_start_without_fitting_plans_is_refused(tiny_run):
     planner = Planner.from_run(tiny_run, device="cpu")
     for last in (None, np.zeros((1, 16, 4))):
         with pytest.raises(UserError, match=r"\(1, 32, 4\)"):
-            planner.plan([-4.0, 2.0], [2.0, 4.0], last_plans=last, warm_level=0.5)
+            planner.plan([-4.0, 2.0], [2.0, 4.0], last_plans=last, sampling=Sampling(replan_warm=0.5))
 
 
 def test_the_best_of_several_is_executed_and_the_valid_share_told(oracle, monkeypatch):
@@ -210,13 +214,12 @@ def test_plans_are_a_function_of_the_seed(tiny_run):
 def test_one_of_several_plans_is_that_which_choosing_among_them_gives(tiny_run):
     planner = Planner.from_run(tiny_run, device="cpu")
     starts, goals = [[-4.0, 2.0], [2.0, 4.0]], [[4.0, 2.0], [-2.0, -4.0]]
-    best = planner.plan(starts, goals, best_of=4, seed=1)
+    best = planner.plan(starts, goals, sampling=Sampling(best_of=4), seed=1)
     assert best.shape == (2, 1, 32, 4)
     candidates = planner.plan(starts, goals, num_plans=4, seed=1)
     assert (best[:, 0] == planner.best(candidates)[0]).all()
-    for few in ({"best_of": 0}, {"num_plans": 0}):
-        with pytest.raises(UserError, match="at least 1"):
-            planner.plan(starts, goals, **few)
+    with pytest.raises(UserError, match="num_plans = 0 must be at least 1"):
+        planner.plan(starts, goals, num_plans=0)
 
 
 def test_raw_and_averaged_weights_and_any_kept_checkpoint_can_be_chosen(tiny_run):

@@ -13,6 +13,7 @@ from planner.bench.baseline import PlainLoop
 from planner.config import Config, ModelConfig
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
+from planner.sampling import Sampling
 from planner.training.train import Trainer, make_network
 
 BATCH = 64
@@ -50,13 +51,13 @@ def bench_planning(
     values = {
         horizon: torch.zeros(1, dim, horizon, device=device) for horizon in (config.data.horizon, REFERENCE_HORIZON)
     }
-    last = ours.plan(start, goal)
+    last, warm = ours.plan(start, goal), Sampling(replan_warm=warm_level)
 
     def once() -> dict[str, float]:
         return {
             "plan_s": timed(lambda: ours.plan(start, goal)),
             f"plan_{BATCH}_s": timed(lambda: ours.plan(start, goal, num_plans=BATCH)),
-            "replan_warm_s": timed(lambda: ours.plan(start, goal, last_plans=last, warm_level=warm_level)),
+            "replan_warm_s": timed(lambda: ours.plan(start, goal, last_plans=last, sampling=warm)),
             "plan_same_net_s": timed(lambda: same.plan(start, goal)),
             "plan_baseline_s": timed(lambda: _plain_plan(plain, trainer, values[config.data.horizon])),
             "plan_reference_s": timed(lambda: _plain_plan(reference, trainer, values[REFERENCE_HORIZON])),

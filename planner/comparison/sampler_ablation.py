@@ -6,9 +6,9 @@ import gzip
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +18,23 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval
+from groundwork.options import Settings, option
 from groundwork.tables import interval_text, markdown_table
 from planner.comparison.compare import run_rollout
 from planner.comparison.figures import PALETTE
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks
-from planner.sampler import SamplerKind
+from planner.sampling import SAMPLERS, SamplerKind, Sampling
 
 MARGIN = 0.03
 """Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
 TIMED_PLANS = 7
+MARKERS = "osD^vP*X"
 KEPT = ("task", "seed", "success", "plan_valid", "steps_to_goal")
 
 
 @dataclass(frozen=True)
-class AblationSettings:
+class AblationSettings(Settings):
     """What is tried.
 
     Attributes:
@@ -43,23 +45,13 @@ class AblationSettings:
         seed: of starts, goals and plans, the same for every setting, so that episodes pair.
     """
 
-    samplers: tuple[SamplerKind, ...] = ("ddpm", "ddim", "dpm")
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    tasks: tuple[str, ...] = ("multi_task",)
-    episodes: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Checks names and numbers.
-
-        Raises:
-            UserError: an unknown sampler or a number below 1.
-        """
-        for sampler in self.samplers:
-            if sampler not in get_args(SamplerKind):
-                raise UserError(f"samplers = {sampler!r} is not one of {', '.join(get_args(SamplerKind))}")
-        if not self.steps or min(self.steps) < 1 or self.episodes < 1:
-            raise UserError(f"steps = {self.steps} and episodes = {self.episodes} must be at least 1")
+    samplers: tuple[SamplerKind, ...] = option(tuple(SAMPLERS), "The samplers to try.")
+    steps: tuple[int, ...] = option(
+        (1, 2, 4, 8, 16, 32, 64), "The numbers of network evaluations per plan to try.", low=1
+    )
+    tasks: tuple[str, ...] = option(("multi_task",), "The splits, families or names of tasks to roll out.")
+    episodes: int = option(1000, "How many episodes of each task are executed.", low=1)
+    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
 
 
 def paired_difference(ours: Sequence[bool], reference: Sequence[bool]) -> dict[str, float]:
@@ -96,13 +88,13 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     if maze is None:
         raise UserError(f"samplers needs a maze; {planner.statistics.environment} of {run} is none")
     choose_tasks(maze, settings.tasks)
-    asked = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
-    asked = list(dict.fromkeys([("ddpm", levels), *asked]))
+    pairs = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
+    pairs = list(dict.fromkeys([("ddpm", levels), *pairs]))
     reference: list[bool] = []
     entries, rows = [], []
-    for sampler, steps in tqdm(asked, desc="samplers", unit="setting"):
-        rollouts = RolloutSettings(episodes=settings.episodes, seed=settings.seed)
-        found = run_rollout(run, replace(rollouts, sampler=sampler, sampling_steps=steps), settings.tasks, device)
+    for sampler, steps in tqdm(pairs, desc="samplers", unit="setting"):
+        asked = RolloutSettings(episodes=settings.episodes, seed=settings.seed, sampler=sampler, sampling_steps=steps)
+        found = run_rollout(run, asked, settings.tasks, device)
         success = [row["success"] for row in found]
         reference = reference or success
         rows += [{"sampler": sampler, "steps": steps, **{name: row[name] for name in KEPT}} for row in found]
@@ -113,7 +105,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
                 "success": mean_interval(success),
                 "plan_valid": mean_interval([row["plan_valid"] for row in found]),
                 "difference": paired_difference(success, reference),
-                "milliseconds": plan_milliseconds(planner, sampler, steps),
+                "milliseconds": plan_milliseconds(planner, asked),
             }
         )
     about = {
@@ -131,7 +123,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     return out / "samplers.md"
 
 
-def plan_milliseconds(planner: Planner, sampler: SamplerKind, steps: int) -> float:
+def plan_milliseconds(planner: Planner, sampling: Sampling) -> float:
     """Median time of one plan (batch 1)."""
     maze = planner.statistics.maze
     assert maze is not None
@@ -139,7 +131,7 @@ def plan_milliseconds(planner: Planner, sampler: SamplerKind, steps: int) -> flo
     times = []
     for _ in range(TIMED_PLANS):
         begun = time.perf_counter()
-        planner.plan(start, goal, sampler=sampler, sampling_steps=steps)
+        planner.plan(start, goal, sampling=sampling)
         times.append(1e3 * (time.perf_counter() - begun))
     return float(np.median(times))
 
@@ -196,8 +188,8 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
                 steps,
                 means,
                 np.clip([means - low, high - means], 0, None),
-                color=PALETTE[index],
-                marker="osD"[index],
+                color=PALETTE[index % len(PALETTE)],
+                marker=MARKERS[index % len(MARKERS)],
                 ms=5,
                 lw=1.4,
                 capsize=2,

@@ -17,9 +17,10 @@ from envs.maps import MazeMap
 from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.config import Config, to_dict
 from planner.data import PlannerData
+from planner.execution import execute_one
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks, execute_one, rollout, summarize
+from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 from planner.training.run import RunFolder
 
 FINAL_METRICS = ("loss", "validation_loss", "rollout_success", "rollout_plan_valid", "held_out_plan_valid")

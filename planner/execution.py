@@ -1,0 +1,94 @@
+"""Plans executed on MuJoCo: many episodes in lockstep, each ball following its plan, or plans drawn anew on the way.
+
+Shapes: N episodes, H planned points, D transition dimensions, L environment steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from envs.point_maze import make_env
+from envs.side_by_side import SideBySide
+from groundwork.errors import UserError
+from planner.plan import Planner
+from planner.policy import control, reference
+
+SETTLING_STEPS = 50
+"""So much longer than a plan takes is an execution of it at least."""
+
+Replan = Callable[[int, np.ndarray], np.ndarray | None]
+"""Environment steps done and states (N, S) → plans (N, H, D) to follow from here on; ``None``: go on."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What happened, per episode.
+
+    Attributes:
+        positions: (N, L + 1, 2) metres.
+        references: (N, L, 2) metres, what the controller followed.
+        contact: (N, L) whether the ball touched a wall.
+    """
+
+    positions: np.ndarray
+    references: np.ndarray
+    contact: np.ndarray
+
+
+def execute(
+    balls: SideBySide,
+    states_NS: np.ndarray,
+    plans_NHD: np.ndarray,
+    stride: int,
+    limit: int,
+    replan: Replan = lambda step, states: None,
+) -> Execution:
+    """Follows the plans for ``limit`` steps, all episodes in lockstep.
+
+    Args:
+        balls: the episodes, which stand where ``states_NS`` says.
+        states_NS: positions and velocities.
+        plans_NHD: what to follow.
+        stride: environment steps between planned points.
+        limit: environment steps.
+        replan: asked before each step.
+    """
+    states, count = states_NS, len(states_NS)
+    positions = np.empty((count, limit + 1, 2))
+    references = np.empty((count, limit, 2))
+    contact = np.zeros((count, limit), dtype=bool)
+    positions[:, 0] = states[:, :2]
+    followed, begin = reference(plans_NHD, stride), 0
+    for step in range(limit):
+        if (anew := replan(step, states)) is not None:
+            followed, begin = reference(anew, stride), step
+        # The action of this step should lead to the reference's next point.
+        target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
+        states, contact[:, step] = balls.step(control(states, target))
+        positions[:, step + 1] = states[:, :2]
+        references[:, step] = target[:, :2]
+    return Execution(positions, references, contact)
+
+
+def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
+    """Executes one plan (H, D) on MuJoCo; returns the path (L + 1, 2) in metres.
+
+    Raises:
+        UserError: the planner's environment is no maze, or the plan starts in a wall.
+    """
+    maze, stride = planner.statistics.maze, planner.config.data.stride
+    if maze is None:
+        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
+    environment = make_env(maze)
+    try:
+        options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}
+        observation, _ = environment.reset(seed=0, options=options)
+        states = observation["observation"][None].copy()
+        states[0, 2:] = plan[0, 2 : states.shape[1]]  # the ball starts as fast as the plan does
+        limit = (len(plan) - 1) * stride + SETTLING_STEPS
+        return execute(SideBySide(environment, states), states, plan[None], stride, limit).positions[0]
+    finally:
+        environment.close()

@@ -1,0 +1,98 @@
+"""How plans are sampled: the samplers by name, and every choice in one object. It can be read without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from groundwork.errors import UserError
+from groundwork.options import Settings, option
+
+if TYPE_CHECKING:
+    from planner.guidance import AvoidRegion
+
+SamplerKind = Literal["ddpm", "ddim", "dpm"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A scheduler of diffusers that takes predicted clean plans from noise level to noise level.
+
+    Attributes:
+        scheduler: its class in diffusers.
+        order: the error of its deterministic steps falls with this power of their number; ``None``: its steps add
+            noise.
+        options: what it is made with, besides the noise levels.
+    """
+
+    scheduler: str
+    order: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SOLVER = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
+SAMPLERS: dict[SamplerKind, Sampler] = {
+    # Ancestral steps (Ho et al. 2020).
+    "ddpm": Sampler("DDPMScheduler", None),
+    # DPM-Solver++ of order one is the same formula (Lu et al. 2022, section 4.1); diffusers' DDIMScheduler takes a
+    # wrong previous level where the number of steps does not divide that of the levels.
+    "ddim": Sampler("DPMSolverMultistepScheduler", 1, {**_SOLVER, "solver_order": 1}),
+    # DPM-Solver++ 2M (Lu et al. 2022).
+    "dpm": Sampler("DPMSolverMultistepScheduler", 2, {**_SOLVER, "solver_order": 2}),
+}
+"""The samplers by name; all take any number of steps, a warm start and a guide."""
+
+
+def find_sampler(kind: str) -> Sampler:
+    """The sampler of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    for name, sampler in SAMPLERS.items():
+        if name == kind:
+            return sampler
+    raise UserError(f"sampler = {kind!r} is not one of {', '.join(SAMPLERS)}")
+
+
+@dataclass(frozen=True)
+class Sampling(Settings):
+    """How plans are drawn, from the command line to the sampler.
+
+    Attributes:
+        sampler: which of :data:`SAMPLERS`; ``None``: the run's.
+        sampling_steps: network evaluations per plan; ``None``: the run's.
+        best_of: plans drawn for each one that is returned: the shortest valid one.
+        avoid: x, y and radius in metres of a region to stay out of.
+        avoid_scale: of the gradient steps out of it, or down any other guide's cost. 4 is large enough to turn plans
+            to another way while their way is still open.
+        replan_warm: plans begin from the last ones, noised again to this share of the noise levels, in as much
+            smaller a share of the steps; 0: from pure noise.
+
+    Raises:
+        UserError: an unknown sampler, or a number out of its range.
+    """
+
+    sampler: SamplerKind | None = option(None, "The sampler that draws the plans.", default_text="the run's")
+    sampling_steps: int | None = option(
+        None, "How often the network is evaluated for a plan.", low=1, default_text="the run's"
+    )
+    best_of: int = option(1, "How many plans are drawn for each one; the shortest valid one is kept.", low=1)
+    avoid: tuple[float, float, float] | None = option(
+        None, "A region to stay out of: its center and its radius in meters.", metavar="X,Y,RADIUS", default_text=""
+    )
+    avoid_scale: float = option(4.0, "How hard each sampling step pushes plans out of the region to avoid.")
+    replan_warm: float = option(
+        0.0,
+        "Plan anew from the last plan, noised again to this share of the noise levels; 0 begins with pure noise.",
+        low=0,
+        high=1,
+    )
+
+    @property
+    def guide(self) -> AvoidRegion | None:
+        """The cost that ``avoid`` means."""
+        from planner.guidance import AvoidRegion
+
+        return AvoidRegion(*self.avoid) if self.avoid else None
