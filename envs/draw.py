@@ -15,11 +15,10 @@ from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 from envs.maps import DT_S, MazeMap
+from groundwork.style import PALETTE
 
-WALL_COLOUR = "0.85"
-PATHS_DRAWN = 60
-# Okabe and Ito's palette: told apart by the colour-blind.
-TRAJECTORY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+WALL_COLOR = "0.85"
+PATHS_DRAWN, COLORS_OF_PATHS = 60, 6
 
 
 def draw_maze(axis: Axes, maze: MazeMap, avoid: tuple[float, float, float] | None = None) -> None:
@@ -33,7 +32,7 @@ def draw_maze(axis: Axes, maze: MazeMap, avoid: tuple[float, float, float] | Non
     rows, columns = maze.walls.shape
     corners = maze.cell_to_xy(np.argwhere(maze.walls)) - 0.5
     axis.add_collection(
-        PatchCollection([Rectangle((x, y), 1, 1) for x, y in corners], facecolor=WALL_COLOUR, edgecolor="none")
+        PatchCollection([Rectangle((x, y), 1, 1) for x, y in corners], facecolor=WALL_COLOR, edgecolor="none")
     )
     if avoid is not None:
         axis.add_patch(Circle(avoid[:2], avoid[2], facecolor="none", edgecolor="0.3", hatch="////", linewidth=1))
@@ -50,9 +49,9 @@ def draw_trajectories(axis: Axes, trajectories: Sequence[np.ndarray], *, dots: b
         dots: whether to mark every point, as for planned waypoints.
     """
     for index, path in enumerate(trajectories):
-        colour = TRAJECTORY_COLOURS[index % len(TRAJECTORY_COLOURS)]
+        color = PALETTE[index % COLORS_OF_PATHS]
         marker = "." if dots else "none"
-        axis.plot(*path.T, color=colour, linewidth=0.8, alpha=0.8, marker=marker, markersize=2.5)
+        axis.plot(*path.T, color=color, linewidth=0.8, alpha=0.8, marker=marker, markersize=2.5)
     if len(trajectories):
         start, goal = trajectories[0][0], trajectories[0][-1]
         axis.plot(*start, "o", fillstyle="none", color="black", markersize=7, zorder=5)
@@ -118,15 +117,15 @@ def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str) ->
     chosen = np.linspace(0, len(episodes) - 1, min(PATHS_DRAWN, len(episodes))).astype(int)
     draw_maze(on_maze, maze)
     for index in chosen:
-        on_maze.plot(*episodes[index][:, :2].T, color=TRAJECTORY_COLOURS[0], linewidth=0.6, alpha=0.4)
+        on_maze.plot(*episodes[index][:, :2].T, color=PALETTE[0], linewidth=0.6, alpha=0.4)
     on_maze.set_title(f"paths of {len(chosen)} of {len(episodes)} episodes", fontsize=10)
     draw_maze(starts, maze)
     ends = {
         "start": [episode[0, :2] for episode in episodes],
         "end": [episode[-1, :2] for episode in episodes],
     }
-    for (label, points), colour, marker in zip(ends.items(), TRAJECTORY_COLOURS[1:], "ox", strict=False):
-        starts.plot(*np.array(points).T, marker, color=colour, markersize=3, alpha=0.5, linestyle="none", label=label)
+    for (label, points), color, marker in zip(ends.items(), PALETTE[1:], "ox", strict=False):
+        starts.plot(*np.array(points).T, marker, color=color, markersize=3, alpha=0.5, linestyle="none", label=label)
     starts.legend(loc="upper right", fontsize=8, framealpha=0.9)
     starts.set_title("where all episodes start and end", fontsize=10)
     _histogram(speeds, np.linalg.norm(np.concatenate(episodes)[:, 2:4], axis=1), "speed (m/s)", "steps")
@@ -136,7 +135,7 @@ def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str) ->
 
 
 def _histogram(axis: Axes, values: np.ndarray, label: str, counted: str) -> None:
-    axis.hist(values, bins=40, color=TRAJECTORY_COLOURS[0])
+    axis.hist(values, bins=40, color=PALETTE[0])
     axis.axvline(float(np.median(values)), color="black", linewidth=1, linestyle="--")
     axis.set(xlabel=f"{label}; dashed: median {np.median(values):.2f}", ylabel=counted, xlim=(0, None))
     axis.spines[["top", "right"]].set_visible(False)

@@ -23,6 +23,11 @@ def interval_text(cell: Mapping[str, Any], form: str = ".2f", unit: str = "") ->
     return f"{text} [{scale * cell['low']:{form}}, {scale * cell['high']:{form}}]"
 
 
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash for none."""
+    return "–" if value is None else f"{value:.3g}"
+
+
 def markdown_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table, a line per row; underscores in titles become blanks."""
     head = "| " + " | ".join(title.replace("_", " ") for title in titles) + " |"

@@ -25,9 +25,9 @@ from norm_study.options import (
     seeds_from,
 )
 from norm_study.report.command import add_report, run_report
-from norm_study.report.study import reproduce
 from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
 from norm_study.reproduce.parts import full_rows_folder
+from norm_study.reproduce.results import reproduce
 from norm_study.stitching.command import add_stitch, emit_stitch, run_stitch
 from norm_study.stitching.leakage import add_leakage, run_leakage
 from planner.plan import pick_device

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from groundwork.errors import UserError
 from planner.mish import mish
 from planner.norms import ISOLATED, NORM_KINDS, NormKind, make_norm
+from planner.unet_convert import from_diffusers, to_diffusers, to_their_name
 
 PaddingMode = Literal["zeros", "replicate"]
 Placement = Literal["pre", "post"]
@@ -299,12 +300,11 @@ class TemporalUNet(ModelMixin, ConfigMixin):
     @classmethod
     def from_diffusers(cls, unet: Any) -> TemporalUNet:
         """The same network as a temporal ``diffusers.UNet1DModel``, weights carried over; see ``unet_convert``."""
-        from planner.unet_convert import from_diffusers
-
-        return from_diffusers(unet)
+        settings, tensors = from_diffusers(unet)
+        ours = cls(**settings)
+        ours.load_state_dict({name: tensors[to_their_name(name)] for name in ours.state_dict()})
+        return ours
 
     def to_diffusers(self) -> Any:
         """The same network as a ``diffusers.UNet1DModel``, weights carried over; see ``unet_convert``."""
-        from planner.unet_convert import to_diffusers
-
-        return to_diffusers(self)
+        return to_diffusers(self.config, self.state_dict())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from norm_study.report.study import claims_markdown
 from norm_study.reproduce.claims import CLAIMS, Claim, decide, decide_all
 from norm_study.reproduce.parts import Collected, collect, load_parts, parts_file
+from norm_study.reproduce.results import claims_markdown
 
 PARTS = {part.name: part for part in load_parts(parts_file())}
 

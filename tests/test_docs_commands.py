@@ -312,7 +312,7 @@ def lay_out(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
             sizes = "{inits: 8, points: 20, width: 16}"
             init = f"- {{name: init, experiment: init-bias, budgets: [full], seeds: [0], sizes: {sizes}}}"
             Path("parts.yaml").write_text(TINY_PARTS + init)
-            monkeypatch.setattr("norm_study.report.study.parts_file", lambda: Path("parts.yaml"))
+            monkeypatch.setattr("norm_study.reproduce.results.parts_file", lambda: Path("parts.yaml"))
             run(["norm-study", "reproduce", "--budget", "full", "--out", "full"], str)
 
 

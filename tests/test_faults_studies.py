@@ -19,8 +19,8 @@ from processes import start
 from wanted import TINY_SIZES
 
 from groundwork.files import read_checked, with_checksum
-from norm_study.report.study import write_results
 from norm_study.reproduce.parts import collect, load_parts, rows_file, run_parts
+from norm_study.reproduce.results import write_results
 from norm_study.stitching.grid import Grid, rows_path, stored_runs
 
 CPU = torch.device("cpu")
@@ -43,10 +43,10 @@ def parts_file(tmp_path):
 
 def reproduce(parts: str, out: str, jobs: int) -> int:
     """``norm-study reproduce`` with a list of parts of our own."""
-    import norm_study.report.study
+    import norm_study.reproduce.results
     from norm_study.main import main
 
-    norm_study.report.study.parts_file = lambda: Path(parts)
+    norm_study.reproduce.results.parts_file = lambda: Path(parts)
     return main(["reproduce", "--out", out, "--full-rows", out, "--device", "cpu", "--jobs", str(jobs)])
 
 

@@ -13,7 +13,6 @@ from scipy import stats
 from torch import nn
 
 from norm_study.init_bias.data import blobs
-from norm_study.init_bias.figures import INIT_BIAS_FIGURES
 from norm_study.init_bias.guesses import (
     PAPER_VARIANTS,
     measure_networks,
@@ -23,12 +22,13 @@ from norm_study.init_bias.guesses import (
 )
 from norm_study.init_bias.networks import CNNChunk, MLPChunk, covariance_root
 from norm_study.init_bias.settings import InitBiasConfig, InitBiasTrainingConfig
-from norm_study.init_bias.tables import allowed_difference, tables_markdown
 from norm_study.init_bias.theory import distances, gamma_of, summarize_shares, theory_median, verdict
 from norm_study.init_bias.training import first_for_good, run_init_bias_training
 from norm_study.main import main
 from norm_study.reproduce.experiments import run_experiment
 from norm_study.reproduce.figures import draw_figures
+from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
+from norm_study.reproduce.init_bias_tables import allowed_difference, tables_markdown
 from norm_study.reproduce.parts import Collected, load_parts, parts_file
 from planner.norms import make_norm
 

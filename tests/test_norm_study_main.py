@@ -10,9 +10,9 @@ import torch
 from wanted import TINY_PARTS
 
 from norm_study.main import main
-from norm_study.report.study import write_results
 from norm_study.reproduce import parts as reproduction
 from norm_study.reproduce.parts import collect, load_parts, run_parts
+from norm_study.reproduce.results import write_results
 
 SMALL = ["--length", "24", "--depth", "3", "--kernel", "3", "--width", "8", "--batch", "4", "--steps", "3"]
 TESTS = ["--predictions", "40"]
@@ -148,7 +148,7 @@ def test_cuda_without_a_gpu_is_refused(capsys, monkeypatch):
 def tiny_parts(tmp_path, monkeypatch):
     path = tmp_path / "parts.yaml"
     path.write_text(TINY_PARTS)
-    monkeypatch.setattr("norm_study.report.study.parts_file", lambda: path)
+    monkeypatch.setattr("norm_study.reproduce.results.parts_file", lambda: path)
     return load_parts(path)
 
 

@@ -10,10 +10,10 @@ from browser import WIDTHS, chromium, console_errors, missing, open_page, reques
 from torch import nn
 
 from groundwork.page import render
+from groundwork.tables import number
 from norm_study.audit import audit
 from norm_study.main import main
-from norm_study.report.study import number
-from norm_study.report.study import page as study_page
+from norm_study.reproduce.results import page as study_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from groundwork.errors import UserError
 from planner.norms import NORM_KINDS, mixes_time
 from planner.unet import TemporalUNet, check_horizon
-from planner.unet_convert import load_unet
+from planner.unet_files import load_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

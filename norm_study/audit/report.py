@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 
 from groundwork.files import save_figure, write_atomically
 from groundwork.page import figure_uri, render
+from groundwork.style import BLUE, GRAY, ORANGE, STYLE
+from groundwork.tables import number
 from norm_study.audit.leakage import AuditReport
 from norm_study.audit.subject import aligned
-from norm_study.report.study import number
-from norm_study.reproduce.figures import BLUE, GREY, ORANGE, STYLE
 
 MAPS = {
     "full": ("as the network is", "The network as it is: every pixel outside the lines is leakage."),
@@ -41,7 +41,7 @@ def figure_map(report: AuditReport, name: str) -> Figure:
     shown, times = influence(report, name), np.unique(report.maps.times)
     top = influence(report, "full").max() or 1.0
     edges = _edges(times, report.maps.length)
-    # clipped at the lowest colour, so that rounding does not look like influence
+    # clipped at the lowest color, so that rounding does not look like influence
     mesh = ax.pcolormesh(
         np.arange(shown.shape[1] + 1) - 0.5,
         edges,
@@ -77,7 +77,7 @@ def figure_distance(report: AuditReport) -> Figure:
     ax = figure.subplots()
     rows = report.by_distance()
     distance = [row["distance"] for row in rows]
-    for name, color, label in (("full", ORANGE, "as it is"), ("frozen", GREY, "mixing modules made local")):
+    for name, color, label in (("full", ORANGE, "as it is"), ("frozen", GRAY, "mixing modules made local")):
         shares = np.array([row[name] for row in rows])
         ax.plot(distance, np.where(shares > 0, shares, np.nan), color=color, lw=1.8, label=label)
     left, right = report.receptive_field
@@ -96,7 +96,7 @@ def figure_modules(report: AuditReport) -> Figure:
     height = np.arange(len(modules))
     for name, color, marker, label in (
         ("leakage_alone", ORANGE, "o", "it alone active"),
-        ("leakage_without", GREY, "s", "it alone made local"),
+        ("leakage_without", GRAY, "s", "it alone made local"),
     ):
         values = [getattr(module, name) for module in modules]
         ax.plot([np.nan if v is None else v for v in values], height, marker, color=color, ms=5, label=label)

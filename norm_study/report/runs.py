@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from groundwork.errors import UserError
 from groundwork.intervals import mean_interval
 from groundwork.page import figure_uri
+from groundwork.style import PALETTE, STYLE
 from norm_study.report.markdown import Table
 from norm_study.report.section import (
     Picture,
@@ -25,9 +26,7 @@ from norm_study.report.section import (
     origin_facts,
     read_stored,
 )
-from norm_study.reproduce.figures import STYLE
 from planner.comparison.compare import TABLE_MEASURES, format_cell
-from planner.comparison.figures import PALETTE
 from planner.config import Config
 from planner.training.run import RunFolder
 
@@ -109,7 +108,7 @@ def _table(runs: Sequence[RunFolder], configs: Sequence[Config], origins: Sequen
 
 
 def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]]]) -> Picture:
-    """Training and validation loss against steps, a colour per norm, a line per run."""
+    """Training and validation loss against steps, a color per norm, a line per run."""
     norms = list(dict.fromkeys(_norm(config) for config in configs))
     names = [
         name
@@ -122,10 +121,10 @@ def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]
         for axis, name in zip(axes, names, strict=True):
             for config, rows in zip(configs, metrics, strict=True):
                 points = [(row["step"], row[name]) for row in rows if _drawable(row.get(name))]
-                colour = PALETTE[norms.index(_norm(config)) % len(PALETTE)]
+                color = PALETTE[norms.index(_norm(config)) % len(PALETTE)]
                 axis.plot(
                     *np.array(points).reshape(-1, 2).T,
-                    color=colour,
+                    color=color,
                     lw=1.1,
                     alpha=0.8,
                     marker="o" if len(points) < 12 else "",
@@ -138,7 +137,7 @@ def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]
         ]
         figure.legend(handles=lines, loc="outside upper center", ncols=min(len(norms), 5))
         image = figure_uri(figure, "svg")
-    return Picture("curves", image, "Training curves: a line per run, a colour per norm.")
+    return Picture("curves", image, "Training curves: a line per run, a color per norm.")
 
 
 def _drawable(value: float | None) -> bool:

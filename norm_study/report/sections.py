@@ -20,7 +20,7 @@ from norm_study.report.section import (
     pictures_in,
     read_stored,
 )
-from norm_study.report.study import FIGURES, measured
+from norm_study.reproduce.results import FIGURES, measured
 from norm_study.stitching import figures as stitch_figures
 from planner.comparison.compare import format_cell, result_rows, table_measures, table_rows
 from planner.training.run import RunFolder, find_run, shipped_names

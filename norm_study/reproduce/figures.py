@@ -12,25 +12,11 @@ from matplotlib.figure import Figure
 
 from groundwork.files import save_figure
 from groundwork.intervals import mean_interval
+from groundwork.style import BLUE, GRAY, GREEN, ORANGE, STYLE
 from norm_study.localization.groups import best_rates
 from norm_study.reproduce.parts import Collected
 
 Results = Mapping[str, Collected]
-GREY, ORANGE, BLUE, GREEN = (
-    "#6b6b6b",
-    "#d55e00",
-    "#0072b2",
-    "#009e73",
-)  # Okabe and Ito's, safe for the colour-blind
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "norm-study",
-    "figure.constrained_layout.use": True,
-}
 
 
 def _predictions(ax: Any, row: dict[str, Any], color: str, label: str, suffix: str = "") -> None:
@@ -60,7 +46,7 @@ def figure_1a(results: Results) -> Figure:
     figure = Figure(figsize=(5.2, 3.4))
     ax = figure.subplots()
     config = results["localize-none"].part.config()
-    _predictions(ax, results["localize-none"].rows[0], GREY, "no norm")
+    _predictions(ax, results["localize-none"].rows[0], GRAY, "no norm")
     _predictions(ax, results["localize-instance"].rows[0], ORANGE, "InstanceNorm")
     _position_axes(ax, config.length, config.reach, config.reach)
     _legend_above(ax)
@@ -109,7 +95,7 @@ def figure_3(results: Results) -> Figure:
     parts = [found for name, found in results.items() if name.startswith("packnorm")]
     for coupled, color, marker, label in (
         (True, ORANGE, "o", "joined by PackNorm"),
-        (False, GREY, "s", "each normalized alone"),
+        (False, GRAY, "s", "each normalized alone"),
     ):
         chosen = sorted((p for p in parts if p.part.config().coupled == coupled), key=lambda p: p.part.config().overlap)
         overlaps = [p.part.config().overlap for p in chosen]
@@ -153,7 +139,7 @@ def figure_4(results: Results) -> Figure:
         ax.set_xticks(config.group_counts, [str(g) for g in config.group_counts])
         ax.set(xlabel="number of groups", ylabel=label)
     axes[0].axhline(config.length / 2, color=BLUE, lw=1, ls=":", label="L / 2: all of it")
-    axes[0].axhline(config.reach, color=GREY, lw=1, ls="--", label="receptive field r")
+    axes[0].axhline(config.reach, color=GRAY, lw=1, ls="--", label="receptive field r")
     axes[0].set_ylim(0, config.length / 2 + 6)
     axes[0].legend(loc="lower right", ncols=2, fontsize=8)
     return figure
@@ -196,7 +182,7 @@ def figure_multihop(results: Results) -> Figure:
     ax.plot([], [], "|", color=BLUE, ms=6, mew=1.5, label="localized beyond 3r")
     _position_axes(ax, config.length, 3 * config.reach, 3 * config.reach)
     for x in (config.reach - 0.5, config.length - config.reach - 0.5):
-        ax.axvline(x, color=GREY, lw=0.8, ls=":")
+        ax.axvline(x, color=GRAY, lw=0.8, ls=":")
     for x, text in ((config.reach, "r"), (3 * config.reach, "3r")):
         ax.annotate(text, (x - 0.5, 1.5), xytext=(0, 3), textcoords="offset points", ha="center")
     _legend_above(ax, height=1.1)
@@ -209,7 +195,7 @@ def figure_unet(results: Results) -> Figure:
     ax = figure.subplots()
     kinds = (
         ("group", ORANGE, "GroupNorm"),
-        ("none", GREY, "no norm"),
+        ("none", GRAY, "no norm"),
         ("channel", GREEN, "norm over channels"),
     )
     for which, (kind, color, label) in enumerate(kinds):

@@ -13,25 +13,25 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
 from groundwork.files import save_figure
+from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import FIELDS, Stored
 from norm_study.stitching.measurement import Rows, countable, interval
-from planner.comparison.figures import PALETTE
 from planner.unet import PaddingMode
 
-COLOURS: dict[str, str] = {
+COLORS: dict[str, str] = {
     norm: PALETTE[index % len(PALETTE)]
     for index, norm in enumerate(
         ("channel", "group", "none", "instance", "layer", "batch", "rms", "packnorm_isolated", "instance_isolated")
     )
 }
-MARKERS = dict(zip(COLOURS, "osD^vP*Xh", strict=True))
-COLOURS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
+MARKERS = dict(zip(COLORS, "osD^vP*Xh", strict=True))
+COLORS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
 OUTCOMES = {
     "plan_valid": ("valid", "#004488"),
     "through_wall": ("through a wall, no jump", "#DDAA33"),
     "jumps": ("jump", "#BB5566"),
 }
-"""(label, colour) of each kind of plan; dark, light and middle in grey, too."""
+"""(label, color) of each kind of plan; dark, light and middle in grey, too."""
 WIDEST = 4
 """Columns of plans that a page still shows at a size to read."""
 
@@ -45,7 +45,7 @@ def base_cell(stored: Stored) -> Stored:
 def norms_of(stored: Stored) -> list[str]:
     """Norms in the order of the legend."""
     there = {run.norm for run, _ in stored}
-    return [norm for norm in COLOURS if norm in there]
+    return [norm for norm in COLORS if norm in there]
 
 
 def _rows(stored: Stored, norm: str, multiple: int, split: str = "held_out") -> Rows:
@@ -70,19 +70,13 @@ def headline(stored: Stored) -> Figure:
         for index, norm in enumerate(norms):
             found = [(at, rows) for at, multiple in enumerate(multiples) if (rows := _rows(chosen, norm, multiple))]
             cells = [interval(rows, measure) for _, rows in found]
-            means = 100 * np.array([cell["mean"] for cell in cells])
-            bounds = [100 * np.array([cell[end] for cell in cells], dtype=float) for end in ("low", "high")]
             # Beside each other, so that intervals of norms at the same height can be told apart.
             places = np.array([at for at, _ in found]) + 0.06 * (index - (len(norms) - 1) / 2)
-            error = np.clip([means - bounds[0], bounds[1] - means], 0, None)
-            axis.errorbar(
-                places, means, error, color=COLOURS[norm], marker=MARKERS[norm], ms=5, lw=1.4, capsize=2, label=norm
-            )
+            plot_intervals(axis, places, cells, color=COLORS[norm], marker=MARKERS[norm], lw=1.4, label=norm)
         axis.set_xticks(range(len(multiples)), [f"{multiple}×" for multiple in multiples])
         axis.set(xlabel="planned points / training horizon", ylabel=label, ylim=(-4, 104))
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    open_axes(axes)
+    legend_outside(figure, axes[0])
     return figure
 
 
@@ -152,17 +146,16 @@ def outcomes(stored: Stored) -> Figure:
     axes = figure.subplots(len(splits), len(multiples), squeeze=False, sharex=True, sharey=True)
     for (line, column), axis in np.ndenumerate(axes):
         left = np.zeros(len(norms))
-        for measure, (label, colour) in OUTCOMES.items():
+        for measure, (label, color) in OUTCOMES.items():
             rows = [_rows(chosen, norm, multiples[column], splits[line]) for norm in norms]
             share = [100 * interval(own, measure)["mean"] if own else 0 for own in rows]
-            axis.barh(norms, share, left=left, color=colour, label=label, height=0.7)
+            axis.barh(norms, share, left=left, color=color, label=label, height=0.7)
             left += share
         axis.set_title(f"{splits[line].replace('_', ' ')}, {multiples[column]}×", fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
         axis.set(xlim=(0, 100), xticks=(0, 50, 100))
     figure.supxlabel("plans (%); ×: planned points / training horizon", fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9)
+    open_axes(axes.flat)
+    legend_outside(figure, axes[0, 0], "outside upper center", ncols=len(OUTCOMES), fontsize=9)
     return figure
 
 
@@ -177,17 +170,17 @@ def novelty(stored: Stored) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axis, norm in zip(axes, norms, strict=False):
         rows = [row for multiple in multiples for row in _rows(chosen, norm, multiple)]
-        for valid, marker, colour in ((False, "x", "0.45"), (True, "o", COLOURS[norm])):
+        for valid, marker, color in ((False, "x", "0.45"), (True, "o", COLORS[norm])):
             points = np.array([[r["novelty_whole"], r["novelty_piece"]] for r in rows if r["plan_valid"] is valid])
             if len(points):
-                axis.plot(*points.T, marker, color=colour, ms=3, mew=0.7, alpha=0.5, rasterized=True)
+                axis.plot(*points.T, marker, color=color, ms=3, mew=0.7, alpha=0.5, rasterized=True)
         axis.set_title(norm, fontsize=9)
         axis.set(xscale="log", yscale="log")
         for side in (axis.xaxis, axis.yaxis):
             side.set_major_locator(FixedLocator([0.03, 0.1, 0.3, 1, 3]))
             side.set_major_formatter("{x:g}")
             side.set_minor_formatter(NullFormatter())
-        axis.spines[["top", "right"]].set_visible(False)
+    open_axes(axes)
     for axis in axes[len(norms) :]:
         axis.set_visible(False)
     for axis in axes[max(0, len(norms) - columns) : len(norms)]:  # the lowest of its column
@@ -217,15 +210,14 @@ def intervention(stored: Stored) -> Figure:
             places = sorted({row[key] for row in rows})
             means = [np.mean([row["movement"] for row in rows if row[key] == place]) for place in places]
             mark = {"marker": MARKERS[norm], "markersize": 10 - index, "markerfacecolor": "none"}
-            axis.plot(places, np.maximum(means, 1e-9), color=COLOURS[norm], lw=1.2, label=norm, **mark)
+            axis.plot(places, np.maximum(means, 1e-9), color=COLORS[norm], lw=1.2, label=norm, **mark)
         axis.set(yscale="log", xlabel=label, title=title, ylim=(3e-10, 5))
         if kind == "denoising":
             axis.set_xscale("log", base=2)
             axis.set_xticks(places, [str(place) for place in places])
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("movement of the output\n(standard deviations; 1e-9: less)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    open_axes(axes)
+    legend_outside(figure, axes[0])
     return figure
 
 

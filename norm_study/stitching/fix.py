@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from groundwork.files import save_figure, write_atomically
+from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
-from planner.comparison.figures import PALETTE
 from planner.norms import NormKind
 from planner.training.run import find_run
 from planner.training.train import train
@@ -123,7 +123,7 @@ def fix_figure(rows: Rows) -> Figure:
     axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
     for axis, multiple in zip(axes, multiples, strict=True):
         apart = max(stages) / 80  # so that the two intervals of a stage do not hide each other
-        for split, colour, marker, side in (
+        for split, color, marker, side in (
             ("held_out", PALETTE[0], "o", apart),
             ("demonstrated", PALETTE[1], "s", -apart),
         ):
@@ -131,16 +131,11 @@ def fix_figure(rows: Rows) -> Figure:
             before = _cell(rows, None, multiple, split, "plan_valid")
             if before["mean"] is None:
                 continue
-            means = 100 * np.array([cell["mean"] for cell in cells])
-            low, high = (100 * np.array([cell[end] for cell in cells], dtype=float) for end in ("low", "high"))
             label = split.replace("_", " ")
-            ends = np.clip([means - low, high - means], 0, None)
-            places = np.array(stages) + side
-            axis.errorbar(places, means, ends, color=colour, marker=marker, ms=5, capsize=2, label=label)
-            axis.axhline(100 * before["mean"], color=colour, ls=":", lw=1.2, label=f"{label}, before the exchange")
+            plot_intervals(axis, np.array(stages) + side, cells, color=color, marker=marker, label=label)
+            axis.axhline(100 * before["mean"], color=color, ls=":", lw=1.2, label=f"{label}, before the exchange")
         axis.set(xlabel="optimizer steps after the exchange", ylim=(-4, 104), title=f"{multiple}× training horizon")
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("valid plans (%)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    open_axes(axes)
+    legend_outside(figure, axes[0], "outside upper center", ncols=2)
     return figure

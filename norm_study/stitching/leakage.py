@@ -17,11 +17,11 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure
 from groundwork.intervals import interval_over_seeds, student_interval
+from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
 from norm_study.options import add_device, add_json
-from norm_study.reproduce.figures import STYLE
-from norm_study.stitching.figures import COLOURS, MARKERS
+from norm_study.stitching.figures import COLORS, MARKERS
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
 from norm_study.stitching.options import add_cells, grid_from
@@ -157,7 +157,7 @@ def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:
     """Leakage against validity, one point per trained planner."""
     figure = Figure(figsize=(6.4, 4.0))
     ax = figure.subplots()
-    for norm in COLOURS:
+    for norm in COLORS:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         if own:
             ax.errorbar(
@@ -165,7 +165,7 @@ def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:
                 [100 * row["held_out_valid"] for row in own],
                 xerr=[row["standard_error"] or 0 for row in own],
                 fmt=MARKERS[norm],
-                color=COLOURS[norm],
+                color=COLORS[norm],
                 ms=6,
                 lw=0.8,
                 alpha=0.8,

@@ -1,4 +1,4 @@
-"""Figures of plans and of comparisons. Colours are Okabe and Ito's, told apart by the colour-blind."""
+"""Figures of plans and of comparisons."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap, Task
+from groundwork.style import PALETTE, legend_outside, open_axes
 from planner.plan import Planner
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MEASURE_LABELS = {
     "success": "success",
     "plan_valid": "valid plans",
@@ -100,13 +100,12 @@ def bar_figure(
             axis.errorbar(places, means, error, fmt="none", ecolor="0.25", elinewidth=1, capsize=2)
         axis.set_xticks(range(len(columns)), columns, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
         axis.set_ylabel(MEASURE_LABELS[measure])
-        axis.spines[["top", "right"]].set_visible(False)
         if measure in ("success", "plan_valid"):
             axis.set_ylim(0, 1.02)
         else:
             axis.set_ylim(bottom=0)
         if measure == "longest_step":
             axis.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    open_axes(axes)
+    legend_outside(figure, axes[0], "outside upper center", ncols=len(summaries))
     return figure

@@ -18,10 +18,13 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval
+<<<<<<< HEAD
 from groundwork.options import Settings, option
+=======
+from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
+>>>>>>> 9f559c7 (No circle between files, wings of the study in one order, and one place for how figures look)
 from groundwork.tables import interval_text, markdown_table
 from planner.comparison.compare import run_rollout
-from planner.comparison.figures import PALETTE
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks
 from planner.sampling import SAMPLERS, SamplerKind, Sampling
@@ -182,8 +185,8 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
     for axis, (measure, label) in zip(axes, panels, strict=True):
         for index, sampler in enumerate(samplers):
             own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
-            means, low, high = (100 * np.array([e[measure][k] for e in own]) for k in ("mean", "low", "high"))
             steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
+<<<<<<< HEAD
             axis.errorbar(
                 steps,
                 means,
@@ -195,10 +198,13 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
                 capsize=2,
                 label=sampler,
             )
+=======
+            style = {"color": PALETTE[index], "marker": "osD"[index], "label": sampler}
+            plot_intervals(axis, steps, [entry[measure] for entry in own], lw=1.4, **style)
+>>>>>>> 9f559c7 (No circle between files, wings of the study in one order, and one place for how figures look)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set(xlabel="network evaluations per plan", ylabel=label, ylim=(-4, 104))
-        axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    open_axes(axes)
+    legend_outside(figure, axes[0])
     return figure

@@ -14,7 +14,7 @@ from torch import Tensor
 from groundwork.errors import UserError
 from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.unet import TemporalUNet
-from planner.unet_convert import WEIGHTS_FILE, load_unet
+from planner.unet_files import WEIGHTS_FILE, load_unet
 
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of each parameter."""

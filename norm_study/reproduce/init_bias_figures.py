@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from groundwork.style import BLUE, GRAY, ORANGE
 from norm_study.init_bias.guesses import arrays_at
 from norm_study.init_bias.theory import NEUTRAL_BELOW, SMALLEST_GAMMA, gamma_of, theory_median
-from norm_study.reproduce.figures import BLUE, GREY, ORANGE, Figures, Results
+from norm_study.reproduce.figures import Figures, Results
 
-COLORS = {"none": GREY, "batch": ORANGE, "layer": BLUE}
+COLORS = {"none": GRAY, "batch": ORANGE, "layer": BLUE}
 VARIANTS = ("none", "batch-before", "batch-after", "layer-before", "layer-after")
 NAMES = {"none": "no norm", "batch": "BatchNorm", "layer": "LayerNorm"}
 BINS = 25

@@ -12,11 +12,11 @@ import torch
 from groundwork.files import write_atomically
 from groundwork.page import image_uri, render
 from groundwork.tables import interval_text, markdown_table
-from norm_study.init_bias.figures import INIT_BIAS_FIGURES
-from norm_study.init_bias.tables import tables_markdown
 from norm_study.reproduce.claims import decide_all
 from norm_study.reproduce.figures import FIGURES as LOCALIZATION_FIGURES
 from norm_study.reproduce.figures import draw_figures
+from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
+from norm_study.reproduce.init_bias_tables import tables_markdown
 from norm_study.reproduce.parts import (
     Budget,
     Collected,
@@ -28,11 +28,6 @@ from norm_study.reproduce.parts import (
 from planner.training.run import provenance
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
-
-
-def number(value: float | None) -> str:
-    """Three significant digits, as the tables show them."""
-    return "–" if value is None else f"{value:.3g}"
 
 
 def measured(interval: Mapping[str, Any]) -> str:
@@ -110,7 +105,7 @@ def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str,
         [row["name"] + " (full rows)" * row["borrowed"], row["sizes"], _seeds(row), f"{row['seconds']:.0f}"]
         for row in parts_table(results)
     ]
-    return render("norm_study.report", "study.html.j2", budget=budget, claims=shown, figures=figures, parts=parts)
+    return render("norm_study.reproduce", "study.html.j2", budget=budget, claims=shown, figures=figures, parts=parts)
 
 
 def _seeds(row: Mapping[str, Any]) -> str:
