@@ -18,11 +18,8 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval
-<<<<<<< HEAD
 from groundwork.options import Settings, option
-=======
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
->>>>>>> 9f559c7 (No circle between files, wings of the study in one order, and one place for how figures look)
 from groundwork.tables import interval_text, markdown_table
 from planner.comparison.compare import run_rollout
 from planner.plan import Planner
@@ -186,7 +183,6 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
         for index, sampler in enumerate(samplers):
             own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
             steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
-<<<<<<< HEAD
             axis.errorbar(
                 steps,
                 means,
@@ -198,10 +194,8 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
                 capsize=2,
                 label=sampler,
             )
-=======
             style = {"color": PALETTE[index], "marker": "osD"[index], "label": sampler}
             plot_intervals(axis, steps, [entry[measure] for entry in own], lw=1.4, **style)
->>>>>>> 9f559c7 (No circle between files, wings of the study in one order, and one place for how figures look)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.set(xlabel="network evaluations per plan", ylabel=label, ylim=(-4, 104))
