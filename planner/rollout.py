@@ -17,7 +17,7 @@ from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
-from groundwork.intervals import mean_interval
+from groundwork.intervals import mean_intervals
 from groundwork.options import option
 from planner.execution import SETTLING_STEPS, Execution, Replan, execute
 from planner.measures import plan_measures
@@ -245,7 +245,4 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
     """Per split, each measure's mean, median and 95 % interval over episodes."""
     names = MEASURES + tuple(name for name in OPTIONAL_MEASURES if name in rows[0])
     splits = sorted({row["split"] for row in rows})
-    return {
-        split: {name: mean_interval([row[name] for row in rows if row["split"] == split]) for name in names}
-        for split in splits
-    }
+    return {split: mean_intervals([row for row in rows if row["split"] == split], names) for split in splits}

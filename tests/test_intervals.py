@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from groundwork.intervals import interval_over_seeds, mean_interval
+from groundwork.intervals import difference_over_seeds, interval_over_seeds, mean_interval, paired_difference
 
 
 def test_students_interval_covers_the_mean_in_95_of_100_samples():
@@ -35,3 +35,28 @@ def test_seeds_of_equal_means_leave_the_interval_to_the_episodes():
     assert cell["over"] == "episodes"
     assert cell["low"] < 0.5 < cell["high"]
     assert interval_over_seeds([[True, False], [False, False], [True, False]], share=True)["over"] == "seeds"
+
+
+def test_the_paired_interval_covers_the_difference_in_95_of_100_samples():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        outcome = rng.choice(4, size=300, p=(0.85, 0.06, 0.02, 0.07))  # both, only ours, only the reference's, neither
+        cell = paired_difference(outcome <= 1, (outcome == 0) | (outcome == 2))
+        covered += cell["low"] <= 0.04 <= cell["high"]
+    assert 0.93 < covered / 1000 < 0.985
+
+
+def test_no_episode_that_differs_still_leaves_doubt():
+    cell = paired_difference([True] * 50, [True] * 50)
+    assert cell["mean"] == 0
+    assert cell["low"] < -0.03
+    assert paired_difference([True] * 1000, [True] * 1000)["low"] > -0.03
+
+
+def test_a_difference_of_shares_stays_within_its_bounds_and_needs_seeds_that_vary():
+    wide = difference_over_seeds([1.0, 0.2, 1.0], ([1.0], [0.0]), share=True)
+    assert (wide["over"], wide["high"]) == ("seeds", 1.0)
+    equal = difference_over_seeds([1.0] * 3, ([True] * 30, [False] * 30), share=True)
+    assert equal["over"] == "episodes"
+    assert 0.7 < equal["low"] < equal["mean"] == 1

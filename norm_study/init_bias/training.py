@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from groundwork.intervals import mean_interval
+from groundwork.intervals import mean_intervals
 from norm_study.init_bias.data import blobs, digits
 from norm_study.init_bias.networks import activate, draw, kaiming_gain
 from norm_study.init_bias.settings import InitBiasTrainingConfig
@@ -219,4 +219,4 @@ def summarize_init_bias_training(config: InitBiasTrainingConfig, rows: Rows) -> 
         "accuracy",
         "worst_class_accuracy",
     )
-    return {**{name: mean_interval([row[name] for row in rows]) for name in names}, "steps": config.steps}
+    return {**mean_intervals(rows, names), "steps": config.steps}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from groundwork.intervals import mean_interval
+from groundwork.intervals import mean_intervals
 from norm_study.init_bias.settings import InitBiasUNetConfig
 from planner.config import Config, from_dict, load_preset, merge
 from planner.data import PlannerData, load_data
@@ -132,6 +132,5 @@ def summarize_init_bias_unet(config: InitBiasUNetConfig, rows: Rows) -> dict[str
     table = []
     for norm, placement in variants(config):
         own = [row for row in rows if (row["norm"], row["placement"]) == (norm, placement)]
-        intervals = {name: mean_interval([row[name] for row in own]) for name in names}
-        table.append({"norm": norm, "placement": placement, **intervals})
+        table.append({"norm": norm, "placement": placement, **mean_intervals(own, names)})
     return {"table": table, "loss_steps": config.loss_steps}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from groundwork.intervals import mean_interval
+from groundwork.intervals import mean_interval, mean_intervals
 from norm_study.init_bias.guesses import run_init_bias, summarize_init_bias
 from norm_study.init_bias.settings import InitBiasConfig, InitBiasTrainingConfig, InitBiasUNetConfig
 from norm_study.init_bias.training import run_init_bias_training, summarize_init_bias_training
@@ -50,15 +50,10 @@ class Experiment:
     summarize: Callable[[Any, Rows], dict[str, Any]]
 
 
-def intervals(rows: Rows, *names: str) -> dict[str, Any]:
-    """The mean and 95 % interval over rows of each named measure."""
-    return {name: mean_interval([row[name] for row in rows]) for name in names}
-
-
 def _localization(config: LocalizationConfig, rows: Rows) -> dict[str, Any]:
     names = ("mse", "localization_distance", "localized_share", "unbroken_distance", "interior_localized")
     return {
-        **intervals(rows, *names),
+        **mean_intervals(rows, names),
         "floor": norm_free_floor(config.length, config.reach),
         "length": config.length,
         "receptive_field": config.reach,
@@ -74,7 +69,7 @@ def _probes(config: ProbeConfig, rows: Rows) -> dict[str, Any]:
         {
             "layer": layer,
             "reach": layer * (config.kernel - 1) // 2,
-            **intervals([row for row in rows if row["layer"] == layer], "mse", "distance", "localized_share"),
+            **mean_intervals([row for row in rows if row["layer"] == layer], ("mse", "distance", "localized_share")),
         }
         for layer in range(1, config.depth)
     ]
@@ -83,7 +78,7 @@ def _probes(config: ProbeConfig, rows: Rows) -> dict[str, Any]:
 
 def _packnorm(config: PackNormConfig, rows: Rows) -> dict[str, Any]:
     sizes = {"overlap": config.overlap, "length": config.length, "coupled": config.coupled}
-    return {**intervals(rows, "mse"), **sizes}
+    return {**mean_intervals(rows, ("mse",)), **sizes}
 
 
 def _groups(config: GroupsConfig, rows: Rows) -> dict[str, Any]:
@@ -92,7 +87,7 @@ def _groups(config: GroupsConfig, rows: Rows) -> dict[str, Any]:
         "best": [
             {
                 "groups": count,
-                **intervals([row for row in best if row["groups"] == count], "mse", "localization_distance"),
+                **mean_intervals([row for row in best if row["groups"] == count], ("mse", "localization_distance")),
             }
             for count in config.group_counts
         ],
@@ -106,7 +101,7 @@ def _groups(config: GroupsConfig, rows: Rows) -> dict[str, Any]:
 def _batchnorm(config: BatchNormConfig, rows: Rows) -> dict[str, Any]:
     names = ("mse", "distance", "interior_localized")
     return {
-        **intervals(rows, *(f"{name}_{kind}" for name in names for kind in ("minibatch", "running"))),
+        **mean_intervals(rows, [f"{name}_{kind}" for name in names for kind in ("minibatch", "running")]),
         "floor": norm_free_floor(config.length, config.reach),
         "length": config.length,
         "receptive_field": config.reach,
@@ -116,7 +111,7 @@ def _batchnorm(config: BatchNormConfig, rows: Rows) -> dict[str, Any]:
 def _unet(config: UNetConfig, rows: Rows) -> dict[str, Any]:
     names = ("mse", "localization_distance", "localized_share", "interior_localized", "interior_share", "shift_error")
     return {
-        **intervals(rows, *names),
+        **mean_intervals(rows, names),
         "floor": rows[0]["floor"],
         "length": config.length,
         "receptive_field": [rows[0]["left"], rows[0]["right"]],

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from groundwork.intervals import student_half
 from groundwork.style import BLUE, GRAY, ORANGE
 from norm_study.init_bias.guesses import arrays_at
 from norm_study.init_bias.theory import NEUTRAL_BELOW, SMALLEST_GAMMA, gamma_of, theory_median
@@ -108,7 +109,7 @@ def figure_depth(results: Results) -> Figure:
 def _band(ax: Any, steps: np.ndarray, curves_SE: np.ndarray, variant: str) -> None:
     """The mean over seeds and its 95 % interval."""
     mean = curves_SE.mean(0)
-    half = stats.t.ppf(0.975, len(curves_SE) - 1) * stats.sem(curves_SE, axis=0) if len(curves_SE) > 1 else 0 * mean
+    half = student_half(curves_SE)
     style = {**_line(variant), "marker": ""}
     ax.fill_between(steps, mean - half, mean + half, color=style["color"], alpha=0.15, lw=0)
     ax.plot(steps, mean, **{"lw": 1.5, **style})

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from groundwork.intervals import student_interval
+from groundwork.intervals import difference_over_seeds, student_interval
 from norm_study.stitching.grid import FactorRun, Stored
-from norm_study.stitching.measurement import SHARES, Rows, by_run, countable, difference_interval
+from norm_study.stitching.measurement import SHARES, Rows, by_run, countable
 
 FACTORS = ("norm", "padding", "field")
 REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}
@@ -40,7 +40,7 @@ def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out"
     Over all cells; of padding and field also within each norm, of a norm also at the reference padding and field.
 
     Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
-    a seed, and the interval is that of :func:`norm_study.stitching.measurement.difference_interval`.
+    a seed, and the interval is that of :func:`groundwork.intervals.difference_over_seeds`.
 
     Returns:
         Entries ``{"factor", "level", "against", "within", "multiple", "cells", "mean", "low", "high", "n", "over"}``;
@@ -97,9 +97,7 @@ def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_ou
             if all(shares):
                 about = {"multiple": multiple, "norms": levels[0], "paddings": paddings, "fields": fields}
                 names = (*several, "interactions")
-                found.append(
-                    about | {name: _cut(student_interval([share[name] for share in shares])) for name in names}
-                )
+                found.append(about | {n: student_interval([share[n] for share in shares], (0.0, 1.0)) for n in names})
     return found
 
 
@@ -136,11 +134,6 @@ def _shares(cells_NPF: np.ndarray) -> dict[str, float]:
     return {**shares, "interactions": 1 - sum(shares.values())}
 
 
-def _cut(cell: dict[str, Any]) -> dict[str, Any]:
-    bounds = {side: None if cell[side] is None else min(1.0, max(0.0, cell[side])) for side in ("low", "high")}
-    return cell | bounds
-
-
 def _episodes(stored: Stored, measure: str, split: str, multiple: int) -> dict[FactorRun, list[float]]:
     return {
         run: episodes
@@ -155,7 +148,7 @@ def _effect(pairs: list[Pair], values: dict[FactorRun, list[float]], measure: st
     gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
     per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
     one, other = ([value for pair in pairs for value in values[pair[side]]] for side in (0, 1))
-    return {"cells": len(pairs) // len(seeds), **difference_interval(per_seed, (one, other), measure in SHARES)}
+    return {"cells": len(pairs) // len(seeds), **difference_over_seeds(per_seed, (one, other), share=measure in SHARES)}
 
 
 def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[Pair]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from envs.maps import MazeMap, Task
 from groundwork.errors import UserError
-from groundwork.intervals import SEEDS_FOR_AN_INTERVAL, interval_over_seeds, mean_interval, student_interval
+from groundwork.intervals import difference_over_seeds, interval_over_seeds
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from planner.comparison.figures import example_tasks
 from planner.data import load_data
@@ -259,48 +259,8 @@ def interval(rows: Rows, name: str) -> dict[str, Any]:
     return interval_over_seeds(list(by_run(rows, name).values()), share=name in SHARES)
 
 
-def difference_interval(
-    differences: Sequence[float], samples: tuple[Sequence[float], Sequence[float]], share: bool
-) -> dict[str, Any]:
-    """Mean difference with its interval: over training seeds where there are at least three, else over episodes.
-
-    Where all seeds agree their spread says nothing, and the interval is over episodes, too.
-
-    Args:
-        differences: one per training seed.
-        samples: the episodes behind both sides, of all seeds.
-        share: the values are 0 or 1; the interval ends at −1 and 1.
-    """
-    if len(differences) < SEEDS_FOR_AN_INTERVAL or len(set(differences)) == 1:
-        return _difference_over_episodes(samples, share)
-    cell = student_interval(differences)
-    if share:
-        cell |= {"low": max(-1.0, cell["low"]), "high": min(1.0, cell["high"])}
-    return {**cell, "over": "seeds"}
-
-
 def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
     first, second = by_run(demonstrated, name), by_run(held_out, name)
     differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
     samples = [row[name] for row in demonstrated], [row[name] for row in held_out]
-    return difference_interval(differences, samples, name in SHARES)
-
-
-def _difference_over_episodes(samples: Sequence[Sequence[float]], share: bool) -> dict[str, Any]:
-    """Difference of the means of two independent samples: Newcombe's 95 % interval for shares, else the normal one."""
-    n = min(len(values) for values in samples)
-    if n == 0:
-        return {"mean": None, "median": None, "low": None, "high": None, "n": 0, "over": "episodes"}
-    mean = float(np.mean(samples[0]) - np.mean(samples[1]))
-    result = {"mean": mean, "median": mean, "low": None, "high": None, "n": n, "over": "episodes"}
-    if n == 1:
-        return result
-    one, other = (mean_interval(values) if share else _normal(values) for values in samples)
-    below = np.hypot(one["mean"] - one["low"], other["high"] - other["mean"])
-    above = np.hypot(one["high"] - one["mean"], other["mean"] - other["low"])
-    return result | {"low": mean - float(below), "high": mean + float(above)}
-
-
-def _normal(values: Sequence[float]) -> dict[str, float]:
-    mean, half = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return difference_over_seeds(differences, samples, share=name in SHARES)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
-from groundwork.intervals import mean_interval
+from groundwork.intervals import mean_interval, paired_difference
 from groundwork.options import Settings, option
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import interval_text, markdown_table
@@ -52,23 +52,6 @@ class AblationSettings(Settings):
     tasks: tuple[str, ...] = option(("multi_task",), "The splits, families or names of tasks to roll out.")
     episodes: int = option(1000, "How many episodes of each task are executed.", low=1)
     seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
-
-
-def paired_difference(ours: Sequence[bool], reference: Sequence[bool]) -> dict[str, float]:
-    """Difference of two shares over the same episodes with its 95 % interval.
-
-    Half an episode is added to each of the four outcomes, as Agresti & Min (2005) advise, so that the interval keeps
-    its width where no episode differs.
-
-    Args:
-        ours: (N,) outcomes.
-        reference: (N,) outcomes of the same episodes.
-    """
-    one, other = np.asarray(ours, dtype=bool), np.asarray(reference, dtype=bool)
-    gained, lost, n = (one & ~other).sum() + 0.5, (~one & other).sum() + 0.5, len(one) + 2
-    centre = (gained - lost) / n
-    half = 1.96 * np.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
-    return {"mean": float(one.mean() - other.mean()), "low": float(centre - half), "high": float(centre + half)}
 
 
 def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, command: str) -> Path:
