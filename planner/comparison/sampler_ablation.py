@@ -166,18 +166,7 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
         for index, sampler in enumerate(samplers):
             own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
             steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
-            axis.errorbar(
-                steps,
-                means,
-                np.clip([means - low, high - means], 0, None),
-                color=PALETTE[index % len(PALETTE)],
-                marker=MARKERS[index % len(MARKERS)],
-                ms=5,
-                lw=1.4,
-                capsize=2,
-                label=sampler,
-            )
-            style = {"color": PALETTE[index], "marker": "osD"[index], "label": sampler}
+            style = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index % len(MARKERS)], "label": sampler}
             plot_intervals(axis, steps, [entry[measure] for entry in own], lw=1.4, **style)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
