@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import minari
 import numpy as np
@@ -15,12 +15,11 @@ from minari.data_collector.episode_buffer import EpisodeBuffer
 from tqdm import tqdm
 
 from envs import dataset_folder
-from envs.expert import PathOrder, SetPointExpert, WaypointExpert, tracking_action
+from envs.expert import SetPointExpert, WaypointExpert, tracking_action
 from envs.maps import STITCH_CELLS, Cell, MazeMap, pairs_apart, stitched
 from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
+from envs.settings import PathOrder, Recipe
 from groundwork.errors import UserError
-
-Recipe = Literal["tasks", "navigate", "stitch"]
 
 CELL_NOISE_M = 0.25
 """Starts and goals lie up to this far from a cell's centre, in x and in y, as in Gymnasium-Robotics."""

@@ -7,13 +7,11 @@ damped at 0.8 of critical, so a reference that accelerates by a m/s² is missed 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from envs.maps import DT_S, Cell, MazeMap
-
-PathOrder = Literal["breadth", "depth"]
+from envs.settings import PathOrder
 
 PROPORTIONAL_GAIN = 10.0
 SPEED_RANGE = (1.5, 4.0)

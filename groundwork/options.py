@@ -36,7 +36,6 @@ def option(
     positional: bool = False,
     repeated: bool = False,
     metavar: str | None = None,
-    default_text: str | None = None,
     old: tuple[str, ...] = (),
 ) -> Any:
     """A field with all that is said about it.
@@ -50,7 +49,6 @@ def option(
         positional: whether the command line takes it by its place, without its name.
         repeated: whether the option is given once per entry of the tuple instead of once with commas.
         metavar: what the help calls the value.
-        default_text: what the help says of the default instead of its value; empty: nothing.
         old: earlier names of the option, which go on working and are not shown.
     """
     about = {name: value for name, value in locals().items() if name != "default"}
@@ -251,33 +249,32 @@ def add_options(parser: OneLineParser, kind: type, title: str | None = None) -> 
         title: of a group of options in the help, for these settings alone.
     """
     options = parser.add_argument_group(title) if title else parser
-    for name, item, inner in _leaves(kind):
-        about, one = item.metadata, _one_of(inner)
-        choices = _choices(item, inner)
+    for name, item, kept in _leaves(kind):
+        about, choices, kept = item.metadata, _choices(item, kept), _one_of(kept)
         if choices is not None and len(choices) == 1:
             continue  # what the experiment is about is not an option
-        words = about["help"].replace("%", "%%")
-        default = about["default_text"] if about["default_text"] is not None else _typed(item.default)
-        if item.default is not MISSING and item.default is not None and default:
-            words += f" Default: {default}."
-        listed = get_origin(one) is tuple
-        more: dict[str, Any] = {"help": words, "default": argparse.SUPPRESS}
-        if one is bool and "." not in name:
-            more["action"] = argparse.BooleanOptionalAction
+        listed, required = get_origin(kept) is tuple, item.default is MISSING
+        default = "" if required or item.default is None or item.default is False else _typed(item.default)
+        words = f"{about['help']} Default: {default}." if default else about["help"]
+        more: dict[str, Any] = {"help": words.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if kept is bool and "." not in name:
+            more["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
         elif choices is not None and not listed:
             more["choices"] = choices
         else:
-            more["metavar"] = about["metavar"] or ("A,B" if listed else _METAVARS[one])
-        flag = "" if about["positional"] else f"--{name.replace('_', '-')}"
-        parser.old_names |= dict.fromkeys(about["old"], flag)
+            usual = item.name.upper() if about["positional"] else "A,B" if listed else _METAVARS[kept]
+            more["metavar"] = about["metavar"] or usual
         if about["positional"]:
-            if listed or item.default is not MISSING:
-                more["nargs"] = "?" if not listed else "+" if item.default is MISSING else "*"
+            flag = ""
+            if listed or not required:
+                more["nargs"] = "?" if not listed else "+" if required else "*"
             options.add_argument(name, **more)
         else:
+            flag = f"--{name.replace('_', '-')}"
             if about["repeated"]:
                 more["action"] = "append"
-            options.add_argument(flag, dest=name, required=item.default is MISSING, **more)
+            options.add_argument(flag, dest=name, required=required, **more)
+        parser.old_names |= dict.fromkeys(about["old"], flag)
 
 
 def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    return run_command(_command)
+    return run_command(_command, argv)
 
 
 def _command(argv: Sequence[str] | None) -> None:

@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from groundwork.command_line import run_command
-
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 torch.set_num_threads(1)
@@ -91,7 +89,7 @@ def command(capsys):
     def run(module: str, *arguments: object) -> Finished:
         capsys.readouterr()
         try:
-            code = run_command(importlib.import_module(module)._command, [str(argument) for argument in arguments])
+            code = importlib.import_module(module).main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = int(stop.code or 0)
         return Finished(code, *capsys.readouterr())

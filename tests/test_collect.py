@@ -216,10 +216,10 @@ def test_the_command_collects_lists_and_shows(folder, tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["collect", "hash", "--steps", "0"], "steps: 0"),
+        (["collect", "hash", "--env-steps", "0"], "env_steps = 0"),
         (["collect", "hash", "--steps", "nan"], "'nan'"),
         (["collect", "hash", "--steps", "1.5"], "'1.5'"),
-        (["collect", "hash", "--seed", "-1"], "seed: -1"),
+        (["collect", "hash", "--seed", "-1"], "seed = -1"),
         (["collect", "hsah"], "hsah"),
         (["collect", "hash", "--recipe", "walk"], "walk"),
         (["collect", "hash", "--id", "no id"], "no id"),

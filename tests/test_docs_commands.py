@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 REFERENCE = ROOT / "docs" / "api.md"  # docstrings, which name commands and do not show them
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page != REFERENCE)]
-PARSERS = {"maze-data": envs.main._parser, "planner": make_parser, "norm-study": norm_study.main.parser}
-MAINS = {"maze-data": envs.main._command, "planner": planner.main._command, "norm-study": norm_study.main.command}
+PARSERS = {"maze-data": envs.main.PROGRAM.parser, "planner": make_parser, "norm-study": norm_study.main.parser}
+MAINS = {"maze-data": envs.main.PROGRAM.run, "planner": planner.main._command, "norm-study": norm_study.main.command}
 OTHER_PROGRAMS = ("tensorboard", ".venv/bin/tensorboard")
 OURS = re.compile(r"([A-Z_]+=\S+ )*((maze-data|planner|norm-study|tensorboard|\.venv/bin/tensorboard) |scripts/\w)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -1,0 +1,71 @@
+"""What the subcommands of ``maze-data`` take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from envs.maps import map_names
+from groundwork.errors import UserError
+from groundwork.options import REQUIRED, Settings, option
+
+Recipe = Literal["tasks", "navigate", "stitch"]
+PathOrder = Literal["breadth", "depth"]
+MAPS = ", ".join(map_names())
+PICTURES = (".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings(Settings):
+    """Which walks to record."""
+
+    map: str = option(REQUIRED, f"Walk on this map: {MAPS}, or a text file of # and . cells.", positional=True)
+    recipe: Recipe = option(
+        "navigate",
+        "Walk the demonstrated tasks, between random goals one after the other, or to goals four cells away.",
+    )
+    env_steps: int = option(100_000, "Record so many environment steps of 0.01 s in all.", low=1, old=("--steps",))
+    seed: int = option(0, "Draw everything from this seed; the same seed gives the same data.", low=0)
+    id: str | None = option(None, "Store the dataset under this id. Default: mazes/MAP-RECIPE-v0.", metavar="ID")
+    order: PathOrder = option("breadth", "The expert searches its paths in this order.")
+    overwrite: bool = option(False, "Replace a dataset of that id.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(Settings):
+    """Which file of D4RL becomes which dataset."""
+
+    file: Path = option(REQUIRED, "Read this HDF5 file of D4RL, such as maze2d-umaze-sparse-v1.hdf5.", positional=True)
+    id: str = option(REQUIRED, "Store the dataset under this id, such as mazes/umaze-d4rl-v1.", metavar="ID")
+    map: str | None = option(None, "The data were recorded on this map. Default: the one in the file's name.")
+    overwrite: bool = option(False, "Replace a dataset of that id.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings(Settings):
+    """Whose returns are measured where."""
+
+    maps: tuple[str, ...] = option(REQUIRED, f"Measure on these maps: {MAPS}.", positional=True, metavar="MAP")
+    episodes: int = option(500, "Run so many episodes per policy and protocol.", low=1)
+    seed: int = option(0, "Draw everything from this seed; the same seed gives the same returns.", low=0)
+    json: str = option(
+        "-", "Write the returns to this file, whose other maps are kept; - for standard output.", metavar="FILE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowSettings(Settings):
+    """What is drawn."""
+
+    id: str = option(
+        REQUIRED,
+        "Draw the dataset of this id; one on Minari's server is downloaded first.",
+        positional=True,
+    )
+    out: Path = option(REQUIRED, "Write the picture to this PNG, PDF or SVG file.", metavar="FILE")
+
+    def check(self) -> None:
+        """The picture has a kind that can be drawn."""
+        if self.out.suffix.lower() not in PICTURES:
+            raise UserError(f"--out: {self.out}; allowed: a file name ending in {', '.join(PICTURES)}")

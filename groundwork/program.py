@@ -1,0 +1,145 @@
+"""A console command as a table: what each subcommand is called, the settings that it reads, and what it runs.
+
+Settings are cheap to import and all that ``--help`` and a mistake need; what a subcommand runs is named by a text and
+imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from groundwork.command_line import OneLineParser, run_command
+from groundwork.files import write_atomically
+from groundwork.options import Settings, add_options, option, read_options
+
+DISTRIBUTION = "temporal-norm-planner"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        help: what it does, a sentence.
+        settings: dataclasses whose fields are its options.
+        run: ``package.module:function``, called with the settings in this order.
+        titles: of the groups of options in the help, for settings that have one of their own.
+    """
+
+    help: str
+    settings: tuple[type[Settings], ...]
+    run: str
+    titles: Mapping[type, str] | None = None
+
+    def function(self) -> Any:
+        """What it runs, imported."""
+        module, _, name = self.run.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+class _Version(argparse.Action):
+    """Says the installed version; looking it up takes time."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from importlib.metadata import version
+
+        parser.exit(message=f"{parser.prog} {version(DISTRIBUTION)}\n")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A console command with its subcommands by name."""
+
+    name: str
+    help: str
+    commands: Mapping[str, Command]
+
+    def parser(self) -> OneLineParser:
+        """All subcommands with their options; the parsed ``subcommand`` is the chosen one's name."""
+        parser = OneLineParser(prog=self.name, description=self.help)
+        parser.add_argument("--version", action=_Version, nargs=0, help="Say the version and stop.")
+        chosen = parser.add_subparsers(dest="subcommand", title="commands", required=True, metavar="COMMAND")
+        for name, command in self.commands.items():
+            one = chosen.add_parser(name, help=command.help, description=command.help)
+            for kind in command.settings:
+                add_options(one, kind, (command.titles or {}).get(kind))
+        return parser
+
+    def read(self, argv: Sequence[str] | None = None) -> tuple[Command, list[Any]]:
+        """The chosen subcommand and its settings.
+
+        Raises:
+            UserError: settings out of range, or that do not go together.
+        """
+        arguments = self.parser().parse_args(argv)
+        command = self.commands[arguments.subcommand]
+        return command, [kind.from_options(read_options(arguments, kind)) for kind in command.settings]
+
+    def run(self, argv: Sequence[str] | None = None) -> None:
+        """Runs the chosen subcommand."""
+        command, settings = self.read(argv)
+        command.function()(*settings)
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Runs the chosen subcommand and returns its exit code, see :func:`groundwork.command_line.run_command`."""
+        return run_command(self.run, argv)
+
+
+def command_line() -> str:
+    """What the user typed, for the page that it makes."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+# settings that many commands share
+
+
+@dataclass(frozen=True)
+class Compute(Settings):
+    """Where to compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Compute on this device; auto takes a GPU if there is one.")
+
+
+@dataclass(frozen=True)
+class Jobs(Settings):
+    """How much at a time."""
+
+    jobs: int = option(2, "Run so many jobs at a time, each on one thread.", low=1)
+
+
+@dataclass(frozen=True)
+class Seeds(Settings):
+    """Which seeds."""
+
+    seed: int = option(0, "The first seed.", low=0)
+    seeds: int = option(1, "Run so many seeds, counted up from the first.", low=1)
+
+    @property
+    def all(self) -> list[int]:
+        """The seeds, ascending."""
+        return list(range(self.seed, self.seed + self.seeds))
+
+
+@dataclass(frozen=True)
+class JsonOutput(Settings):
+    """Where the numbers go."""
+
+    json: str | None = option(
+        None, "Write config, rows and summary to this file as one JSON object; - for standard output.", metavar="FILE"
+    )
+
+    def write(self, result: Any) -> bool:
+        """Writes the result where it is wanted; whether standard output is still free for a text to read."""
+        if self.json == "-":
+            print(json.dumps(result, allow_nan=False))
+        elif self.json is not None:
+            write_atomically(Path(self.json), json.dumps(result, allow_nan=False) + "\n")
+        return self.json != "-"
