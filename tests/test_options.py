@@ -42,6 +42,7 @@ class Outer(Settings):
     region: tuple[float, float, float] | None = option(None, "A region.", metavar="X,Y,RADIUS")
     limit: int | None = option(None, "At most so many.", low=1)
     quiet: bool = option(False, "Say nothing.")
+    told: bool = option(True, "Say what is done.")
     out: Path = option(Path("runs"), "The folder.", old=("--output",))
     shape: tuple[tuple[int, ...], ...] = option(((1,),), "Of an input.", repeated=True, low=1)
 
@@ -77,7 +78,7 @@ def test_a_command_line_spells_every_type():
         shape=((1, 2), (3,)),
     )
     assert told == wanted
-    assert parse("a", "--no-quiet") == Outer(runs=("a",))
+    assert parse("a", "--no-told") == Outer(runs=("a",), told=False)
 
 
 def test_earlier_spellings_mean_the_same_and_are_not_shown(capsys):
@@ -131,7 +132,7 @@ def test_a_mistake_on_the_command_line_names_field_value_and_what_is_allowed(wor
         ({"inner": {"wide": 3}}, "unknown key inner.wide; known are kind, widths"),
         ({"inner": 3}, "inner = 3 must be a group of settings"),
         ({"runs": []}, "runs =  must be a list such as 1,2"),
-        ({"stepz": 3}, "unknown key stepz; known are runs, inner, steps, rate, region, limit, quiet, out, shape"),
+        ({"stepz": 3}, "unknown key stepz; known are runs, inner, steps, rate, region, limit, quiet, told, out, shape"),
     ],
 )
 def test_a_mistake_in_plain_values_is_named_by_its_whole_path(values, line):
