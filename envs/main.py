@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 
 from envs.settings import CollectSettings, ConvertSettings, ReferenceSettings, ShowSettings
-from groundwork.program import Command, Program
+from groundwork.program import Command, Later, Program
 
 PROGRAM = Program(
     "maze-data",
     "Collect, convert, list and show Minari datasets of mazes.",
     {
-        "collect": Command("Collect a dataset on MuJoCo.", (CollectSettings,), "envs.commands:collect_dataset"),
-        "convert": Command("Make a dataset from an old D4RL file.", (ConvertSettings,), "envs.commands:convert_file"),
+        "collect": Command("Collect a dataset on MuJoCo.", (CollectSettings,), Later("envs.commands:collect_dataset")),
+        "convert": Command(
+            "Make a dataset from an old D4RL file.", (ConvertSettings,), Later("envs.commands:convert_file")
+        ),
         "references": Command(
             "Measure the returns that score 0 (a random policy) and 100 (the expert).",
             (ReferenceSettings,),
-            "envs.commands:references",
+            Later("envs.commands:references"),
         ),
-        "list": Command("List the local datasets.", (), "envs.commands:list_datasets"),
-        "show": Command("Draw a dataset.", (ShowSettings,), "envs.commands:show_dataset"),
+        "list": Command("List the local datasets.", (), Later("envs.commands:list_datasets")),
+        "show": Command("Draw a dataset.", (ShowSettings,), Later("envs.commands:show_dataset")),
     },
 )
 main = PROGRAM.main

@@ -36,6 +36,8 @@ def option(
     positional: bool = False,
     repeated: bool = False,
     metavar: str | None = None,
+    default_text: str | None = None,
+    flag: str | None = None,
     old: tuple[str, ...] = (),
 ) -> Any:
     """A field with all that is said about it.
@@ -49,6 +51,8 @@ def option(
         positional: whether the command line takes it by its place, without its name.
         repeated: whether the option is given once per entry of the tuple instead of once with commas.
         metavar: what the help calls the value.
+        default_text: what the help says of the default instead of its value; empty: nothing.
+        flag: the option's name without its hyphens in front, where it is not the field's; errors use it too.
         old: earlier names of the option, which go on working and are not shown.
     """
     about = {name: value for name, value in locals().items() if name != "default"}
@@ -110,7 +114,8 @@ def _checked(item: Field, kind: Any, value: Any) -> Any:
     try:
         return _kept(item, kind, value)
     except ValueError as error:
-        raise UserError(f"{item.name} = {_shown(value)} {error}") from None
+        name = (item.metadata.get("flag") or item.name).replace("-", "_")
+        raise UserError(f"{name} = {_shown(value)} {error}") from None
 
 
 def _kept(item: Field, kind: Any, value: Any) -> Any:
@@ -236,28 +241,20 @@ def _leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field, Any]]:
         if is_dataclass(inner):
             assert isinstance(inner, type)
             yield from _leaves(inner, f"{prefix}{item.name}.")
-        else:
+        elif item.metadata:
             yield f"{prefix}{item.name}", item, inner
 
 
-def add_options(parser: OneLineParser, kind: type, title: str | None = None) -> None:
-    """One option per field, nested ones as ``--model.norm``; a field with a single choice is no option.
-
-    Args:
-        parser: of the command.
-        kind: the settings.
-        title: of a group of options in the help, for these settings alone.
-    """
-    options = parser.add_argument_group(title) if title else parser
+def add_options(parser: OneLineParser, kind: type) -> None:
+    """One option per field, nested ones as ``--model.norm``; what :func:`option` did not make is no option."""
     for name, item, kept in _leaves(kind):
         about, choices, kept = item.metadata, _choices(item, kept), _one_of(kept)
-        if choices is not None and len(choices) == 1:
-            continue  # what the experiment is about is not an option
         listed, required = get_origin(kept) is tuple, item.default is MISSING
         default = "" if required or item.default is None or item.default is False else _typed(item.default)
+        default = default if about["default_text"] is None else about["default_text"]
         words = f"{about['help']} Default: {default}." if default else about["help"]
         more: dict[str, Any] = {"help": words.replace("%", "%%"), "default": argparse.SUPPRESS}
-        if kept is bool and "." not in name:
+        if kept is bool and "." not in name and about["metavar"] is None:
             more["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
         elif choices is not None and not listed:
             more["choices"] = choices
@@ -268,12 +265,12 @@ def add_options(parser: OneLineParser, kind: type, title: str | None = None) -> 
             flag = ""
             if listed or not required:
                 more["nargs"] = "?" if not listed else "+" if required else "*"
-            options.add_argument(name, **more)
+            parser.add_argument(name, **more)
         else:
-            flag = f"--{name.replace('_', '-')}"
+            flag = f"--{about['flag'] or name.replace('_', '-')}"
             if about["repeated"]:
                 more["action"] = "append"
-            options.add_argument(flag, dest=name, required=required, **more)
+            parser.add_argument(flag, dest=name, required=required, **more)
         parser.old_names |= dict.fromkeys(about["old"], flag)
 
 

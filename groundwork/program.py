@@ -11,7 +11,7 @@ import importlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,25 +24,34 @@ DISTRIBUTION = "temporal-norm-planner"
 
 
 @dataclass(frozen=True)
+class Later:
+    """A function by name, ``package.module:function``, that is imported when it is called."""
+
+    path: str
+
+    def function(self) -> Callable[..., Any]:
+        """The function itself."""
+        module, _, name = self.path.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Imports and calls it."""
+        return self.function()(*arguments)
+
+
+@dataclass(frozen=True)
 class Command:
     """One subcommand.
 
     Attributes:
-        help: what it does, a sentence.
+        help: what it does, in sentences of which the first stands in the list of subcommands.
         settings: dataclasses whose fields are its options.
-        run: ``package.module:function``, called with the settings in this order.
-        titles: of the groups of options in the help, for settings that have one of their own.
+        run: called with the settings in this order.
     """
 
     help: str
     settings: tuple[type[Settings], ...]
-    run: str
-    titles: Mapping[type, str] | None = None
-
-    def function(self) -> Any:
-        """What it runs, imported."""
-        module, _, name = self.run.partition(":")
-        return getattr(importlib.import_module(module), name)
+    run: Callable[..., None]
 
 
 class _Version(argparse.Action):
@@ -68,9 +77,10 @@ class Program:
         parser.add_argument("--version", action=_Version, nargs=0, help="Say the version and stop.")
         chosen = parser.add_subparsers(dest="subcommand", title="commands", required=True, metavar="COMMAND")
         for name, command in self.commands.items():
-            one = chosen.add_parser(name, help=command.help, description=command.help)
+            first = command.help.split(". ")[0].rstrip(".") + "."
+            one = chosen.add_parser(name, help=first, description=command.help)
             for kind in command.settings:
-                add_options(one, kind, (command.titles or {}).get(kind))
+                add_options(one, kind)
         return parser
 
     def read(self, argv: Sequence[str] | None = None) -> tuple[Command, list[Any]]:
@@ -86,7 +96,7 @@ class Program:
     def run(self, argv: Sequence[str] | None = None) -> None:
         """Runs the chosen subcommand."""
         command, settings = self.read(argv)
-        command.function()(*settings)
+        command.run(*settings)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Runs the chosen subcommand and returns its exit code, see :func:`groundwork.command_line.run_command`."""

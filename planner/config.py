@@ -82,7 +82,7 @@ class Config(Settings):
         0.995, "The exponential moving average of the weights keeps this share of itself per step.", low=0, high=1
     )
     precision: Literal["float32", "bfloat16"] = option("float32", "The forward pass computes in this arithmetic.")
-    compile: bool = option(False, "Compile the network with torch.compile.")
+    compile: bool = option(False, "Compile the network with torch.compile.", metavar="true|false")
     log_every: int = option(50, "Metrics are written every so many training steps.", low=1)
     evaluate_every: int = option(
         2000, "Validation, figures and short rollouts come every so many training steps; 0: never.", low=0

@@ -18,13 +18,12 @@ from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
-from groundwork.options import option
 from planner.execution import SETTLING_STEPS, Execution, Replan, execute
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.policy import shifted
-from planner.sampling import Sampling
 from planner.scores import drawn, score_tasks, scores
+from planner.settings import RolloutSettings
 
 GOAL_TOLERANCE_M = 0.45
 LEAVING_DISTANCE_M = 1.0
@@ -40,35 +39,6 @@ MEASURES = (
     "wall_contact",
 )
 OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids", "score", "score_expert")
-
-
-@dataclass(frozen=True)
-class RolloutSettings(Sampling):
-    """How plans are drawn and executed.
-
-    Attributes:
-        episodes: per task.
-        seed: of starts, goals and plans.
-        horizon: planned points; ``None``: the training's.
-        replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
-            plan once.
-    """
-
-    episodes: int = option(10, "How many episodes of each task are executed.", low=1)
-    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
-    horizon: int | None = option(None, "How many points a plan has.", low=1, default_text="the training's")
-    replan_every: int = option(
-        0, "The number of environment steps after which the rest is planned anew; 0 plans once.", low=0
-    )
-
-    def check(self) -> None:
-        """A warm start needs plans to begin from."""
-        if self.replan_warm and not self.replan_every:
-            raise UserError(f"replan_warm = {self.replan_warm} needs replan_every")
-
-    def plan_seed(self, first: int, step: int = 0) -> int:
-        """Of the plans that the episodes from the ``first`` on draw at an environment step."""
-        return self.seed * 1_000_003 + first + 7919 * step
 
 
 @dataclass(frozen=True)

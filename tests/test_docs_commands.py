@@ -30,20 +30,18 @@ import planner.main
 from envs.maps import get_map
 from groundwork.command_line import run_command
 from groundwork.errors import UserError
-from groundwork.options import read_options
 from norm_study.main import BENCHES
 from norm_study.options import config_from
 from norm_study.reproduce.experiments import EXPERIMENTS
-from planner.config import Config, from_dict, load_preset, merge
-from planner.options import make_parser
+from planner.config import load_preset
 from planner.unet import TemporalUNet
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 REFERENCE = ROOT / "docs" / "api.md"  # docstrings, which name commands and do not show them
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page != REFERENCE)]
-PARSERS = {"maze-data": envs.main.PROGRAM.parser, "planner": make_parser, "norm-study": norm_study.main.parser}
-MAINS = {"maze-data": envs.main.PROGRAM.run, "planner": planner.main._command, "norm-study": norm_study.main.command}
+PROGRAMS = {"maze-data": envs.main.PROGRAM, "planner": planner.main.PROGRAM}
+MAINS = {name: program.run for name, program in PROGRAMS.items()} | {"norm-study": norm_study.main.command}
 OTHER_PROGRAMS = ("tensorboard", ".venv/bin/tensorboard")
 OURS = re.compile(r"([A-Z_]+=\S+ )*((maze-data|planner|norm-study|tensorboard|\.venv/bin/tensorboard) |scripts/\w)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -194,12 +192,13 @@ def read(command: Command) -> None:
         return
     if not command.whole and len(arguments) == 1 and not arguments[0].startswith("-"):
         arguments = [*arguments, "--help"]  # the subcommand's name alone
-    parsed = PARSERS[program_name]().parse_args(arguments)
+    if program_name in PROGRAMS:
+        _, settings = PROGRAMS[program_name].read(arguments)
+        if arguments[0] == "collect" and not settings[0].map.endswith(".txt"):
+            get_map(settings[0].map)
+        return
+    parsed = norm_study.main.parser().parse_args(arguments)
     match program_name, arguments[0]:
-        case "planner", ("train" | "bench"):
-            from_dict(merge(load_preset(parsed.preset), read_options(parsed, Config)))
-        case "maze-data", "collect" if not parsed.map.endswith(".txt"):
-            get_map(parsed.map)
         case "norm-study", "stitch":
             load_preset(parsed.preset)
         case "norm-study", name if name in EXPERIMENTS:

@@ -11,7 +11,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,8 @@ from planner.bench.planning import bench_planning, bench_rollout, planning_summa
 from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.plan import pick_device
+from planner.settings import Part
 from planner.training.train import Trainer, seed_of
-
-Part = Literal["training", "planning", "rollout"]
 
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 CALLS_PER_PLAN_TIMING = 3

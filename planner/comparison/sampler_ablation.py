@@ -6,7 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +18,19 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval, paired_difference
-from groundwork.options import Settings, option
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import interval_text, markdown_table
 from planner.comparison.compare import run_rollout
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks
-from planner.sampling import SAMPLERS, SamplerKind, Sampling
+from planner.rollout import choose_tasks
+from planner.sampling import Sampling
+from planner.settings import AblationSettings, RolloutSettings
 
 MARGIN = 0.03
 """Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
 TIMED_PLANS = 7
 MARKERS = "osD^vP*X"
 KEPT = ("task", "seed", "success", "plan_valid", "steps_to_goal")
-
-
-@dataclass(frozen=True)
-class AblationSettings(Settings):
-    """What is tried.
-
-    Attributes:
-        samplers: each with every number of steps.
-        steps: network evaluations per plan; those above the training's noise levels are left out.
-        tasks: splits, families or names.
-        episodes: per task.
-        seed: of starts, goals and plans, the same for every setting, so that episodes pair.
-    """
-
-    samplers: tuple[SamplerKind, ...] = option(tuple(SAMPLERS), "The samplers to try.")
-    steps: tuple[int, ...] = option(
-        (1, 2, 4, 8, 16, 32, 64), "The numbers of network evaluations per plan to try.", low=1
-    )
-    tasks: tuple[str, ...] = option(("multi_task",), "The splits, families or names of tasks to roll out.")
-    episodes: int = option(1000, "How many episodes of each task are executed.", low=1)
-    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
 
 
 def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, command: str) -> Path:

@@ -1,0 +1,135 @@
+"""What the subcommands of ``planner`` do with their settings."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from envs.draw import draw_maze, draw_trajectories, rollout_gif
+from groundwork.errors import UserError
+from groundwork.files import save_figure, write_atomically
+from groundwork.options import to_yaml
+from groundwork.program import Compute, JsonOutput, command_line
+from planner.bench import rates
+from planner.comparison import compare as comparison
+from planner.comparison import sampler_ablation
+from planner.execution import execute_one
+from planner.plan import Planner
+from planner.rollout import choose_tasks, summarize
+from planner.rollout import rollout as roll_out
+from planner.settings import (
+    AblationOutput,
+    AblationSettings,
+    BenchSettings,
+    ComparedRuns,
+    PlanSettings,
+    RolloutSettings,
+    Tasks,
+    TrainedRun,
+    TrainSettings,
+    Weights,
+)
+from planner.training.train import train as train_run
+
+
+def train(settings: TrainSettings, compute: Compute) -> None:
+    """Trains a planner, or continues one; prints its folder."""
+    config = settings.config
+    print(to_yaml(config), end="", file=sys.stderr)
+    default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
+    print(train_run(config, settings.run or default, compute.device).path)
+
+
+def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
+    return Planner.from_run(trained.run, weights=weights.weights, step=weights.checkpoint, device=compute.device)
+
+
+def plan(trained: TrainedRun, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
+    """Draws plans from a start to a goal."""
+    planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
+    maze = planner.statistics.maze
+    if settings.avoid and maze is None:
+        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
+    plans = planner.plan(
+        settings.start,
+        settings.goal,
+        settings.num_plans,
+        settings.seed,
+        horizon=settings.horizon,
+        sampling=settings,
+    )
+    if kind == ".json":
+        found = {"start": settings.start, "goal": settings.goal, "plans": plans.tolist()}
+        write_atomically(settings.out, json.dumps(found))
+    elif maze is None:
+        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is none: take --out FILE.json")
+    elif kind == ".png":
+        figure = Figure(figsize=(5, 5), layout="constrained")
+        axis = figure.subplots()
+        draw_maze(axis, maze, settings.avoid)
+        draw_trajectories(axis, list(plans[..., :2]), dots=True)
+        axis.set_title(f"{planner.config.model.norm}, {plans.shape[1]} points")
+        save_figure(figure, settings.out, dpi=150)
+    else:
+        animation = io.BytesIO()
+        rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=settings.avoid)
+        write_atomically(settings.out, animation.getvalue())
+    print(settings.out)
+
+
+def rollout(
+    trained: TrainedRun, settings: RolloutSettings, tasks: Tasks, output: JsonOutput, weights: Weights, compute: Compute
+) -> None:
+    """Plans and executes episodes; prints what they come to."""
+    planner = _load(trained, weights, compute)
+    if planner.statistics.maze is None:
+        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
+    rows = roll_out(planner, choose_tasks(planner.statistics.maze, tasks.tasks), settings).rows
+    summary = summarize(rows)
+    config = {"run": trained.run, **asdict(tasks), **asdict(settings)}
+    if output.write({"config": config, "rows": rows, "summary": summary}):
+        for split, measures in summary.items():
+            print(f"{split} ({measures['success']['n']} episodes)")
+            for name, cell in measures.items():
+                print(f"  {name:<15} {comparison.format_cell(cell, name)}")
+
+
+def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, compute: Compute) -> None:
+    """Writes table, figures and page of several runs."""
+    page = comparison.compare(
+        runs.runs,
+        runs.out,
+        settings,
+        multiples=runs.horizons,
+        tasks=tasks.tasks,
+        device=compute.device,
+        command=command_line(),
+    )
+    print((page.parent / "comparison.md").read_text(encoding="utf-8"))
+    print(page)
+
+
+def samplers(trained: TrainedRun, settings: AblationSettings, output: AblationOutput, compute: Compute) -> None:
+    """Rolls out every sampler at every number of steps; prints the table."""
+    table = sampler_ablation.ablate(trained.run, settings, output.out, compute.device, command_line())
+    print(table.read_text(encoding="utf-8"))
+
+
+def bench(settings: BenchSettings, output: JsonOutput, compute: Compute) -> None:
+    """Times training, planning and rolling out."""
+    result = rates.bench(
+        settings.config,
+        compute.device,
+        parts=settings.parts,
+        repeats=settings.repeats,
+        steps=settings.bench_steps,
+        warm_level=settings.warm_level,
+        episodes=settings.episodes,
+    )
+    if output.write(result):
+        print(rates.bench_table(result["summary"]))

@@ -1,0 +1,195 @@
+"""What the subcommands of ``planner`` take, beside a training's own settings in :mod:`planner.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from groundwork.errors import UserError
+from groundwork.options import REQUIRED, Settings, option
+from planner.config import Config, from_dict, load_preset, merge, preset_names
+from planner.sampling import SAMPLERS, SamplerKind, Sampling
+
+Part = Literal["training", "planning", "rollout"]
+TASKS = "The splits, families or names of tasks to roll out."
+OUT = "The folder that page, tables and figures are written to."
+
+
+@dataclass(frozen=True)
+class RolloutSettings(Sampling):
+    """How plans are drawn and executed.
+
+    Attributes:
+        episodes: per task.
+        seed: of starts, goals and plans.
+        horizon: planned points; ``None``: the training's.
+        replan_every: environment steps after which the rest is planned anew, with the points that are left; 0:
+            plan once.
+    """
+
+    episodes: int = option(10, "How many episodes of each task are executed.", low=1)
+    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
+    horizon: int | None = option(None, "How many points a plan has.", low=1, default_text="the training's")
+    replan_every: int = option(
+        0, "The number of environment steps after which the rest is planned anew; 0 plans once.", low=0
+    )
+
+    def check(self) -> None:
+        """A warm start needs plans to begin from."""
+        if self.replan_warm and not self.replan_every:
+            raise UserError(f"replan_warm = {self.replan_warm} needs replan_every")
+
+    def plan_seed(self, first: int, step: int = 0) -> int:
+        """Of the plans that the episodes from the ``first`` on draw at an environment step."""
+        return self.seed * 1_000_003 + first + 7919 * step
+
+
+@dataclass(frozen=True)
+class AblationSettings(Settings):
+    """What is tried.
+
+    Attributes:
+        samplers: each with every number of steps.
+        steps: network evaluations per plan; those above the training's noise levels are left out.
+        tasks: splits, families or names.
+        episodes: per task.
+        seed: of starts, goals and plans, the same for every setting, so that episodes pair.
+    """
+
+    samplers: tuple[SamplerKind, ...] = option(tuple(SAMPLERS), "The samplers to try.")
+    steps: tuple[int, ...] = option(
+        (1, 2, 4, 8, 16, 32, 64),
+        "The numbers of network evaluations per plan to try.",
+        low=1,
+        flag="sampling-steps",
+        old=("--steps",),
+    )
+    tasks: tuple[str, ...] = option(("multi_task",), "The splits, families or names of tasks to roll out.")
+    episodes: int = option(1000, "How many episodes of each task are executed.", low=1)
+    seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(Settings):
+    """A trained planner."""
+
+    run: str = option(REQUIRED, "The run folder, or the name of a shipped planner.", positional=True)
+
+
+@dataclass(frozen=True)
+class Weights(Settings):
+    """Which of a run's weights."""
+
+    weights: Literal["ema", "model"] = option("ema", "Take the moving average of the weights, or the last weights.")
+    checkpoint: int | None = option(
+        None, "Take the kept checkpoint of this training step.", low=1, default_text="the last"
+    )
+
+
+@dataclass(frozen=True)
+class Tasks(Settings):
+    """Which tasks."""
+
+    tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Sampling):
+    """Which problem, and where the plans go."""
+
+    start: tuple[float, ...] = option(
+        REQUIRED, "Begin here, in meters and meters per second; in a maze x,y or x,y,vx,vy.", metavar="X,Y"
+    )
+    goal: tuple[float, ...] = option(REQUIRED, "End here, in meters; in a maze x,y.", metavar="X,Y")
+    out: Path = option(
+        REQUIRED, "Write a PNG (the plans), a GIF (one plan executed) or JSON (the numbers).", metavar="FILE"
+    )
+    num_plans: int = option(6, "Draw so many plans.", low=1)
+    seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
+    horizon: int | None = option(None, "A plan has so many points.", low=1, default_text="the training's")
+    replan_warm: float = 0.0
+
+    def check(self) -> None:
+        """The file has a kind that can be written."""
+        if self.out.suffix.lower() not in (".png", ".gif", ".json"):
+            raise UserError(f"--out {self.out} must end in .png, .gif or .json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedRuns(Settings):
+    """Which runs are compared, and where the page goes."""
+
+    runs: tuple[str, ...] = option(
+        REQUIRED, "Run folders, or names of shipped planners, on one maze.", positional=True, metavar="RUN"
+    )
+    out: Path = option(REQUIRED, OUT, metavar="FOLDER")
+    horizons: tuple[int, ...] = option(
+        (1, 2), "Roll out at these multiples of the training horizon.", low=1, old=("--multiples",)
+    )
+
+
+@dataclass(frozen=True)
+class ComparedRollouts(RolloutSettings):
+    """Rollouts at horizons that are compared, and therefore no setting."""
+
+    horizon: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationOutput(Settings):
+    """Where the ablation goes."""
+
+    out: Path = option(REQUIRED, OUT, metavar="FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromPreset(Config):
+    """A training's settings, out of a preset and what the command line says over it."""
+
+    preset: str = option(REQUIRED, f"A YAML file, or a shipped name: {', '.join(preset_names())}.", positional=True)
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> FromPreset:
+        """The preset's settings, those of the command line over them, and the command's own."""
+        own = {item.name for item in fields(cls)} - {item.name for item in fields(Config)}
+        over = {name: value for name, value in given.items() if name not in own}
+        config = from_dict(merge(load_preset(given["preset"]), over))
+        return cls(**vars(config), **{name: value for name, value in given.items() if name in own})
+
+    @property
+    def config(self) -> Config:
+        """The training's settings alone."""
+        return Config(**{item.name: getattr(self, item.name) for item in fields(Config)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(FromPreset):
+    """What is trained, and where."""
+
+    run: str | None = option(
+        None,
+        "The run folder; the same command again continues what is there. Default: runs/PRESET-NORM-seedSEED.",
+        metavar="FOLDER",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(FromPreset):
+    """What is timed, how often; how long a training is and what it writes are no settings of it."""
+
+    parts: tuple[Part, ...] = option(("training", "planning", "rollout"), "Time these parts.")
+    repeats: int = option(5, "The median of so many timings is reported.", low=1)
+    bench_steps: int = option(50, "A timing takes so many training steps.", low=1)
+    warm_level: float = option(
+        0.25, "Replanning begins with the last plan, noised again to this share of the noise levels.", low=0, high=1
+    )
+    episodes: int = option(100, "So many episodes are rolled out.", low=1)
+    init_from: str = ""
+    steps: int = Config.steps
+    log_every: int = Config.log_every
+    evaluate_every: int = Config.evaluate_every
+    evaluate_episodes: int = Config.evaluate_episodes
+    checkpoint_every: int = Config.checkpoint_every
+    keep_checkpoints: int = Config.keep_checkpoints
