@@ -108,4 +108,4 @@ def test_the_command_prints_a_table_and_refuses_unknown_parts(command, refused, 
     result = json.loads((tmp_path / "bench.json").read_text())
     assert "steps_per_second" not in result["summary"]
     assert len(result["rows"]) == 1
-    assert "allowed: training" in refused("planner.main", "bench", tmp_path / "tiny.yaml", "--parts", "planing")
+    assert "not one of training" in refused("planner.main", "bench", tmp_path / "tiny.yaml", "--parts", "planing")
