@@ -148,6 +148,11 @@ def _kept(item: Field, kind: Any, value: Any) -> Any:
     return value
 
 
+def part_of(kind: type[Kind], settings: Any) -> Kind:
+    """The settings of a kind out of larger ones that have its fields."""
+    return kind(**{item.name: getattr(settings, item.name) for item, _ in _typed_fields(kind)})
+
+
 # plain values and YAML
 
 

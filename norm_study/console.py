@@ -1,23 +1,5 @@
-"""What ``norm-study`` starts; all that takes time is imported where Ctrl-C already ends with one line."""
+"""An earlier place of :func:`norm_study.main.main`, which scripts of installed versions still call."""
 
-from __future__ import annotations
+from norm_study.main import main
 
-import sys
-from collections.abc import Sequence
-
-from groundwork.command_line import run_command
-
-
-def main() -> int:
-    """Runs the command; returns its exit code."""
-    return run_command(_command)
-
-
-def _command(argv: Sequence[str] | None) -> None:
-    from norm_study.main import command
-
-    command(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+__all__ = ["main"]

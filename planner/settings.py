@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundwork.errors import UserError
-from groundwork.options import REQUIRED, Settings, option
+from groundwork.options import REQUIRED, Settings, option, part_of
 from planner.config import Config, from_dict, load_preset, merge, preset_names
 from planner.sampling import SAMPLERS, SamplerKind, Sampling
 
@@ -161,7 +161,7 @@ class FromPreset(Config):
     @property
     def config(self) -> Config:
         """The training's settings alone."""
-        return Config(**{item.name: getattr(self, item.name) for item in fields(Config)})
+        return part_of(Config, self)
 
 
 @dataclass(frozen=True, kw_only=True)

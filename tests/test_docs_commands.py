@@ -30,9 +30,6 @@ import planner.main
 from envs.maps import get_map
 from groundwork.command_line import run_command
 from groundwork.errors import UserError
-from norm_study.main import BENCHES
-from norm_study.options import config_from
-from norm_study.reproduce.experiments import EXPERIMENTS
 from planner.config import load_preset
 from planner.unet import TemporalUNet
 
@@ -40,8 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 REFERENCE = ROOT / "docs" / "api.md"  # docstrings, which name commands and do not show them
 PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page != REFERENCE)]
-PROGRAMS = {"maze-data": envs.main.PROGRAM, "planner": planner.main.PROGRAM}
-MAINS = {name: program.run for name, program in PROGRAMS.items()} | {"norm-study": norm_study.main.command}
+PROGRAMS = {"maze-data": envs.main.PROGRAM, "planner": planner.main.PROGRAM, "norm-study": norm_study.main.PROGRAM}
+MAINS = {name: program.run for name, program in PROGRAMS.items()}
 OTHER_PROGRAMS = ("tensorboard", ".venv/bin/tensorboard")
 OURS = re.compile(r"([A-Z_]+=\S+ )*((maze-data|planner|norm-study|tensorboard|\.venv/bin/tensorboard) |scripts/\w)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -94,7 +91,7 @@ IN_THE_TUTORIAL = (
     "planner plan",
     "planner rollout",
     "planner compare",
-    "norm-study stitch --run",
+    "norm-study stitch",
     "norm-study audit",
     "tensorboard --logdir",
     ".venv/bin/tensorboard --logdir",
@@ -192,19 +189,12 @@ def read(command: Command) -> None:
         return
     if not command.whole and len(arguments) == 1 and not arguments[0].startswith("-"):
         arguments = [*arguments, "--help"]  # the subcommand's name alone
-    if program_name in PROGRAMS:
-        _, settings = PROGRAMS[program_name].read(arguments)
-        if arguments[0] == "collect" and not settings[0].map.endswith(".txt"):
+    _, settings = PROGRAMS[program_name].read(arguments)
+    match arguments[0]:
+        case "collect" if not settings[0].map.endswith(".txt"):
             get_map(settings[0].map)
-        return
-    parsed = norm_study.main.parser().parse_args(arguments)
-    match program_name, arguments[0]:
-        case "norm-study", "stitch":
-            load_preset(parsed.preset)
-        case "norm-study", name if name in EXPERIMENTS:
-            config_from(EXPERIMENTS[name].config, parsed)
-        case "norm-study", name if name in BENCHES:
-            config_from(BENCHES[name][1], parsed)
+        case "stitch":
+            load_preset(settings[0].preset)
 
 
 def refusal(command: Command) -> str | None:

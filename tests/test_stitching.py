@@ -14,15 +14,15 @@ from conftest import TINY
 
 from envs.maps import get_map
 from groundwork.errors import UserError
-from norm_study.main import main, parser
-from norm_study.stitching.command import _folders, _grid
+from norm_study.main import PROGRAM, main
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
-from norm_study.stitching.grid import Budget, FactorRun, Grid, _question, is_finished, rows_path, stored_runs
+from norm_study.stitching.grid import Budget, FactorRun, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
-from norm_study.stitching.measurement import StitchSettings, can_be_done, summarize, task_length_m
+from norm_study.stitching.measurement import can_be_done, summarize, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
+from norm_study.stitching.settings import Grid, StitchSettings
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.plan import Planner
@@ -260,14 +260,23 @@ def test_an_effect_is_measured_between_runs_that_differ_in_nothing_else():
     assert found["padding", "replicate"]["n"] == 3
 
 
+def stitch_options(*words):
+    return PROGRAM.read(["stitch", *words])[1][0]
+
+
 def test_the_command_asks_for_the_whole_grid_unless_told_otherwise():
-    assert _grid(parser().parse_args(["stitch", "--suite", "factors"])) == Grid()
+    assert stitch_options("--suite", "factors").grid == Grid()
 
 
 def test_a_quick_study_has_every_norm_once_and_folders_of_its_own():
-    whole, quick = (parser().parse_args(["stitch", "--suite", "factors", "--budget", it]) for it in ("full", "quick"))
-    assert sorted(run.norm for run in _grid(quick).runs()) == sorted(Grid.norms)
-    assert not set(_folders(whole)) & set(_folders(quick))
+    whole, quick = (stitch_options("--suite", "factors", "--budget", it) for it in ("full", "quick"))
+    assert sorted(run.norm for run in quick.grid.runs()) == sorted(Grid.norms)
+    assert not set(whole.folders) & set(quick.folders)
+
+
+def test_a_quick_study_does_what_is_asked_otherwise():
+    asked = stitch_options("--suite", "factors", "--budget", "quick", "--horizons", "1,2,4", "--seeds", "2")
+    assert (asked.settings.multiples, asked.settings.episodes, asked.seeds, asked.steps) == ((1, 2, 4), 4, 2, 3000)
 
 
 def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import resource
 import sys
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from groundwork.errors import UserError
+from groundwork.program import Compute, JsonOutput
 from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
-from norm_study.options import add_device, add_json
+from norm_study.audit.settings import AuditSettings
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
 from planner.sampler import Conditions, sample
@@ -27,122 +27,58 @@ PLANS, SAMPLING_STEPS = 2, 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Comma-separated whole numbers."""
-    return tuple(int(part) for part in text.split(","))
+def command(settings: AuditSettings, compute: Compute, output: JsonOutput) -> None:
+    """Audits a network and prints what it leaks."""
+    result = run_audit(settings, pick_device(compute.device))
+    if output.write(result):
+        print(readable(result))
 
 
-def time_axis(text: str) -> int | None:
-    """A whole number, or ``none``."""
-    return None if text == "none" else int(text)
-
-
-def add_audit(commands: Any) -> None:
-    """The subcommand with its options."""
-    command = commands.add_parser(
-        "audit",
-        help="what a network leaks through time, and which module does it",
-        description="Measures the receptive field, the leakage beyond it, and each module's part in it.",
-    )
-    command.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run folder, or a shipped planner's name")
-    command.add_argument("--length", type=int, metavar="INT", help="of RUN's plans; by default its training horizon")
-    command.add_argument("--weights", choices=("ema", "model"), default="ema", help="of RUN")
-    command.add_argument(
-        "--diffusers", action="store_true", help="audit RUN's weights in diffusers.UNet1DModel, if it can express them"
-    )
-    command.add_argument(
-        "--levels",
-        type=whole_numbers,
-        metavar="A,B",
-        help="noise levels to audit at, passed as the second argument; of RUN three by default",
-    )
-    command.add_argument(
-        "--factory",
-        metavar="PACKAGE.MODULE:FUNCTION",
-        help="instead of RUN: a function without arguments that returns the network, or (network, inputs)",
-    )
-    command.add_argument(
-        "--shape",
-        type=whole_numbers,
-        action="append",
-        metavar="A,B",
-        help="of an input, drawn from a standard normal; give it once per input",
-    )
-    command.add_argument(
-        "--time-dim",
-        type=time_axis,
-        action="append",
-        metavar="INT",
-        help="the time axis of an input, or none; once per input, by default -1 for the first",
-    )
-    command.add_argument("--output-time-dim", type=int, metavar="INT", help="by default that of the first input")
-    command.add_argument("--mode", choices=("own", "train", "eval"), default="own", help="of the network")
-    command.add_argument("--dtype", choices=tuple(DTYPES), default="float64", help="that is computed in")
-    command.add_argument("--times", type=int, default=32, metavar="INT", help="output times measured")
-    command.add_argument("--projections", type=int, default=2, metavar="INT", help="random ones per output time")
-    command.add_argument("--exact", action="store_true", help="all channels instead of projections")
-    command.add_argument("--redraws", type=int, default=4, metavar="INT", help="inputs more for the receptive field")
-    command.add_argument(
-        "--attribution", action=argparse.BooleanOptionalAction, default=True, help="measure each module's own leakage"
-    )
-    command.add_argument("--seed", type=int, default=0, metavar="INT", help="of everything random")
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="maps, tables and a page are written there")
-    add_device(command)
-    add_json(command)
-
-
-def run_audit(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Audits what was asked for and writes ``--out``; returns the report as JSON has it.
+def run_audit(settings: AuditSettings, device: torch.device) -> dict[str, Any]:
+    """Audits what was asked for and writes ``settings.out``; returns the report as JSON has it.
 
     Raises:
-        UserError: neither RUN nor ``--factory``, or one that cannot be used.
+        UserError: a run or factory that cannot be used.
     """
-    if (arguments.run is None) == (arguments.factory is None):
-        raise UserError("give either RUN or --factory package.module:function")
-    if arguments.seed < 0:
-        raise UserError(f"seed = {arguments.seed} must be at least 0")
-    device = pick_device(arguments.device)
-    if arguments.run is not None:
-        if arguments.shape or arguments.time_dim or arguments.output_time_dim is not None:
-            raise UserError("--shape, --time-dim and --output-time-dim go with --factory; a RUN knows its own")
+    if settings.run is not None:
         network: nn.Module
         network, inputs = planner_inputs(
-            arguments.run,
-            length=arguments.length,
-            levels=arguments.levels,
-            weights=arguments.weights,
-            seed=arguments.seed,
+            Path(settings.run),
+            length=settings.length,
+            levels=settings.levels,
+            weights=settings.weights,
+            seed=settings.seed,
             device=device,
         )
-        if arguments.diffusers:
+        if settings.diffusers:
             network = network.to_diffusers().to(device).eval()
         dims: list[int | None] = [-1]
     else:
-        network, inputs = _factory_inputs(arguments, device)
-        dims = list(arguments.time_dim or [-1])
-        if arguments.levels:
+        network, inputs = _factory_inputs(settings, device)
+        dims = list(settings.time_dim or [-1])
+        if settings.levels:
             dims.insert(1, None)
     report = audit(
         network,
         inputs,
         time_dims=dims,
-        output_time_dim=arguments.output_time_dim,
-        times=arguments.times,
-        projections=arguments.projections,
-        exact=arguments.exact,
-        dtype=DTYPES[arguments.dtype],
-        training={"own": None, "train": True, "eval": False}[arguments.mode],
-        attribution=arguments.attribution,
-        redraws=arguments.redraws,
-        seed=arguments.seed,
+        output_time_dim=settings.output_time_dim,
+        times=settings.times,
+        projections=settings.projections,
+        exact=settings.exact,
+        dtype=DTYPES[settings.dtype],
+        training={"own": None, "train": True, "eval": False}[settings.mode],
+        attribution=settings.attribution,
+        redraws=settings.redraws,
+        seed=settings.seed,
     )
-    subject = str(arguments.run) if arguments.run is not None else arguments.factory
+    subject = str(settings.run) if settings.run is not None else settings.factory
     levels = [int(one[1][0]) for one in inputs] if isinstance(inputs, list) else None
     report.settings.update(network=subject, device=str(device), levels=levels, threads=torch.get_num_threads())
     report.cost["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if arguments.out is not None:
-        write_audit(report, arguments.out)
-        print(f"page: {arguments.out / 'audit.html'}", file=sys.stderr)
+    if settings.out is not None:
+        write_audit(report, settings.out)
+        print(f"page: {settings.out / 'audit.html'}", file=sys.stderr)
     return report.to_dict()
 
 
@@ -233,29 +169,25 @@ def planner_inputs(
 # anybody's network
 
 
-def _factory_inputs(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Module, Any]:
-    if arguments.length is not None or arguments.diffusers:
-        raise UserError("--length and --diffusers go with RUN; a factory's inputs get their length from --shape")
-    made = _call_factory(arguments.factory)
+def _factory_inputs(settings: AuditSettings, device: torch.device) -> tuple[nn.Module, Any]:
+    assert settings.factory is not None
+    made = _call_factory(settings.factory)
     given: tuple[Any, ...] = ()
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         made, inputs = made
         given = inputs if isinstance(inputs, tuple) else (inputs,)
     if not isinstance(made, nn.Module):
-        raise UserError(f"factory = {arguments.factory} returned {type(made).__name__}, not a torch.nn.Module")
-    if bool(given) == bool(arguments.shape):
+        raise UserError(f"factory = {settings.factory} returned {type(made).__name__}, not a torch.nn.Module")
+    if bool(given) == bool(settings.shape):
         raise UserError("give --shape once per input, or a factory that returns (network, inputs), but not both")
-    generator = torch.Generator().manual_seed(arguments.seed)
-    if arguments.shape:
-        for shape in arguments.shape:
-            if min(shape) < 1:
-                raise UserError(f"shape = {','.join(map(str, shape))} must have sizes of at least 1")
-        given = tuple(torch.randn(shape, generator=generator) for shape in arguments.shape)
+    generator = torch.Generator().manual_seed(settings.seed)
+    if settings.shape:
+        given = tuple(torch.randn(shape, generator=generator) for shape in settings.shape)
     given = tuple(value.to(device) if isinstance(value, Tensor) else value for value in given)
-    if not arguments.levels:
+    if not settings.levels:
         return made.to(device), given
     batch = len(given[0])
-    inputs = [(given[0], torch.full((batch,), level, device=device), *given[1:]) for level in arguments.levels]
+    inputs = [(given[0], torch.full((batch,), level, device=device), *given[1:]) for level in settings.levels]
     return made.to(device), inputs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,19 +13,7 @@ from torch import Tensor, nn
 
 from norm_study.init_bias.guesses import inputs_of, measure_networks, measure_outputs
 from norm_study.init_bias.networks import MLPChunk, felt_inputs, kaiming_gain
-from norm_study.init_bias.settings import MLP_NORMS, InitBiasConfig
-from norm_study.localization.settings import option
-from planner.norms import NormKind
-
-
-@dataclass(frozen=True)
-class InitBiasBenchConfig(InitBiasConfig):
-    """Speed of the batched initialisations: at few points against one by one, at many against the matmul rate."""
-
-    norm: NormKind = option("batch", "normalization kind", choices=MLP_NORMS)
-    inits: int = option(256, "initialisations timed", low=2)
-    few_points: int = option(16, "data points at which one network leaves the machine idle", low=2)
-    repeats: int = option(3, "times that each is measured; the fastest counts", low=1)
+from norm_study.init_bias.settings import InitBiasBenchConfig, InitBiasConfig
 
 
 def torch_network(config: InitBiasConfig, inputs: int) -> nn.Sequential:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from norm_study.localization.localize import Noise, fit, target
-from norm_study.localization.settings import LocalizationConfig, option
+from norm_study.localization.settings import BenchConfig
 from norm_study.localization.stacked import StackedNetwork
-
-
-@dataclass(frozen=True)
-class BenchConfig(LocalizationConfig):
-    """Networks small enough that a single one leaves the machine idle."""
-
-    length: int = option(32, "sequence length L", low=2)
-    depth: int = option(6, "convolutions D", low=2)
-    kernel: int = option(3, "kernel size k, odd", low=1)
-    width: int = option(16, "hidden channels h", low=1)
-    batch: int = option(16, "sequences per step", low=1)
-    steps: int = option(60, "training steps timed", low=1)
-    networks: int = option(16, "networks trained at once", low=1)
-    repeats: int = option(3, "times that either is measured; the fastest counts", low=1)
 
 
 def _seconds(config: BenchConfig, seeds: list[int], device: torch.device) -> float:

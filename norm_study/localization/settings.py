@@ -1,122 +1,116 @@
-"""The sizes of every experiment: frozen dataclasses whose fields are the command line's options."""
+"""The sizes of every experiment: frozen dataclasses whose fields are the command line's options.
+
+A field that is no option is what its experiment fixes.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 from groundwork.errors import UserError
-from planner.norms import NormKind
+from groundwork.options import Settings, option
+from planner.norms import ISOLATED, NORM_KINDS, NormKind
 
 Inputs = Literal["noise", "constant"]
-RATE = "Adam's peak learning rate (100 steps warm-up, then cosine)"
-
-
-def option(default: Any, help: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
-    """A field with its ``--help`` text and the range that is allowed, both ends included."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, **more})
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Checks types and ranges on construction and names the field, the value and what is allowed."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value, limits = getattr(self, item.name), item.metadata
-            for one in value if isinstance(value, tuple) else (value,):
-                self._check(item.name, one, limits.get("low"), limits.get("high"))
-        self.check_sizes()
-
-    @staticmethod
-    def _check(name: str, value: Any, low: float | None, high: float | None) -> None:
-        if isinstance(value, bool | str):
-            return
-        if not math.isfinite(value):
-            raise UserError(f"{name} = {value} must be a finite number")
-        if low is not None and value < low:
-            raise UserError(f"{name} = {value} must be at least {low}")
-        if high is not None and value > high:
-            raise UserError(f"{name} = {value} must be at most {high}")
-
-    def check_sizes(self) -> None:
-        """What fields demand of each other."""
+WHOLE_KINDS = tuple(kind for kind in NORM_KINDS if kind not in ISOLATED)
+LENGTH = "A sequence has this length L."
+DEPTH = "The network has this depth D in convolutions."
+KERNEL = "The convolutions have this kernel size k, an odd number."
+WIDTH = "A hidden layer has this width h in channels."
+BATCH = "A training step sees so many sequences."
+STEPS = "The network learns for so many training steps."
+RATE = "Adam's peak learning rate, after 100 steps of warm-up and before a cosine decay."
+NORM = "The network normalizes with this kind of layer."
+GROUPS = "The group norm has so many groups of channels."
 
 
 @dataclass(frozen=True)
-class Training(Checked):
+class Training(Settings):
     """How long and how fast a network learns."""
 
-    batch: int = option(64, "sequences per step", low=1)
-    steps: int = option(4000, "training steps", low=1)
+    batch: int = option(64, BATCH, low=1)
+    steps: int = option(4000, STEPS, low=1)
     learning_rate: float = option(2e-3, RATE, low=1e-9)
 
 
 @dataclass(frozen=True)
-class Testing(Checked):
+class Testing(Settings):
     """Definition 2.3's parameters."""
 
-    predictions: int = option(10_000, "predictions per index for Welch's test", low=2)
-    alpha: float = option(0.01, "level of each test", low=1e-12, high=0.5)
+    predictions: int = option(10_000, "Welch's test takes so many predictions per index.", low=2)
+    alpha: float = option(0.01, "The level of each test.", low=1e-12, high=0.5)
 
 
 @dataclass(frozen=True)
-class ConvolutionSizes(Checked):
+class ConvolutionSizes(Settings):
     """Equation (1)."""
 
-    length: int = option(64, "sequence length L", low=2)
-    depth: int = option(8, "convolutions D", low=2)
-    kernel: int = option(5, "kernel size k, odd", low=1)
-    width: int = option(32, "hidden channels h", low=1)
+    length: int = option(64, LENGTH, low=2)
+    depth: int = option(8, DEPTH, low=2)
+    kernel: int = option(5, KERNEL, low=1)
+    width: int = option(32, WIDTH, low=1)
 
     @property
     def reach(self) -> int:
         """r, the one-sided immediate receptive field."""
         return self.depth * (self.kernel - 1) // 2
 
-    def check_sizes(self) -> None:
+    def check(self) -> None:
         """The kernel has a middle."""
         if self.kernel % 2 == 0:
             raise UserError(f"kernel = {self.kernel} must be odd")
 
 
 @dataclass(frozen=True)
-class LocalizationConfig(Testing, Training, ConvolutionSizes):
-    """One run of problem 2.1."""
+class NormedTraining(Training, ConvolutionSizes):
+    """A network with a norm, and how it learns."""
 
-    norm: NormKind = option("instance", "normalization kind", choices=get_args(NormKind))
-    groups: int = option(8, "groups of the group norm", low=1)
-    minibatch: int = option(2, "sequences that share the statistics of the batch norm", low=2)
-    inputs: Inputs = option("noise", "N(0, 1) noise, or one such number per sequence", choices=get_args(Inputs))
+    norm: NormKind = option("instance", NORM, choices=WHOLE_KINDS)
+    groups: int = option(8, GROUPS, low=1)
+    minibatch: int = option(2, "So many sequences share the statistics of the batch norm.", low=2)
 
-    def check_sizes(self) -> None:
+    @property
+    def pools_minibatches(self) -> bool:
+        """Whether the norm takes statistics over sequences."""
+        return self.norm == "batch"
+
+    def check(self) -> None:
         """Groups divide the width, minibatches the batch."""
-        super().check_sizes()
+        super().check()
         if self.norm == "group" and self.width % self.groups:
             raise UserError(f"groups = {self.groups} must divide width = {self.width}")
-        if self.norm == "batch" and (self.batch % self.minibatch or self.predictions % self.minibatch):
-            raise UserError(
-                f"minibatch = {self.minibatch} must divide batch = {self.batch} and predictions = {self.predictions}"
-            )
-        if self.norm in ("packnorm_isolated", "instance_isolated"):
-            raise UserError(f"norm = {self.norm} needs packs: see norm-study packnorm")
+        if self.pools_minibatches and self.batch % self.minibatch:
+            raise UserError(f"minibatch = {self.minibatch} must divide batch = {self.batch}")
+
+
+@dataclass(frozen=True)
+class LocalizationConfig(Testing, NormedTraining):
+    """One run of problem 2.1."""
+
+    inputs: Inputs = option("noise", "The network sees N(0, 1) noise, or one such number per sequence.")
+
+    def check(self) -> None:
+        """Minibatches divide the predictions too."""
+        super().check()
+        if self.pools_minibatches and self.predictions % self.minibatch:
+            raise UserError(f"minibatch = {self.minibatch} must divide predictions = {self.predictions}")
 
 
 @dataclass(frozen=True)
 class MultihopConfig(LocalizationConfig):
     """A sequence longer than a single hop can cross: 3r < L/2."""
 
-    length: int = option(56, "sequence length L", low=2)
-    kernel: int = option(3, "kernel size k, odd", low=1)
-    width: int = option(64, "hidden channels h", low=1)
-    batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(11_000, "training steps", low=1)
+    length: int = option(56, LENGTH, low=2)
+    kernel: int = option(3, KERNEL, low=1)
+    width: int = option(64, WIDTH, low=1)
+    batch: int = option(32, BATCH, low=1)
+    steps: int = option(11_000, STEPS, low=1)
     learning_rate: float = option(3e-3, RATE, low=1e-9)
 
-    def check_sizes(self) -> None:
+    def check(self) -> None:
         """One hop must not reach the middle."""
-        super().check_sizes()
+        super().check()
         if 3 * self.reach >= self.length / 2:
             raise UserError(f"length = {self.length} must exceed 6 r = {6 * self.reach}, with r = D (k - 1) / 2")
 
@@ -125,24 +119,25 @@ class MultihopConfig(LocalizationConfig):
 class BatchNormConfig(LocalizationConfig):
     """Figures 5 and 6: a short sequence and a small minibatch, accumulated to ``batch``."""
 
-    norm: NormKind = option("batch", "normalization kind", choices=("batch",))
-    length: int = option(40, "sequence length L", low=2)
-    depth: int = option(6, "convolutions D", low=2)
-    width: int = option(64, "hidden channels h", low=1)
-    batch: int = option(32, "sequences per step, a whole number of minibatches", low=1)
-    steps: int = option(5000, "training steps", low=1)
+    norm: Literal["batch"] = "batch"
+    groups: int = 8
+    length: int = option(40, LENGTH, low=2)
+    depth: int = option(6, DEPTH, low=2)
+    width: int = option(64, WIDTH, low=1)
+    batch: int = option(32, "A training step sees so many sequences, a whole number of minibatches.", low=1)
+    steps: int = option(5000, STEPS, low=1)
     learning_rate: float = option(3e-3, RATE, low=1e-9)
-    calibration: int = option(1000, "minibatches averaged into the running statistics", low=1)
+    calibration: int = option(1000, "The running statistics are an average over so many minibatches.", low=1)
 
 
 @dataclass(frozen=True)
-class ProbeSizes(Checked):
+class ProbeSizes(Settings):
     """The probes: MLPs of two hidden layers, applied index by index."""
 
-    probe_width: int = option(64, "width of the probe's two hidden layers", low=1)
-    probe_steps: int = option(1500, "training steps of the probes", low=1)
-    probe_batch: int = option(32, "sequences per step of the probes", low=1)
-    probe_learning_rate: float = option(2e-3, "Adam's peak learning rate of the probes", low=1e-9)
+    probe_width: int = option(64, "The probe's two hidden layers have this width.", low=1)
+    probe_steps: int = option(1500, "The probes learn for so many training steps.", low=1)
+    probe_batch: int = option(32, "A training step of the probes sees so many sequences.", low=1)
+    probe_learning_rate: float = option(2e-3, "Adam's peak learning rate of the probes.", low=1e-9)
 
 
 @dataclass(frozen=True)
@@ -154,38 +149,43 @@ class ProbeConfig(ProbeSizes, LocalizationConfig):
 class GroupsConfig(ProbeSizes, LocalizationConfig):
     """Figure 4: the group sweep, the best learning rate of each group count."""
 
-    norm: NormKind = option("group", "normalization kind", choices=("group",))
-    group_counts: tuple[int, ...] = option((1, 2, 8, 32), "group counts, one network each", low=1)
-    learning_rates: tuple[float, ...] = option((2e-3, 4e-3), "learning rates tried for each", low=1e-9)
-    length: int = option(80, "sequence length L", low=2)
-    width: int = option(32, "hidden channels h", low=1)
-    batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(3000, "training steps", low=1)
-    probe_steps: int = option(400, "training steps of the probes", low=1)
+    norm: Literal["group"] = "group"
+    groups: int = 8
+    minibatch: int = 2
+    learning_rate: float = 2e-3
+    group_counts: tuple[int, ...] = option((1, 2, 8, 32), "The group norm has these numbers of groups in turn.", low=1)
+    learning_rates: tuple[float, ...] = option(
+        (2e-3, 4e-3), "These peak learning rates are tried for each number of groups.", low=1e-9
+    )
+    length: int = option(80, LENGTH, low=2)
+    batch: int = option(32, BATCH, low=1)
+    steps: int = option(3000, STEPS, low=1)
+    probe_steps: int = option(400, "The probes learn for so many training steps.", low=1)
 
-    def check_sizes(self) -> None:
+    def check(self) -> None:
         """Every count divides the width."""
         for count in self.group_counts:
             if self.width % count:
                 raise UserError(f"group_counts = {count} must divide width = {self.width}")
+        super().check()
 
 
 @dataclass(frozen=True)
 class PackNormConfig(Training, ConvolutionSizes):
     """Section 3.2: two sequences of which a part is common, joined by nothing but PackNorm."""
 
-    overlap: int = option(16, "common entries of the two sequences", low=0)
-    coupled: bool = option(True, "join the two in the norm layers; otherwise each is normalized alone")
-    length: int = option(33, "sequence length L", low=1)
-    depth: int = option(6, "convolutions D", low=2)
-    batch: int = option(32, "pairs of sequences per step", low=1)
-    steps: int = option(5000, "training steps", low=1)
+    overlap: int = option(16, "The two sequences have so many entries in common.", low=0)
+    coupled: bool = option(True, "Join the two in the norm layers; otherwise each is normalized alone.")
+    length: int = option(33, LENGTH, low=1)
+    depth: int = option(6, DEPTH, low=2)
+    batch: int = option(32, "A training step sees so many pairs of sequences.", low=1)
+    steps: int = option(5000, STEPS, low=1)
     learning_rate: float = option(3e-3, RATE, low=1e-9)
-    predictions: int = option(4000, "fresh pairs that the error is taken over", low=2)
+    predictions: int = option(4000, "The error is taken over so many fresh pairs.", low=2)
 
-    def check_sizes(self) -> None:
+    def check(self) -> None:
         """The convolutions leave something, and the overlap fits."""
-        super().check_sizes()
+        super().check()
         if self.overlap > self.length:
             raise UserError(f"overlap = {self.overlap} must be at most length = {self.length}")
         if self.length <= 2 * self.reach:
@@ -196,14 +196,14 @@ class PackNormConfig(Training, ConvolutionSizes):
 class UNetConfig(Testing, Training):
     """The paper's case study: the planner's U-Net on problem 2.1."""
 
-    norm: NormKind = option("group", "normalization kind", choices=get_args(NormKind))
-    groups: int = option(8, "groups of the group norm", low=1)
-    length: int = option(64, "sequence length L", low=2)
-    dim: int = option(32, "base width in channels", low=2)
-    dim_mults: tuple[int, ...] = option((1,), "width multipliers, one per level", low=1)
-    kernel: int = option(5, "kernel size, odd", low=1)
-    batch: int = option(32, "sequences per step", low=1)
-    steps: int = option(2000, "training steps", low=1)
+    norm: NormKind = option("group", NORM, choices=WHOLE_KINDS)
+    groups: int = option(8, GROUPS, low=1)
+    length: int = option(64, LENGTH, low=2)
+    dim: int = option(32, "The network's base width in channels.", low=2)
+    dim_mults: tuple[int, ...] = option((1,), "Each level of the network is so many times as wide as the base.", low=1)
+    kernel: int = option(5, KERNEL, low=1)
+    batch: int = option(32, BATCH, low=1)
+    steps: int = option(2000, STEPS, low=1)
     learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     @property
@@ -211,7 +211,7 @@ class UNetConfig(Testing, Training):
         """A norm-free U-Net is equivariant only to shifts by this many indices."""
         return 2 ** (len(self.dim_mults) - 1)
 
-    def check_sizes(self) -> None:
+    def check(self) -> None:
         """The kernel has a middle, the length halves as often as there are levels, groups divide widths."""
         if self.kernel % 2 == 0:
             raise UserError(f"kernel = {self.kernel} must be odd")
@@ -219,5 +219,17 @@ class UNetConfig(Testing, Training):
             raise UserError(f"length = {self.length} must be divisible by {self.total_stride}")
         if self.norm == "group" and self.dim % self.groups:
             raise UserError(f"groups = {self.groups} must divide dim = {self.dim}")
-        if self.norm in ("packnorm_isolated", "instance_isolated"):
-            raise UserError(f"norm = {self.norm} needs packs: see norm-study packnorm")
+
+
+@dataclass(frozen=True)
+class BenchConfig(NormedTraining):
+    """Networks small enough that a single one leaves the machine idle."""
+
+    length: int = option(32, LENGTH, low=2)
+    depth: int = option(6, DEPTH, low=2)
+    kernel: int = option(3, KERNEL, low=1)
+    width: int = option(16, WIDTH, low=1)
+    batch: int = option(16, BATCH, low=1)
+    steps: int = option(60, "So many training steps are timed.", low=1)
+    networks: int = option(16, "So many networks are trained at once.", low=1)
+    repeats: int = option(3, "Either is timed so many times, and the fastest counts.", low=1)

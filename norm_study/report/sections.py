@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ LONGEST_SENTENCE = 8
 OVER = "Means with 95 % intervals, over training seeds where there are at least three, else over episodes."
 
 
-def read_folders(paths: list[Path]) -> tuple[list[Section], list[RunFolder]]:
+def read_folders(paths: Sequence[Path]) -> tuple[list[Section], list[RunFolder]]:
     """Sections and run folders of all ``paths``, in their order.
 
     A folder stands for what is known in the folders directly in it, too, such as the runs of a comparison. The name

@@ -14,8 +14,9 @@ from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
 from groundwork.files import save_figure
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
-from norm_study.stitching.grid import FIELDS, Stored
+from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import Rows, countable, interval
+from norm_study.stitching.settings import FIELDS
 from planner.unet import PaddingMode
 
 COLORS: dict[str, str] = {

@@ -16,103 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
-from norm_study.stitching.measurement import StitchSettings
+from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
 from planner.config import from_dict, load_preset, to_dict
-from planner.norms import ISOLATED, NormKind
-from planner.unet import PaddingMode
 
 Work = TypeVar("Work")
-Field = Literal["quarter", "half", "whole"]
-"""Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
-
-FIELDS: dict[Field, dict[str, str]] = {
-    "quarter": {"model.kernel_size": "5", "model.dim_mults": "1"},  # −18 … +18
-    "half": {"model.kernel_size": "3", "model.dim_mults": "1,2"},  # −32 … +31
-    "whole": {"model.kernel_size": "3", "model.dim_mults": "1,2,4"},  # −78 … +75
-}
-FACTOR_NORMS: tuple[NormKind, ...] = ("group", "none", "channel", "instance", "layer", "batch", "rms")
-PACKED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
-
-
-@dataclass(frozen=True)
-class FactorRun:
-    """One cell of the grid at one seed."""
-
-    norm: NormKind
-    padding: PaddingMode
-    field: Field
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its run folder and its rows."""
-        return f"{self.norm}-{self.padding}-{self.field}-seed{self.seed}"
-
-    def overrides(self) -> dict[str, str]:
-        """The settings in which it differs from the preset."""
-        packs = "2" if self.norm in ISOLATED else "1"
-        return {
-            "model.norm": self.norm,
-            "model.num_packs": packs,
-            "model.padding_mode": self.padding,
-            "seed": str(self.seed),
-            **FIELDS[self.field],
-        }
-
-    def options(self) -> list[str]:
-        """The same as words of ``planner train``."""
-        return [word for key, value in self.overrides().items() for word in (f"--{key}", value)]
-
-
 Stored = list[tuple[FactorRun, dict[str, Any]]]
 """Finished runs, each with its ``rows``, ``intervention`` and ``facts``."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Which cells of the grid to run, each with ``seeds`` seeds.
-
-    Packed norms exist at one padding and one receptive field only: they belong to the 2×2 table.
-    """
-
-    norms: tuple[NormKind, ...] = (*FACTOR_NORMS, *PACKED)
-    paddings: tuple[PaddingMode, ...] = ("zeros", "replicate")
-    fields: tuple[Field, ...] = ("half", "quarter", "whole")
-    seeds: int = 3
-
-    def __post_init__(self) -> None:
-        """Checks the names.
-
-        Raises:
-            UserError: one that does not exist, or no seed.
-        """
-        for option, values, allowed in (
-            ("norms", self.norms, (*FACTOR_NORMS, *PACKED)),
-            ("paddings", self.paddings, get_args(PaddingMode)),
-            ("fields", self.fields, get_args(Field)),
-        ):
-            for value in values:
-                if value not in allowed:
-                    raise UserError(f"{option} = {value!r} is not one of {', '.join(allowed)}")
-        if self.seeds < 1:
-            raise UserError(f"seeds = {self.seeds} must be at least 1")
-
-    def runs(self) -> list[FactorRun]:
-        """All cells, seed by seed within a cell, the ones that decide first."""
-        cells = [
-            (norm, padding, field)
-            for field in self.fields
-            for padding in self.paddings
-            for norm in self.norms
-            if norm not in PACKED or (padding, field) == (self.paddings[0], self.fields[0])
-        ]
-        return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +18,43 @@ from groundwork.intervals import interval_over_seeds, student_interval
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
-from norm_study.options import add_device, add_json
 from norm_study.stitching.figures import COLORS, MARKERS
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
-from norm_study.stitching.options import add_cells, grid_from
+from norm_study.stitching.settings import Grid, LeakageSettings
 from planner.plan import pick_device
 from planner.training.run import RunFolder
 
 LINEAR_BELOW = 1e-4
 
 
-@dataclass(frozen=True)
-class LeakageSettings:
-    """What the audits are asked for.
-
-    Attributes:
-        multiple: of the training horizon, at which plans are audited and their validity is read.
-        times: output times per noise level.
-        seed: of the audited plans and of everything random in an audit.
-    """
-
-    multiple: int = 2
-    times: int = 16
-    seed: int = 0
-
-
-def add_leakage(commands: Any) -> None:
-    """Adds the subcommand."""
-    leakage = commands.add_parser(
-        "leakage",
-        help="leakage of the stitching study's planners beside their held-out validity",
-        description="Audits every finished run of the stitching grid and draws one scatter figure.",
-    )
-    leakage.add_argument(
-        "--stitching",
-        type=Path,
-        default=Path("runs/stitching"),
-        metavar="FOLDER",
-        help="where norm-study stitch --suite factors put its rows",
-    )
-    leakage.add_argument(
-        "--runs-folder", type=Path, default=Path("runs/stitching/runs"), metavar="FOLDER", help="run folders"
-    )
-    leakage.add_argument(
-        "--multiple", type=int, default=LeakageSettings.multiple, metavar="INT", help="of the training horizon"
-    )
-    leakage.add_argument("--times", type=int, default=LeakageSettings.times, metavar="INT", help="output times")
-    add_cells(leakage)
-    leakage.add_argument("--seed", type=int, default=0, metavar="INT", help="of the audits")
-    leakage.add_argument("--out", type=Path, metavar="FOLDER", help="the figure goes there, as leakage.png and .svg")
-    add_device(leakage)
-    add_json(leakage)
-
-
-def run_leakage(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Audits the stored runs; draws the figure if ``--out`` says where.
+def run_leakage(settings: LeakageSettings, grid: Grid, device_name: str = "auto") -> dict[str, Any]:
+    """Audits the stored runs; draws the figure if ``settings.out`` says where.
 
     Raises:
         UserError: no finished run, or none measured at the asked multiple.
     """
-    settings = LeakageSettings(arguments.multiple, arguments.times, arguments.seed)
-    stored = stored_runs(arguments.stitching, grid_from(arguments))
+    stored = stored_runs(settings.stitching, grid)
     if not stored:
-        raise UserError(f"stitching = {arguments.stitching} holds no finished run; norm-study stitch makes them")
-    device, rows = pick_device(arguments.device), []
+        raise UserError(f"stitching = {settings.stitching} holds no finished run; norm-study stitch makes them")
+    device, rows = pick_device(device_name), []
     for run, result in tqdm(stored, desc="audits", unit="run"):
         valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=settings.multiple)]
         if valid:
-            rows.append(leakage_row(run, arguments.runs_folder / run.name, valid, settings, device))
+            rows.append(leakage_row(run, settings.runs_folder / run.name, valid, settings, device))
     if not rows:
-        raise UserError(f"multiple = {settings.multiple} was not measured in {arguments.stitching}")
-    if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        raise UserError(f"multiple = {settings.multiple} was not measured in {settings.stitching}")
+    if settings.out is not None:
+        settings.out.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
             figure = scatter(rows, settings.multiple)
-            save_figure(figure, arguments.out / "leakage.png", dpi=160)
-            save_figure(figure, arguments.out / "leakage.svg", metadata={"Date": None})
-    return {"config": vars(settings), "rows": rows, "summary": summarize(rows)}
+            save_figure(figure, settings.out / "leakage.png", dpi=160)
+            save_figure(figure, settings.out / "leakage.svg", metadata={"Date": None})
+    return {
+        "config": {name: getattr(settings, name) for name in ("multiple", "times", "seed")},
+        "rows": rows,
+        "summary": summarize(rows),
+    }
 
 
 def leakage_row(

@@ -6,7 +6,7 @@ Shapes: N problems, M plans of one problem, H planned points, X the two coordina
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from envs.maps import MazeMap, Task
 from groundwork.errors import UserError
 from groundwork.intervals import difference_over_seeds, interval_over_seeds
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
+from norm_study.stitching.settings import StitchSettings
 from planner.comparison.figures import example_tasks
 from planner.data import load_data
 from planner.measures import LONGEST_VALID_STEP
@@ -58,41 +59,6 @@ SHARES = (
 )
 
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class StitchSettings:
-    """What is asked of a planner.
-
-    Attributes:
-        multiples: of the training horizon.
-        episodes: per task.
-        best_of: plans per problem for the best-of-N columns; 1 leaves them out.
-        best_of_episodes: so many of a task's episodes are planned that often.
-        seed: of starts, goals and plans.
-    """
-
-    multiples: tuple[int, ...] = (1, 2, 4)
-    episodes: int = 10
-    best_of: int = 16
-    best_of_episodes: int = 2
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UserError: one of them is below what makes sense.
-        """
-        for name, values, low in (
-            ("horizons", self.multiples, 1),
-            ("episodes", (self.episodes,), 1),
-            ("best_of", (self.best_of,), 1),
-            ("best_of_episodes", (self.best_of_episodes,), 1),
-            ("seed", (self.seed,), 0),
-        ):
-            if not values or min(values) < low:
-                raise UserError(f"{name} = {','.join(map(str, values))} must be at least {low}")
 
 
 def task_length_m(maze: MazeMap, task: Task) -> float:

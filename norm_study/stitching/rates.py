@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +15,12 @@ from groundwork.files import read_json, write_atomically
 from groundwork.intervals import mean_interval
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
+from norm_study.stitching.settings import RateSettings
 from planner.norms import NormKind
 
 CHOICE_SEED = 100
 """Training seed of the runs that choose; none of the study's own."""
 MULTIPLES = (1, 2)
-
-
-@dataclass(frozen=True)
-class RateSettings:
-    """Which rates are tried.
-
-    Attributes:
-        norms: each is tried with every rate.
-        rates: Adam's peak learning rates.
-        episodes: per demonstrated task and multiple of the training horizon.
-    """
-
-    norms: tuple[NormKind, ...]
-    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
-    episodes: int = 8
-
-    def __post_init__(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-            UserError: a rate that is none, or no episode.
-        """
-        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
-            raise UserError(f"rates = {','.join(map(str, self.rates))} must each lie between 0 and 1")
-        if self.episodes < 1:
-            raise UserError(f"episodes = {self.episodes} must be at least 1")
 
 
 def choose_rates(

@@ -11,7 +11,7 @@ from groundwork.files import write_atomically
 from groundwork.tables import interval_text, markdown_table
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import base_cell, draw_study
-from norm_study.stitching.grid import FactorRun, Field, Stored
+from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import (
     FLAWS,
     GAP_MEASURES,
@@ -19,6 +19,7 @@ from norm_study.stitching.measurement import (
     interval,
     summarize,
 )
+from norm_study.stitching.settings import FactorRun, Field
 
 TABLE_MEASURES = (
     "success",
