@@ -17,25 +17,12 @@ from groundwork.errors import UserError, out_of_memory
 INTERRUPTED = 130
 IMPORT_WAIT_S = 0.05
 USER_ERROR = 2
-_SAYS_ITS_DEFAULT = "(default"
-
-
-class _HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults behind the help, but for those that the help itself explains, and no default at all."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or _SAYS_ITS_DEFAULT in (action.help or ""):
-            return action.help
-        if isinstance(action.default, tuple):  # as it would be typed
-            return f"{action.help} (default: {','.join(map(str, action.default))})"
-        return super()._get_help_string(action)
 
 
 class OneLineParser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors are one line on standard error and exit code 2."""
 
     def __init__(self, *args, **kwargs):
-        kwargs.setdefault("formatter_class", _HelpWithDefaults)
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
         self.old_names: dict[str, str] = {}

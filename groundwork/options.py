@@ -109,13 +109,19 @@ def _choices(item: Field, kind: Any) -> tuple[Any, ...] | None:
     return item.metadata.get("choices") or (get_args(kind) if get_origin(kind) is Literal else None)
 
 
+def _name(item: Field) -> str:
+    """What an error calls the field."""
+    return (item.metadata.get("flag") or item.name).replace("-", "_")
+
+
 def _checked(item: Field, kind: Any, value: Any) -> Any:
     """The value as its field keeps it: lists as tuples, whole numbers of a float as floats."""
     try:
         return _kept(item, kind, value)
+    except UserError:
+        raise
     except ValueError as error:
-        name = (item.metadata.get("flag") or item.name).replace("-", "_")
-        raise UserError(f"{name} = {_shown(value)} {error}") from None
+        raise UserError(f"{_name(item)} = {_shown(value)} {error}") from None
 
 
 def _kept(item: Field, kind: Any, value: Any) -> Any:
@@ -132,7 +138,7 @@ def _kept(item: Field, kind: Any, value: Any) -> Any:
         return tuple(_kept(item, inner[0], entry) for entry in value)
     if choices is not None:
         if type(value) is not str or value not in choices:
-            raise ValueError(f"is not one of {', '.join(choices)}")
+            raise UserError(f"{_name(item)} = {' '.join(str(value).split())} is not one of {', '.join(choices)}")
         return value
     if (kind, type(value)) == (Path, str):
         return Path(value)
@@ -234,7 +240,9 @@ def load_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # an impossible date or number is a plain ValueError
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        text = f"{error.problem} in line {mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and mark else error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(text).split())}") from error
 
 
 # the command line

@@ -204,12 +204,12 @@ def test_ctrl_c_while_planning_and_rolling_out_is_one_line(tiny_run, tmp_path, s
     assert not list(tmp_path.glob("*.json"))
 
 
-@pytest.mark.parametrize("module", ["planner.main", "norm_study.console", "envs.main"])
+@pytest.mark.parametrize("module", ["planner.main", "norm_study.main", "envs.main"])
 @pytest.mark.parametrize("after_s", [0.4, 1.5])
 def test_ctrl_c_while_a_command_still_imports_is_one_line(tmp_path, module, after_s):
     asked = {
         "planner.main": ["rollout", "nowhere"],
-        "norm_study.console": ["localize"],
+        "norm_study.main": ["localize"],
         "envs.main": ["collect", "hash", "--steps", "100000000"],
     }
     environment = {**os.environ, "MINARI_DATASETS_PATH": str(tmp_path)}
@@ -430,7 +430,7 @@ def test_spaces_and_other_alphabets_in_all_paths(datasets_root, hash_dataset, co
         done = command("planner.main", *arguments)
         assert done.returncode == 0, done.stderr
     sizes = ["--horizons", 1, "--episodes", 1, "--best-of", 1, "--json", out / "Naht ǁ.json"]
-    done = command("norm_study.console", "stitch", "--run", run, *sizes)
+    done = command("norm_study.main", "stitch", "--run", run, *sizes)
     assert done.returncode == 0, done.stderr
     assert "Lauf №1" in (out / "report.html").read_text(encoding="utf-8")
     assert json.loads((out / "Zeilen 行.json").read_text(encoding="utf-8"))["rows"]

@@ -128,7 +128,7 @@ def test_a_mistake_on_the_command_line_names_field_value_and_what_is_allowed(wor
         ({"steps": True}, "steps = True must be a whole number"),
         ({"quiet": "false"}, "quiet = 'false' must be true or false"),
         ({"rate": math.inf}, "rate = inf must be a finite number"),
-        ({"inner": {"kind": "three"}}, "inner.kind = 'three' is not one of one, two"),
+        ({"inner": {"kind": "three"}}, "inner.kind = three is not one of one, two"),
         ({"inner": {"wide": 3}}, "unknown key inner.wide; known are kind, widths"),
         ({"inner": 3}, "inner = 3 must be a group of settings"),
         ({"runs": []}, "runs =  must be a list such as 1,2"),
