@@ -17,7 +17,7 @@ from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import Rows, countable, interval
 from norm_study.stitching.settings import FIELDS
-from planner.unet import PaddingMode
+from planner.config import PaddingMode
 
 COLORS: dict[str, str] = {
     norm: PALETTE[index % len(PALETTE)]
