@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -61,7 +61,20 @@ def option(
 
 @dataclass(frozen=True)
 class Settings:
-    """The base: types, ranges and choices are checked on construction, whoever constructs."""
+    """The base: types, ranges and choices are checked on construction, whoever constructs.
+
+    A subclass says what differs: ``class Small(Sizes, defaults={"width": 8}, hidden=("depth",))`` has another default
+    for the one and offers no option for the other.
+    """
+
+    def __init_subclass__(cls, defaults: Mapping[str, Any] | None = None, hidden: Sequence[str] = ()) -> None:
+        """Fields of the base anew, before the dataclass is made of them."""
+        for name in dict.fromkeys((*(defaults or {}), *hidden)):
+            known = (vars(base).get("__dataclass_fields__", {}) for base in cls.__mro__)
+            item: Field = next(fields_of_base[name] for fields_of_base in known if name in fields_of_base)
+            cls.__annotations__[name] = item.type
+            about = {key: value for key, value in item.metadata.items() if key != "help" or name not in hidden}
+            setattr(cls, name, field(default=(defaults or {}).get(name, item.default), metadata=about))
 
     def __post_init__(self) -> None:
         """Checks each field, then what fields demand of each other.
@@ -254,7 +267,7 @@ def _leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field, Any]]:
         if is_dataclass(inner):
             assert isinstance(inner, type)
             yield from _leaves(inner, f"{prefix}{item.name}.")
-        elif item.metadata:
+        elif "help" in item.metadata:
             yield f"{prefix}{item.name}", item, inner
 
 

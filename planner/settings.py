@@ -96,7 +96,7 @@ class Tasks(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(Sampling):
+class PlanSettings(Sampling, hidden=("replan_warm",)):
     """Which problem, and where the plans go."""
 
     start: tuple[float, ...] = option(
@@ -109,7 +109,6 @@ class PlanSettings(Sampling):
     num_plans: int = option(6, "Draw so many plans.", low=1)
     seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
     horizon: int | None = option(None, "A plan has so many points.", low=1, default_text="the training's")
-    replan_warm: float = 0.0
 
     def check(self) -> None:
         """The file has a kind that can be written."""
@@ -131,10 +130,8 @@ class ComparedRuns(Settings):
 
 
 @dataclass(frozen=True)
-class ComparedRollouts(RolloutSettings):
+class ComparedRollouts(RolloutSettings, hidden=("horizon",)):
     """Rollouts at horizons that are compared, and therefore no setting."""
-
-    horizon: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +173,13 @@ class TrainSettings(FromPreset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchSettings(FromPreset):
+class BenchSettings(
+    FromPreset,
+    hidden=(
+        *("init_from", "steps", "log_every", "evaluate_every", "evaluate_episodes"),
+        *("checkpoint_every", "keep_checkpoints"),
+    ),
+):
     """What is timed, how often; how long a training is and what it writes are no settings of it."""
 
     parts: tuple[Part, ...] = option(("training", "planning", "rollout"), "Time these parts.")
@@ -186,10 +189,3 @@ class BenchSettings(FromPreset):
         0.25, "Replanning begins with the last plan, noised again to this share of the noise levels.", low=0, high=1
     )
     episodes: int = option(100, "So many episodes are rolled out.", low=1)
-    init_from: str = ""
-    steps: int = Config.steps
-    log_every: int = Config.log_every
-    evaluate_every: int = Config.evaluate_every
-    evaluate_episodes: int = Config.evaluate_episodes
-    checkpoint_every: int = Config.checkpoint_every
-    keep_checkpoints: int = Config.keep_checkpoints

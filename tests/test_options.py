@@ -165,3 +165,25 @@ def test_a_key_that_stands_twice_is_refused_by_name_at_any_depth(tmp_path, text,
 def test_a_merged_mapping_may_be_overridden(tmp_path):
     (tmp_path / "merged.yaml").write_text("base: &base {a: 1, b: 2}\nmine: {<<: *base, b: 3}\n")
     assert load_yaml(tmp_path / "merged.yaml")["mine"] == {"a": 1, "b": 3}
+
+
+def test_a_subclass_says_what_differs_and_keeps_help_and_range(capsys):
+    @dataclass(frozen=True)
+    class Two(Settings):
+        depth: int = option(2, "The depth.", low=2)
+
+    @dataclass(frozen=True)
+    class Small(Two, Inner, defaults={"widths": (8,), "depth": 3}, hidden=("kind",)):
+        """A smaller one."""
+
+    assert Small() == Small(kind="one", widths=(8,), depth=3)
+    assert Inner().widths == (1, 2)
+    with pytest.raises(UserError, match="depth = 1 must be at least 2"):
+        Small(depth=1)
+    with pytest.raises(UserError, match="kind = three is not one of one, two"):
+        Small(kind="three")
+    parser = OneLineParser(prog="program")
+    add_options(parser, Small)
+    shown = parser.format_help()
+    assert "Widths in channels. Default: 8." in shown
+    assert "--kind" not in shown

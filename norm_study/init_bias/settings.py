@@ -29,7 +29,7 @@ class NetworkSizes(Settings):
     depth: int = option(20, "The network has so many hidden layers.", low=1)
     width: int = option(100, "A hidden layer has so many units (mlp) or channels (cnn).", low=1)
     activation: Activation = option("relu", "The network's nonlinearity.")
-    classes: int = option(2, "The network has so many outputs.", low=2)
+    classes: int = option(2, "The network has so many outputs; of the digits these are the first.", low=2)
     data: Data = option("blobs", "The data are Gaussian blobs, or scikit-learn's 8 by 8 digits.")
     dimensions: int = option(1000, "A blob's points have so many dimensions.", low=1)
 
@@ -69,27 +69,21 @@ class InitBiasConfig(NetworkSizes):
 
 
 @dataclass(frozen=True)
-class InitBiasBenchConfig(InitBiasConfig):
+class InitBiasBenchConfig(InitBiasConfig, defaults={"inits": 256}, hidden=("kernel", "groups")):
     """Speed of the batched initialisations: at few points against one by one, at many against the matmul rate."""
 
     norm: NormKind = option("batch", NORM, choices=MLP_NORMS)
     network: Literal["mlp"] = "mlp"
-    kernel: int = 3
-    groups: int = 4
     suite: Literal["one"] = "one"
-    inits: int = option(256, "So many initialisations are timed.", low=2)
     few_points: int = option(16, "At so many data points one network leaves the machine idle.", low=2)
     repeats: int = option(3, "Each is timed so many times, and the fastest counts.", low=1)
 
 
 @dataclass(frozen=True)
-class InitBiasTrainingConfig(NetworkSizes):
+class InitBiasTrainingConfig(NetworkSizes, defaults={"classes": 10, "data": "digits", "dimensions": 100}):
     """How long the initial prejudice lasts: many classifiers trained at once from one placement of the norm."""
 
     norm: NormKind = option("none", NORM, choices=MLP_NORMS)
-    classes: int = option(10, "The network has so many outputs; of the digits the first so many.", low=2)
-    data: Data = option("digits", "The data are scikit-learn's 8 by 8 digits, or Gaussian blobs.")
-    dimensions: int = option(100, "A blob's points have so many dimensions.", low=1)
     networks: int = option(4, "So many networks are trained per seed.", low=1)
     batch: int = option(64, "A training step sees so many data points.", low=2)
     steps: int = option(300, "The networks learn for so many training steps.", low=1)

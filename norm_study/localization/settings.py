@@ -15,12 +15,7 @@ from planner.norms import ISOLATED, NORM_KINDS, NormKind
 Inputs = Literal["noise", "constant"]
 WHOLE_KINDS = tuple(kind for kind in NORM_KINDS if kind not in ISOLATED)
 LENGTH = "A sequence has this length L."
-DEPTH = "The network has this depth D in convolutions."
 KERNEL = "The convolutions have this kernel size k, an odd number."
-WIDTH = "A hidden layer has this width h in channels."
-BATCH = "A training step sees so many sequences."
-STEPS = "The network learns for so many training steps."
-RATE = "Adam's peak learning rate, after 100 steps of warm-up and before a cosine decay."
 NORM = "The network normalizes with this kind of layer."
 GROUPS = "The group norm has so many groups of channels."
 
@@ -29,9 +24,11 @@ GROUPS = "The group norm has so many groups of channels."
 class Training(Settings):
     """How long and how fast a network learns."""
 
-    batch: int = option(64, BATCH, low=1)
-    steps: int = option(4000, STEPS, low=1)
-    learning_rate: float = option(2e-3, RATE, low=1e-9)
+    batch: int = option(64, "A training step sees so many sequences.", low=1)
+    steps: int = option(4000, "The network learns for so many training steps.", low=1)
+    learning_rate: float = option(
+        2e-3, "Adam's peak learning rate, after 100 warm-up steps, before a cosine decay.", low=1e-9
+    )
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,9 @@ class ConvolutionSizes(Settings):
     """Equation (1)."""
 
     length: int = option(64, LENGTH, low=2)
-    depth: int = option(8, DEPTH, low=2)
+    depth: int = option(8, "The network has this depth D in convolutions.", low=2)
     kernel: int = option(5, KERNEL, low=1)
-    width: int = option(32, WIDTH, low=1)
+    width: int = option(32, "A hidden layer has this width h in channels.", low=1)
 
     @property
     def reach(self) -> int:
@@ -98,15 +95,11 @@ class LocalizationConfig(Testing, NormedTraining):
 
 
 @dataclass(frozen=True)
-class MultihopConfig(LocalizationConfig):
+class MultihopConfig(
+    LocalizationConfig,
+    defaults={"length": 56, "kernel": 3, "width": 64, "batch": 32, "steps": 11_000, "learning_rate": 3e-3},
+):
     """A sequence longer than a single hop can cross: 3r < L/2."""
-
-    length: int = option(56, LENGTH, low=2)
-    kernel: int = option(3, KERNEL, low=1)
-    width: int = option(64, WIDTH, low=1)
-    batch: int = option(32, BATCH, low=1)
-    steps: int = option(11_000, STEPS, low=1)
-    learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     def check(self) -> None:
         """One hop must not reach the middle."""
@@ -116,17 +109,14 @@ class MultihopConfig(LocalizationConfig):
 
 
 @dataclass(frozen=True)
-class BatchNormConfig(LocalizationConfig):
+class BatchNormConfig(
+    LocalizationConfig,
+    defaults={"length": 40, "depth": 6, "width": 64, "batch": 32, "steps": 5000, "learning_rate": 3e-3},
+    hidden=("groups",),
+):
     """Figures 5 and 6: a short sequence and a small minibatch, accumulated to ``batch``."""
 
     norm: Literal["batch"] = "batch"
-    groups: int = 8
-    length: int = option(40, LENGTH, low=2)
-    depth: int = option(6, DEPTH, low=2)
-    width: int = option(64, WIDTH, low=1)
-    batch: int = option(32, "A training step sees so many sequences, a whole number of minibatches.", low=1)
-    steps: int = option(5000, STEPS, low=1)
-    learning_rate: float = option(3e-3, RATE, low=1e-9)
     calibration: int = option(1000, "The running statistics are an average over so many minibatches.", low=1)
 
 
@@ -146,21 +136,19 @@ class ProbeConfig(ProbeSizes, LocalizationConfig):
 
 
 @dataclass(frozen=True)
-class GroupsConfig(ProbeSizes, LocalizationConfig):
+class GroupsConfig(
+    ProbeSizes,
+    LocalizationConfig,
+    defaults={"length": 80, "batch": 32, "steps": 3000, "probe_steps": 400},
+    hidden=("groups", "minibatch", "learning_rate"),
+):
     """Figure 4: the group sweep, the best learning rate of each group count."""
 
     norm: Literal["group"] = "group"
-    groups: int = 8
-    minibatch: int = 2
-    learning_rate: float = 2e-3
     group_counts: tuple[int, ...] = option((1, 2, 8, 32), "The group norm has these numbers of groups in turn.", low=1)
     learning_rates: tuple[float, ...] = option(
         (2e-3, 4e-3), "These peak learning rates are tried for each number of groups.", low=1e-9
     )
-    length: int = option(80, LENGTH, low=2)
-    batch: int = option(32, BATCH, low=1)
-    steps: int = option(3000, STEPS, low=1)
-    probe_steps: int = option(400, "The probes learn for so many training steps.", low=1)
 
     def check(self) -> None:
         """Every count divides the width."""
@@ -171,16 +159,14 @@ class GroupsConfig(ProbeSizes, LocalizationConfig):
 
 
 @dataclass(frozen=True)
-class PackNormConfig(Training, ConvolutionSizes):
+class PackNormConfig(
+    Training, ConvolutionSizes, defaults={"length": 33, "depth": 6, "steps": 5000, "learning_rate": 3e-3}
+):
     """Section 3.2: two sequences of which a part is common, joined by nothing but PackNorm."""
 
     overlap: int = option(16, "The two sequences have so many entries in common.", low=0)
     coupled: bool = option(True, "Join the two in the norm layers; otherwise each is normalized alone.")
-    length: int = option(33, LENGTH, low=1)
-    depth: int = option(6, DEPTH, low=2)
     batch: int = option(32, "A training step sees so many pairs of sequences.", low=1)
-    steps: int = option(5000, STEPS, low=1)
-    learning_rate: float = option(3e-3, RATE, low=1e-9)
     predictions: int = option(4000, "The error is taken over so many fresh pairs.", low=2)
 
     def check(self) -> None:
@@ -193,7 +179,7 @@ class PackNormConfig(Training, ConvolutionSizes):
 
 
 @dataclass(frozen=True)
-class UNetConfig(Testing, Training):
+class UNetConfig(Testing, Training, defaults={"batch": 32, "steps": 2000, "learning_rate": 3e-3}):
     """The paper's case study: the planner's U-Net on problem 2.1."""
 
     norm: NormKind = option("group", NORM, choices=WHOLE_KINDS)
@@ -202,9 +188,6 @@ class UNetConfig(Testing, Training):
     dim: int = option(32, "The network's base width in channels.", low=2)
     dim_mults: tuple[int, ...] = option((1,), "Each level of the network is so many times as wide as the base.", low=1)
     kernel: int = option(5, KERNEL, low=1)
-    batch: int = option(32, BATCH, low=1)
-    steps: int = option(2000, STEPS, low=1)
-    learning_rate: float = option(3e-3, RATE, low=1e-9)
 
     @property
     def total_stride(self) -> int:
@@ -222,14 +205,10 @@ class UNetConfig(Testing, Training):
 
 
 @dataclass(frozen=True)
-class BenchConfig(NormedTraining):
+class BenchConfig(
+    NormedTraining, defaults={"length": 32, "depth": 6, "kernel": 3, "width": 16, "batch": 16, "steps": 60}
+):
     """Networks small enough that a single one leaves the machine idle."""
 
-    length: int = option(32, LENGTH, low=2)
-    depth: int = option(6, DEPTH, low=2)
-    kernel: int = option(3, KERNEL, low=1)
-    width: int = option(16, WIDTH, low=1)
-    batch: int = option(16, BATCH, low=1)
-    steps: int = option(60, "So many training steps are timed.", low=1)
     networks: int = option(16, "So many networks are trained at once.", low=1)
     repeats: int = option(3, "Either is timed so many times, and the fastest counts.", low=1)
