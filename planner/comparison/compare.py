@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
+from envs.maps import MazeMap
 from groundwork.errors import UserError
 from groundwork.files import read_checked, save_figure, with_checksum, write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
@@ -190,16 +192,7 @@ def compare(
     Raises:
         UserError: unfinished or damaged runs, one run twice, or runs on different mazes.
     """
-    folders = [find_run(path) for path in paths]
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as two seeds'")
-    multiples = list(dict.fromkeys(multiples))
-    statistics = [folder.statistics() for folder in folders]
-    for folder in folders:
-        if not folder.done:
-            raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
-    if any(other.maze != statistics[0].maze for other in statistics):
-        raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
+    folders, multiples = _comparable(paths), list(dict.fromkeys(multiples))
     labels = _labels(folders)
     measured = [
         Measured(label, config.seed, multiple, run_rollout(folder.path, scaled, tasks, device))
@@ -208,21 +201,11 @@ def compare(
         for multiple in multiples
         for scaled in [replace(settings, horizon=multiple * config.data.horizon)]
     ]
-    target = Path(out)
-    target.mkdir(parents=True, exist_ok=True)
-    summaries = _group(measured)
-    reference = _reference(folders[0].config())
-    first_of_label = dict(reversed(list(zip(labels, folders, strict=True))))
-    planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
-    maze = statistics[0].maze
+    target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
-    for multiple in multiples:
-        plans = {
-            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
-            for label, planner in planners.items()
-        }
-        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
+    first = dict(reversed(list(zip(labels, folders, strict=True))))
+    figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
     result: dict[str, Any] = {
@@ -236,7 +219,7 @@ def compare(
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
         "families": _families(measured),
-        "reference": reference,
+        "reference": _reference(folders[0].config()),
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
     section = comparison_section(result).write(target)
@@ -245,3 +228,31 @@ def compare(
     write_atomically(target / "families.md", family_table(result).markdown() + "\n")
     write_atomically(target / "report.html", page([section]))
     return target / "report.html"
+
+
+def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """The runs, if they are finished, each there once, and on one maze."""
+    folders = [find_run(path) for path in paths]
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run is named twice: its episodes would count as two seeds'")
+    for folder in folders:
+        if not folder.done:
+            raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
+    if any(folder.statistics().maze != folders[0].statistics().maze for folder in folders):
+        raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
+    return folders
+
+
+def _plans_figures(
+    maze: MazeMap, first_of_label: Mapping[str, RunFolder], multiples: Sequence[int], device: str
+) -> dict[str, Figure]:
+    """Plans of the first run of each label, a figure per multiple of the horizon."""
+    planners = {label: Planner.from_run(folder.path, device=device) for label, folder in first_of_label.items()}
+    figures = {}
+    for multiple in multiples:
+        plans = {
+            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
+            for label, planner in planners.items()
+        }
+        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
+    return figures
