@@ -18,6 +18,7 @@ from groundwork.program import Compute, JsonOutput, command_line
 from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import sampler_ablation
+from planner.comparison.report import format_cell
 from planner.execution import execute_one
 from planner.plan import Planner
 from planner.rollout import choose_tasks, summarize
@@ -96,7 +97,7 @@ def rollout(
         for split, measures in summary.items():
             print(f"{split} ({measures['success']['n']} episodes)")
             for name, cell in measures.items():
-                print(f"  {name:<15} {comparison.format_cell(cell, name)}")
+                print(f"  {name:<15} {format_cell(cell, name)}")
 
 
 def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, compute: Compute) -> None:

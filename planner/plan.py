@@ -124,18 +124,11 @@ class Planner:
         starts_N, goals_N = (np.repeat(values, drawn, axis=0) for values in (starts, goals))
         last_N = self._last_plans(last_plans, len(starts), horizon, drawn) if warm else None
         steer = self._steering(guide, sampling.avoid_scale) if guide else None
-        parts = [
-            self._sample(
-                starts_N[first : first + PLANS_PER_BATCH],
-                goals_N[first : first + PLANS_PER_BATCH],
-                horizon,
-                sampling,
-                generator,
-                None if last_N is None else WarmStart(last_N[first : first + PLANS_PER_BATCH], warm),
-                steer,
-            )
-            for first in range(0, len(starts_N), PLANS_PER_BATCH)
-        ]
+        parts = []
+        for first in range(0, len(starts_N), PLANS_PER_BATCH):
+            part = slice(first, first + PLANS_PER_BATCH)
+            again = None if last_N is None else WarmStart(last_N[part], warm)
+            parts.append(self._sample(starts_N[part], goals_N[part], horizon, sampling, generator, again, steer))
         plans = np.concatenate(parts).reshape(len(starts) * num_plans, sampling.best_of, horizon, -1)
         if sampling.best_of > 1:
             plans = self.best(plans, guide)[0][:, None]

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from norm_study.reproduce.claims import CLAIMS, Claim, decide, decide_all
+from groundwork.section import claims_tables
+from norm_study.reproduce.claims import CLAIMS, Number, Rule, decide, decide_all
 from norm_study.reproduce.parts import Collected, collect, load_parts, parts_file
-from norm_study.reproduce.results import claims_markdown
 
 PARTS = {part.name: part for part in load_parts(parts_file())}
 
 
-def _claim(sense, threshold):
-    return Claim("s", "here", "n", "localize-none", lambda found: [], sense, threshold)
+def _rule(sense, threshold):
+    return Rule(Number("n", lambda found: []), "localize-none", sense, threshold)
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def _claim(sense, threshold):
     ],
 )
 def test_verdict_is_where_the_interval_lies(sense, threshold, values, verdict):
-    assert decide(_claim(sense, threshold), values)[0] == verdict
+    assert decide(_rule(sense, threshold), values)[0] == verdict
 
 
 def test_zero_of_three_networks_counts_as_none_and_one_of_three_does_not():
-    rule = next(claim for claim in CLAIMS if claim.part == "localize-rms")
+    rule = next(claim.rule for claim in CLAIMS if claim.rule.part == "localize-rms")
     assert decide(rule, [0, 0, 0])[0] == "supported"
     assert decide(rule, [1, 0, 0])[0] == "undecided"
     assert decide(rule, [4, 5, 6])[0] == "not supported"
@@ -45,7 +45,7 @@ def test_zero_of_three_networks_counts_as_none_and_one_of_three_does_not():
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.sentence)
 def test_every_claim_rests_on_a_part_with_three_seeds_that_the_full_budget_runs(claim):
-    part = PARTS[claim.part]
+    part = PARTS[claim.rule.part]
     assert len(part.seeds) >= 3
     assert "full" in part.budgets
 
@@ -144,5 +144,5 @@ def test_missing_parts_are_said_to_be_missing():
 
 def test_documented_verdicts_follow_from_the_committed_rows():
     docs = Path(__file__).resolve().parent.parent / "docs" / "localization"
-    table = claims_markdown(decide_all(collect(list(PARTS.values()), docs / "rows", None)))
-    assert table == (docs / "claims.md").read_text()
+    (table,) = claims_tables(decide_all(collect(list(PARTS.values()), docs / "rows", None)))
+    assert table.markdown() + "\n" == (docs / "claims.md").read_text()

@@ -1,6 +1,7 @@
 import pytest
 
-from planner.comparison.compare import Measured, _interval, _measures, format_cell, table_measures
+from planner.comparison.compare import Measured, _interval, _measures
+from planner.comparison.report import format_cell, table_measures
 from planner.rollout import MEASURES
 
 

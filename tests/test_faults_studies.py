@@ -135,7 +135,7 @@ def write_again_and_again(parts: str, out: str) -> int:
     """Writes one report over the other until it is killed."""
     found = collect(load_parts(Path(parts)), Path(out) / "rows", None)
     while True:
-        write_results("full", Path(out), found)
+        write_results(Path(out), found)
 
 
 def test_a_report_killed_while_it_is_written_leaves_the_old_one_whole(parts_file, tmp_path):

@@ -28,7 +28,7 @@ from norm_study.main import main
 from norm_study.reproduce.experiments import run_experiment
 from norm_study.reproduce.figures import draw_figures
 from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
-from norm_study.reproduce.init_bias_tables import allowed_difference, tables_markdown
+from norm_study.reproduce.init_bias_tables import allowed_difference, shares_table, training_table
 from norm_study.reproduce.parts import Collected, load_parts, parts_file
 from planner.norms import make_norm
 
@@ -266,7 +266,7 @@ def test_parts_give_their_figures_and_one_table_line_per_network(tmp_path):
             results[part.name] = Collected(tiny, rows, 1.0, False)
     assert draw_figures(INIT_BIAS_FIGURES, results, tmp_path) == list(INIT_BIAS_FIGURES)
     assert len(list(tmp_path.iterdir())) == 2 * len(INIT_BIAS_FIGURES)
-    tables = tables_markdown(results).splitlines()
+    tables = [line for table in (shares_table, training_table) for line in table(results).markdown().splitlines()]
     assert sum(line.startswith(("| none | ", "| batch ", "| layer ")) for line in tables) == 5 * 5 + 10
     assert sum("±" in line for line in tables) == 10
 

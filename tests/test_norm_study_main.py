@@ -201,7 +201,7 @@ def test_quick_borrows_the_slow_parts_and_says_so(tmp_path, tiny_parts, capsys):
 
 def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
     list(run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu")))
-    write_results("full", tmp_path, collect(tiny_parts, tmp_path / "rows", None))
+    write_results(tmp_path, collect(tiny_parts, tmp_path / "rows", None))
     page = (tmp_path / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=\"(?!#|data:image/)[^\"]*\"", page)
     ids = re.findall(r"\bid=\"([^\"]+)\"", page)

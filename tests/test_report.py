@@ -1,6 +1,5 @@
 """The report: every kind of folder is known by its files, nothing in it is lost, and mistakes are one line."""
 
-import base64
 import html
 import json
 import re
@@ -9,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from groundwork.page import is_numeric, quiet_interval
-from groundwork.tables import markdown_table
+from groundwork.page import cell_kind, marked, page, shown_cell
+from groundwork.section import Picture, Section, read_sections
+from groundwork.tables import Table, cell_text, measured
 from norm_study.main import main
-from norm_study.report.markdown import Table, inline, read_command, read_introduction, read_tables, without_constants
+from norm_study.report.folders import read_folders
 from norm_study.report.measurements import summary_tables
 from norm_study.report.runs import runs_section
-from norm_study.report.sections import read_folders
 from planner.training.run import RunFolder
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -58,24 +57,24 @@ def words(page):
 @pytest.mark.parametrize(
     ("folder", "kinds"),
     [
-        ("localization", ["reproduction", "measurements"]),
-        ("hash", ["comparison"]),
-        ("stitching", ["stitching", "fix", *["stitching"] * 6]),
-        ("audit", ["audits"]),
-        ("mazes", ["measurements", "comparison", "comparison", "measurements", "measurements", "comparison"]),
-        ("init_bias", ["comparison", "measurements"]),
+        ("localization", ["Reproduction", "Measurements"]),
+        ("hash", ["Comparison"]),
+        ("stitching", ["Stitching", "Fix", *["Stitching"] * 6]),
+        ("audit", ["Audits"]),
+        ("mazes", ["Measurements", "Comparison", "Comparison", "Samplers", "Samplers", "Comparison"]),
+        ("init_bias", ["Comparison", "Measurements"]),
     ],
 )
 def test_a_folder_is_known_by_its_files(folder, kinds):
     sections, runs = read_folders([DOCS / folder])
-    assert [section.kind for section in sections] == kinds
+    assert [section.title for section in sections] == kinds
     assert runs == []
 
 
 def test_every_claim_stands_there_with_its_interval_and_verdict(report):
     page = report(DOCS / "localization")
     claims = json.loads((DOCS / "localization" / "claims.json").read_text())
-    cards = page.split('<table class="claims">')[1].split("</table>")[0].split("<tr>")[2:]
+    cards = page.split('<table class="cards">')[1].split("</table>")[0].split("<tr>")[2:]
     assert len(cards) == len(claims) > 10
     for claim, card in zip(claims, cards, strict=True):
         assert claim["sentence"] in words(card)
@@ -134,7 +133,7 @@ def test_curves_have_a_line_per_run_and_an_entry_per_norm(tiny_run, tmp_path):
         (tmp_path / name / "checksums.json").unlink()
         runs.append(RunFolder(tmp_path / name))
     (curves,) = runs_section(runs).pictures
-    drawing = base64.b64decode(curves.image.split(",", 1)[1]).decode()
+    drawing = curves.content.decode()
     strokes = re.findall(r"stroke: (#\w+); stroke-opacity: 0\.8; stroke-width: 1\.1", drawing)
     panels = drawing.count('id="axes_')
     assert {colour: strokes.count(colour) for colour in strokes} == {"#0072b2": panels, "#d55e00": 2 * panels}
@@ -170,19 +169,25 @@ def test_what_cannot_be_reported_is_one_line(refusal, tmp_path):
     assert main(["report", str(DOCS / "stitching"), "--out", str(tmp_path / "empty")]) == 2
 
 
-@pytest.mark.parametrize("file", ["localization/claims.json", "hash/comparison.json.gz", "stitching/summary.json"])
+@pytest.mark.parametrize(
+    "file",
+    ["localization/section.json", "localization/claims.json", "hash/comparison.json.gz", "stitching/summary.json"],
+)
 def test_a_damaged_file_is_one_line_that_names_it(refusal, tmp_path, file):
     copy = tmp_path / "copy"
     shutil.copytree((DOCS / file).parent, copy)
     damaged = copy / Path(file).name
+    if damaged.name != "section.json":  # a folder from before there were sections
+        (copy / "section.json").unlink(missing_ok=True)
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     assert str(damaged) in refusal(copy)
 
 
 @pytest.mark.parametrize("content", ['{"rows": []}', "[1, 2]", '[{"verdict": "supported"}]', "null"])
-def test_another_content_is_one_line_that_names_the_folder(refusal, tmp_path, content):
+@pytest.mark.parametrize("file", ["claims.json", "section.json"])
+def test_another_content_is_one_line_that_names_the_folder(refusal, tmp_path, content, file):
     (tmp_path / "strange").mkdir()
-    (tmp_path / "strange" / "claims.json").write_text(content)
+    (tmp_path / "strange" / file).write_text(content)
     assert "strange" in refusal(tmp_path / "strange")
 
 
@@ -192,22 +197,65 @@ def test_an_unreadable_run_is_one_line(refusal, tiny_run, tmp_path):
     assert "config.yaml" in refusal(tmp_path / "run")
 
 
-def test_tables_are_read_back_as_they_were_written():
-    titles, rows = ["norm", "end_gap"], [["none", "0.4 [0.3, 0.5]"], ["none", "**b**, `c` <d>"]]
-    text = f"Command: `x --y`\n\nTwo of\nthree.\n\n## First\n\n{markdown_table(titles, rows)}\n\n![no](table.png)\n"
-    (table,) = read_tables(text)
-    assert (table.title, table.head, table.grouped) == ("First", ["norm", "end gap"], True)
-    assert table.rows[0] == ["none", "0.4 [0.3, 0.5]"]
-    assert table.rows[1][1] == "<b>b</b>, <code>c</code> &lt;d&gt;"
-    assert (read_command(text), read_introduction(text)) == ("x --y", "Two of three.")
-    assert inline("a * b") == "a * b"
+@pytest.mark.parametrize("folder", ["localization", "stitching", "stitching/comb"])
+def test_a_folder_from_before_there_were_sections_tells_the_same(folder, tmp_path):
+    old = tmp_path / folder
+    ignored = shutil.ignore_patterns(
+        "*section.json",
+        *(
+            child.name
+            for child in (DOCS / folder).iterdir()
+            if child.is_dir() and child.name not in ("rows", "figures")
+        ),
+    )
+    shutil.copytree(DOCS / folder, old, ignore=ignored)
+    (told, *_), _ = read_folders([old])
+    (written,) = read_sections(DOCS / folder)
+    assert (told.claims, told.summary, told.pictures) == (written.claims, written.summary, written.pictures)
+    assert sorted(map(repr, _cells(told))) == sorted(map(repr, _cells(written)))
+
+
+def _cells(section):
+    return [cell_text(cell) for table in section.tables for row in table.rows for cell in row]
+
+
+def test_a_section_is_read_back_as_it_was_written_and_says_its_numbers_in_markdown(tmp_path):
+    cell = measured({"mean": 0.4, "low": 0.3, "high": 0.5, "n": 3}, ".1f")
+    table = Table(["norm", "end_gap"], [["none", cell], ["**b**", "`c` <d>"]], "First")
+    section = Section("Study", "Short.", ["Two of three."], tables=[table], notes=["Last."], commands=["x --y"])
+    (again,) = read_sections(section.write(tmp_path, "one").folder)
+    assert again.tables == [table]
+    assert again.markdown() == section.markdown()
+    assert section.markdown() == (
+        "Command: `x --y`\n\nTwo of three.\n\n## First\n\n| norm | end gap |\n|---|---|\n| none | 0.4 [0.3, 0.5] |\n"
+        "| **b** | `c` <d> |\n\nLast.\n"
+    )
+    shown = page([again])
+    assert "<b>b</b>" in shown
+    assert "<code>c</code> &lt;d&gt;" in shown
+
+
+def test_a_picture_lies_inside_the_page_and_more_is_folded_away(tmp_path):
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    pictures = [Picture("a.gif", "One."), Picture("b.svg", "Two.", folded=True, content=b"<svg/>")]
+    shown, folded = page([Section("Study", pictures=pictures, folder=tmp_path)]).split("<details>")
+    assert "data:image/gif;base64,R0lGODlh" in shown
+    assert "data:image/svg+xml;base64," in folded
 
 
 def test_a_column_that_says_one_thing_is_said_once():
-    table = Table("t", ["norm", "padding", "field"], [["a", "zeros", "half"], ["b", "zeros", "full"]])
-    shorter = without_constants(table, ("padding", "field"))
-    assert (shorter.head, shorter.rows) == (["norm", "field"], [["a", "half"], ["b", "full"]])
+    table = Table(["norm", "padding", "field"], [["a", "zeros", "half"], ["b", "zeros", "full"]], "t")
+    shorter = table.without_constants()
+    assert (shorter.columns, shorter.rows) == (["norm", "field"], [["a", "half"], ["b", "full"]])
     assert shorter.note == "In every row: padding zeros."
+
+
+def test_a_row_alone_and_numbers_that_agree_keep_their_columns():
+    alone = Table(["norm"], [["a"]])
+    cell = measured(INTERVAL)
+    assert alone.without_constants() == alone
+    agreed = Table(["norm", "success"], [["a", cell], ["b", cell]])
+    assert agreed.without_constants() == agreed
 
 
 def test_any_summary_becomes_tables_that_hold_its_numbers():
@@ -221,7 +269,7 @@ def test_any_summary_becomes_tables_that_hold_its_numbers():
         "table": [{"norm": "group", "gamma": INTERVAL}],
     }
     tables = summary_tables("one", summary)
-    cells = [cell for table in tables for row in table.rows for cell in row]
+    cells = [cell_text(cell) for table in tables for row in table.rows for cell in row]
     assert cells.count("0.5 [0.25, 0.75]") == 4
     assert {"0.123", "yes", "–", "group", "channel"} <= set(cells)
     assert [table.title for table in tables] == ["one", "one: table", "one: by"]
@@ -229,11 +277,12 @@ def test_any_summary_becomes_tables_that_hold_its_numbers():
 
 @pytest.mark.parametrize("text", ["0.4", "−32 … +31", "100 % [99, 100]", "2.27e-15 [2.13e-15, 2.41e-15]", "–"])
 def test_numbers_are_kept_on_one_line(text):
-    assert is_numeric(text)
-    assert not is_numeric("norm")
-    assert not is_numeric("3 of 128 runs are stored; training and measuring took a night")
+    assert cell_kind(text) == "number"
+    assert cell_kind("norm") == "short"
+    assert cell_kind("3 of 128 runs are stored; training and measuring took a night") == ""
 
 
 def test_an_interval_is_set_smaller_and_text_is_escaped():
-    assert quiet_interval("1 [0, 2]") == "1 <small>[0, 2]</small>"
-    assert quiet_interval("<i>") == "&lt;i&gt;"
+    assert shown_cell("1 [0, 2]") == "1 <small>[0, 2]</small>"
+    assert shown_cell("<i>") == "&lt;i&gt;"
+    assert marked("a * b") == "a * b"

@@ -1,6 +1,5 @@
 """The report in real Chromium: no overflow at 1280 and 390 pixels, no error, no request, every image there."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import torch
 from browser import WIDTHS, chromium, console_errors, missing, open_page, requests
 from torch import nn
 
-from groundwork.page import render
-from groundwork.tables import number
+from groundwork.page import page as page_of
+from groundwork.section import read_sections
 from norm_study.audit import audit
+from norm_study.audit.report import audit_section
 from norm_study.main import main
-from norm_study.reproduce.results import page as study_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]
@@ -95,10 +94,8 @@ def test_the_pages_of_other_commands_fit_too(driver, tmp_path):
     network = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.Conv1d(4, 2, 3, padding=1))
     report = audit(network, torch.randn(1, 2, 24), times=2, redraws=1, attribution=False)
     report.settings.update(network="a." + "very_" * 30 + "long:name", levels=None)
-    page = render("norm_study.audit", "audit.html.j2", report=report, figures=[], number=number)
-    (tmp_path / "audit.html").write_text(page)
-    claims = json.loads((DOCS / "localization" / "claims.json").read_text())
-    (tmp_path / "study.html").write_text(study_page("full", claims, {}, DOCS / "localization"))
+    (tmp_path / "audit.html").write_text(page_of([audit_section(report)]))
+    (tmp_path / "study.html").write_text(page_of(list(read_sections(DOCS / "localization"))))
     for name in ("audit.html", "study.html"):
         for width in WIDTHS:
             open_page(driver, tmp_path / name, width, "dark")

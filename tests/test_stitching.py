@@ -333,8 +333,7 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     summary = results[0][1]["summary"]
     assert set(summary) == {"demonstrated", "held_out", "gap", "by_horizon"}
     assert set(summary["gap"]["plan_valid"]) == {"mean", "median", "low", "high", "n", "over"}
-    pictures = [f"{draw.__name__}.png" for draw in FIGURES]
-    for name in ("tables.md", "summary.json", *pictures):
+    for name in ("tables.md", "summary.json", "section.json", *(f"{figure}.png" for figure in FIGURES)):
         assert (tmp_path / "out" / name).stat().st_size > 100
     before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
     assert main(argv) == 0

@@ -80,17 +80,9 @@ def audit(
     """
     if times < 1 or projections < 1 or redraws < 0:
         raise UserError(f"times = {times} and projections = {projections} must be at least 1, redraws = {redraws} 0")
-    settings = {
-        "module": type(module).__name__,
-        "times": times,
-        "projections": projections,
-        "exact": exact,
-        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
-        "training": training,
-        "redraws": redraws,
-        "tolerance": tolerance,
-        "seed": seed,
-    }
+    settings = {"module": type(module).__name__, "times": times, "projections": projections, "exact": exact}
+    settings |= {"dtype": None if dtype is None else str(dtype).removeprefix("torch."), "training": training}
+    settings |= {"redraws": redraws, "tolerance": tolerance, "seed": seed}
     checked = [check_arguments(one, time_dims, dtype) for one in (inputs if isinstance(inputs, list) else [inputs])]
     if not checked:
         raise UserError("inputs is an empty list")

@@ -1,10 +1,11 @@
-"""An audit as files: influence maps, leakage against distance, the table of modules, and one page."""
+"""An audit as files: influence maps, leakage against distance, the table of modules, and a section and its page."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from groundwork.files import save_figure, write_atomically
-from groundwork.page import figure_uri, render
+from groundwork.page import page
+from groundwork.section import Picture, Section
 from groundwork.style import BLUE, GRAY, ORANGE, STYLE
-from groundwork.tables import number
-from norm_study.audit.leakage import AuditReport
+from groundwork.tables import Table, number
+from norm_study.audit.findings import AuditReport
+from norm_study.audit.influence import Estimate
 from norm_study.audit.subject import aligned
 
 MAPS = {
@@ -120,18 +123,73 @@ def draw(report: AuditReport) -> dict[str, tuple[Figure, str]]:
 
 
 def write_audit(report: AuditReport, folder: Path) -> None:
-    """Writes figures (PNG), ``modules.csv``, ``audit.json`` and the self-contained ``audit.html``."""
+    """Writes figures (PNG), ``modules.csv``, ``audit.json``, the section and the self-contained ``audit.html``."""
     folder.mkdir(parents=True, exist_ok=True)
-    shown = []
+    pictures = []
     with mpl.rc_context(STYLE):
         for name, (figure, caption) in draw(report).items():
             save_figure(figure, folder / f"{name}.png", dpi=160, metadata={"Software": None})
-            shown.append({"name": name, "caption": caption, "image": figure_uri(figure, "svg", dpi=120)})
+            pictures.append(Picture(f"{name}.png", caption))
     write_atomically(folder / "modules.csv", modules_csv(report))
     write_atomically(folder / "audit.json", json.dumps(report.to_dict(), allow_nan=False) + "\n")
-    write_atomically(
-        folder / "audit.html", render("norm_study.audit", "audit.html.j2", report=report, figures=shown, number=number)
+    section = replace(audit_section(report), pictures=pictures).write(folder)
+    write_atomically(folder / "audit.html", page([section]))
+
+
+def audit_section(report: AuditReport) -> Section:
+    """What an audit found."""
+    if report.leakage is None:
+        summary = "No leakage is given: the input is not longer than the receptive field."
+    else:
+        summary = f"**{share_text(report.leakage)}** of what the output hears comes from beyond the receptive field."
+    left, right = report.receptive_field
+    cost, levels = report.cost, report.settings.get("levels")
+    facts = {
+        "receptive field": f"{left} steps to the left, {right} to the right",
+        "norm-borne share": share_text(report.norm_borne),
+    }
+    for moved in report.finite:
+        at = f" (level {levels[moved.input]})" if levels else ""
+        facts[f"output movement, input {moved.input}{at}"] = (
+            f"{number(moved.value)} standard deviations when everything beyond the receptive field is redrawn"
+        )
+    facts["rows of the full Jacobian"] = f"{100 * cost['share_of_jacobian_rows']:.2g} % computed"
+    if "peak_memory_mb" in cost:
+        facts["peak memory of the process"] = f"{cost['peak_memory_mb']:.0f} MB"
+    parts = {name.removeprefix("seconds_"): one for name, one in cost.items() if name.startswith("seconds_")}
+    facts["seconds"] = ", ".join(f"{name.replace('_', ' ')} {one:.1f}" for name, one in parts.items())
+    facts["settings"] = "; ".join(f"{name} {value}" for name, value in report.settings.items())
+    return Section(
+        f"Leak audit of {report.settings['network']}",
+        f"{summary} {len(report.leaking_modules)} of {len(report.modules)} modules mix time by themselves.",
+        tables=_modules_tables(report),
+        notes=[f"Note: {note}." for note in report.notes],
+        facts=facts,
+        data=["audit.json"],
     )
+
+
+def share_text(found: Estimate) -> str:
+    """A share with its standard error, in per cent."""
+    error = "" if found.standard_error is None else f" ± {100 * found.standard_error:.2g}"
+    return f"{100 * found.value:.3g} %{error}"
+
+
+def _modules_tables(report: AuditReport) -> list[Table]:
+    """The modules that mix with what each leaks, and all of them."""
+    whole = [[module.name or "the network itself", module.type, module.verdict] for module in report.modules]
+    mixing = []
+    for module in report.modules:
+        if module.verdict != "local":
+            also = " and the batch" if module.mixes_batch and module.verdict == "mixes time" else ""
+            about = [module.name or "the network itself", module.type, module.verdict + also]
+            mixing.append([*about, number(module.leakage_alone), number(module.leakage_without)])
+    columns = ["module", "class", "verdict"]
+    leakage = ["leakage, it alone active", "leakage without it"]
+    return [
+        Table([*columns, *leakage], mixing, "Modules that mix", "" if mixing else "None."),
+        Table(columns, whole, "All modules", folded=True),
+    ]
 
 
 def modules_csv(report: AuditReport) -> str:

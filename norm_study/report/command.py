@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
-from groundwork.page import render
+from groundwork.page import page
+from norm_study.report.folders import read_folders
 from norm_study.report.runs import runs_section
-from norm_study.report.section import Section
-from norm_study.report.sections import read_folders
-from norm_study.report.settings import TITLE, ReportSettings
+from norm_study.report.settings import ReportSettings
 
 
 def report(settings: ReportSettings) -> None:
@@ -24,10 +21,5 @@ def report(settings: ReportSettings) -> None:
     sections, runs = read_folders(settings.folders)
     if runs:
         sections.append(runs_section(runs))
-    write_atomically(settings.out, report_page(sections, settings.title))
+    write_atomically(settings.out, page(sections, settings.title))
     print(f"page: {settings.out}")
-
-
-def report_page(sections: Sequence[Section], title: str = TITLE) -> str:
-    """The page of some sections."""
-    return render("norm_study.report", "report.html.j2", sections=sections, title=title)

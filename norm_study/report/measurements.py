@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundwork.tables import interval_text
+from groundwork.section import Picture, Section, listed, read_stored
+from groundwork.tables import Cell, Table, cell_text, measured
 from norm_study.audit.report import MAPS
-from norm_study.report.markdown import Table
-from norm_study.report.section import Section, listed, pictures_in, read_stored
 
-OTHERS = ("comparison.json", "claims.json", "summary.json", "provenance.json", "data.json")
 LONGEST_LIST = 12
 CAPTIONS = {
     **{f"map_{name}": caption for name, (_, caption) in MAPS.items()},
     "distance": "What comes from farther than the receptive field is leakage.",
     "modules": "Leakage of each module alone, and what remains without it.",
-    "samplers": "Success and valid plans against network evaluations per plan.",
     "leakage": "Leakage of each trained planner beside its valid plans on held-out tasks.",
 }
 
 
-def measurement_section(folder: Path) -> Section | None:
-    """All measurements that lie in a folder, or ``None`` if there are none."""
-    stored = {path.stem: read_stored(path) for path in sorted(folder.glob("*.json")) if path.name not in OTHERS}
-    stored = {name: one for name, one in stored.items() if isinstance(one, dict) and {"config", "summary"} <= set(one)}
+def measurement_section(folder: Path, told: Collection[str] = ()) -> Section | None:
+    """All measurements that lie in a folder but in the files ``told``, or ``None`` if there are none."""
+    files = [path for path in sorted(folder.glob("*.json")) if path.name not in told]
+    stored = {path.stem: one for path in files if isinstance(one := read_stored(path), dict)}
+    stored = {name: one for name, one in stored.items() if {"config", "summary"} <= set(one)}
     if not stored:
         return None
     audits = {name: one for name, one in stored.items() if is_audit(one)}
@@ -33,10 +31,17 @@ def measurement_section(folder: Path) -> Section | None:
     tables = [_audits_table(audits)] if audits else []
     tables += [_modules_table(name, one) for name, one in audits.items() if one["summary"]["leaking_modules"]]
     tables += [table for name, one in others.items() for table in summary_tables(name, one["summary"])]
-    pictures = [picture for picture in pictures_in(folder, CAPTIONS) if picture.name in CAPTIONS]
-    kind = "audits" if audits else "measurements"
-    facts = {name: _settings(one["config"]) for name, one in stored.items()}
-    return Section(kind, folder, _said(audits, others), _INTRODUCTION if audits else "", (), tables, pictures, facts)
+    drawn = {name: [*folder.glob(f"{name}.svg"), *folder.glob(f"{name}.png")] for name in CAPTIONS}
+    return Section(
+        "Audits" if audits else "Measurements",
+        _said(audits, others),
+        [_INTRODUCTION] if audits else [],
+        pictures=[Picture(found[0].name, CAPTIONS[name]) for name, found in drawn.items() if found],
+        tables=tables,
+        facts={name: _settings(one["config"]) for name, one in stored.items()},
+        data=[f"{name}.json" for name in stored],
+        folder=folder,
+    )
 
 
 def is_audit(result: Mapping[str, Any]) -> bool:
@@ -94,7 +99,7 @@ def _audits_table(audits: Mapping[str, Any]) -> Table:
                 mixing,
             ]
         )
-    return Table("Networks", head, rows)
+    return Table(head, rows, "Networks")
 
 
 def _modules_table(name: str, one: Mapping[str, Any]) -> Table:
@@ -104,7 +109,8 @@ def _modules_table(name: str, one: Mapping[str, Any]) -> Table:
         for row in one["rows"]
         if row["verdict"] != "local"
     ]
-    return Table(f"{name}: modules that mix", ["module", "class", "verdict", "leakage, alone", "without it"], rows)
+    columns = ["module", "class", "verdict", "leakage, alone", "without it"]
+    return Table(columns, rows, f"{name}: modules that mix")
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -116,19 +122,19 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 def summary_tables(name: str, summary: Mapping[str, Any]) -> list[Table]:
     """A summary as tables: single numbers in one, nested ones in one each; long lists of numbers are left out."""
-    single = [[key.replace("_", " "), _plain(value)] for key, value in summary.items() if _is_single(value)]
-    tables = [Table(name, ["measure", "value"], single)] if single else []
+    single = [[key.replace("_", " "), _cell(value)] for key, value in summary.items() if _is_single(value)]
+    tables = [Table(["measure", "value"], single, name)] if single else []
     for key, value in summary.items():
         if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
             columns = [column for column in value[0] if _is_single(value[0][column])]
-            rows = [[_plain(entry[column]) for column in columns] for entry in value]
-            tables.append(Table(f"{name}: {key.replace('_', ' ')}", columns, rows))
+            rows = [[_cell(entry[column]) for column in columns] for entry in value]
+            tables.append(Table(columns, rows, f"{name}: {key.replace('_', ' ')}"))
     nested = {key: value for key, value in summary.items() if isinstance(value, dict) and not _is_single(value)}
     flat = {key: value for key, value in nested.items() if all(_is_single(one) for one in value.values())}
     if flat:
         columns = list(dict.fromkeys(column for value in flat.values() for column in value))
-        rows = [[key, *(_plain(value.get(column)) for column in columns)] for key, value in flat.items()]
-        tables.append(Table(name, ["", *columns], rows))
+        rows = [[key, *(_cell(value.get(column)) for column in columns)] for key, value in flat.items()]
+        tables.append(Table(["", *columns], rows, name))
     for key, value in nested.items():
         if key not in flat:
             tables += summary_tables(f"{name}: {key}", value)
@@ -143,7 +149,7 @@ def _is_single(value: Any) -> bool:
     return True
 
 
-def _plain(value: Any) -> str:
+def _cell(value: Any) -> Cell:
     """A number, interval, list or word as a cell."""
     match value:
         case None:
@@ -151,13 +157,17 @@ def _plain(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case {"mean": _}:
-            return interval_text(value, ".3g")
+            return measured(value, ".3g")
         case float():
             return f"{value:.3g}"
         case list():
             return _listed(value)
         case _:
             return str(value)
+
+
+def _plain(value: Any) -> str:
+    return cell_text(_cell(value))
 
 
 def _listed(values: Sequence[Any]) -> str:

@@ -13,24 +13,16 @@ from matplotlib.figure import Figure
 
 from groundwork.errors import UserError
 from groundwork.intervals import mean_interval
-from groundwork.page import figure_uri
+from groundwork.page import figure_bytes
+from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts, read_stored
 from groundwork.style import PALETTE, STYLE
-from norm_study.report.markdown import Table
-from norm_study.report.section import (
-    Picture,
-    Section,
-    command_text,
-    commit_text,
-    counted,
-    listed,
-    origin_facts,
-    read_stored,
-)
-from planner.comparison.compare import TABLE_MEASURES, format_cell
+from groundwork.tables import Table
+from planner.comparison.report import TABLE_MEASURES, measure_cell
+from planner.comparison.run_facts import LAST_ROWS, norm_label, run_facts
 from planner.config import Config
 from planner.training.run import RunFolder
 
-LAST_ROWS = 5
+LOSS = f"Loss: mean of the last {LAST_ROWS} logged rows."
 
 
 def runs_section(runs: Sequence[RunFolder]) -> Section:
@@ -42,31 +34,32 @@ def runs_section(runs: Sequence[RunFolder]) -> Section:
     configs = [run.config() for run in runs]
     origins = [_origin(run.path) for run in runs]
     try:
-        tables = [_table(runs, configs, origins)]
+        facts = [run_facts(run) for run in runs]
+        tables = [Table(list(facts[0]), [list(one.values()) for one in facts], "Runs", LOSS)]
         rollouts = _rollouts(runs, configs)
         metrics = [run.metrics() for run in runs]
         pictures = [_curves(configs, metrics)] if any(metrics) else []
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"a run of {', '.join(str(run.path) for run in runs)} cannot be read ({error!r})") from error
-    facts = [origin_facts(origin) for origin in origins]
+    told = [origin_facts(origin) for origin in origins]
     shared = {
-        name: listed([one[name] for one in facts if name in one])
-        for name in dict.fromkeys(name for one in facts for name in one)
+        name: listed([one[name] for one in told if name in one])
+        for name in dict.fromkeys(name for one in told for name in one)
         if name not in ("seed", "commit")
     }
-    norms = listed([_norm(config) for config in configs])
     done = sum(run.done for run in runs)
     return Section(
-        "training",
-        runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path,
-        f"{counted(len(runs), 'run')}, {done} finished; norms {norms}.",
-        "A lower training loss is no evidence for a better planner: part of it is information about the whole "
-        "trajectory that a local denoiser should not have.",
-        (),
-        [*tables, *([rollouts] if rollouts else [])],
-        pictures,
-        shared,
-        [text for origin in origins if (text := command_text(origin))],
+        "Training",
+        f"{counted(len(runs), 'run')}, {done} finished; norms {listed([norm_label(config) for config in configs])}.",
+        [
+            "A lower training loss is no evidence for a better planner: part of it is information about the whole "
+            "trajectory that a local denoiser should not have."
+        ],
+        tables=[*tables, *([rollouts] if rollouts else [])],
+        pictures=pictures,
+        facts=shared,
+        commands=[text for origin in origins if (text := command_text(origin))],
+        folder=runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path,
     )
 
 
@@ -75,41 +68,9 @@ def _origin(path: Path) -> dict[str, Any]:
     return read_stored(file) if file.is_file() else {}
 
 
-def _norm(config: Config) -> str:
-    """The norm, with its placement where that is not the usual one."""
-    model = config.model
-    return model.norm if model.norm == "none" or model.norm_placement == "pre" else f"{model.norm}, post"
-
-
-def _table(runs: Sequence[RunFolder], configs: Sequence[Config], origins: Sequence[dict[str, Any]]) -> Table:
-    rows = []
-    for run, config, origin in zip(runs, configs, origins, strict=True):
-        metrics = run.metrics()
-        losses = [row["loss"] for row in metrics][-LAST_ROWS:]
-        rates = [row["steps_per_second"] for row in metrics]
-        validation = [row["validation_loss"] for row in metrics if row.get("validation_loss") is not None]
-        step = metrics[-1]["step"] if metrics else 0
-        rows.append(
-            [
-                run.path.resolve().name,
-                _norm(config),
-                str(config.seed),
-                f"{step:,} of {config.steps:,}",
-                f"{config.data.horizon} points, stride {config.data.stride}",
-                config.data.dataset,
-                f"{np.mean(losses):.4f}" if losses else "–",
-                f"{validation[-1]:.4f}" if validation else "–",
-                f"{np.median(rates):.1f}" if rates else "–",
-                commit_text(origin) if origin else "–",
-            ]
-        )
-    head = ["run", "norm", "seed", "steps", "horizon", "data", "loss", "validation loss", "steps/s", "commit"]
-    return Table("Runs", head, rows, f"Loss: mean of the last {LAST_ROWS} logged rows.")
-
-
 def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]]]) -> Picture:
     """Training and validation loss against steps, a color per norm, a line per run."""
-    norms = list(dict.fromkeys(_norm(config) for config in configs))
+    norms = list(dict.fromkeys(norm_label(config) for config in configs))
     names = [
         name
         for name in ("loss", "validation_loss")
@@ -121,7 +82,7 @@ def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]
         for axis, name in zip(axes, names, strict=True):
             for config, rows in zip(configs, metrics, strict=True):
                 points = [(row["step"], row[name]) for row in rows if _drawable(row.get(name))]
-                color = PALETTE[norms.index(_norm(config)) % len(PALETTE)]
+                color = PALETTE[norms.index(norm_label(config)) % len(PALETTE)]
                 axis.plot(
                     *np.array(points).reshape(-1, 2).T,
                     color=color,
@@ -136,8 +97,8 @@ def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]
             mpl.lines.Line2D([], [], color=PALETTE[at % len(PALETTE)], label=norm) for at, norm in enumerate(norms)
         ]
         figure.legend(handles=lines, loc="outside upper center", ncols=min(len(norms), 5))
-        image = figure_uri(figure, "svg")
-    return Picture("curves", image, "Training curves: a line per run, a color per norm.")
+        content = figure_bytes(figure)
+    return Picture("curves.svg", "Training curves: a line per run, a color per norm.", content=content)
 
 
 def _drawable(value: float | None) -> bool:
@@ -152,11 +113,11 @@ def _rollouts(runs: Sequence[RunFolder], configs: Sequence[Config]) -> Table | N
             answer = read_stored(file)
             for split in dict.fromkeys(row["split"] for row in answer["rows"]):
                 episodes = [row for row in answer["rows"] if row["split"] == split]
-                cells = [format_cell(mean_interval([row[name] for row in episodes]), name) for name in TABLE_MEASURES]
+                cells = [measure_cell(mean_interval([row[name] for row in episodes]), name) for name in TABLE_MEASURES]
                 points = answer["question"]["settings"].get("horizon") or config.data.horizon
-                about = [run.path.resolve().name, _norm(config), split.replace("_", " "), str(points)]
+                about = [run.path.resolve().name, norm_label(config), split.replace("_", " "), str(points)]
                 rows.append([*about, *cells, str(len(episodes))])
     if not rows:
         return None
     head = ["run", "norm", "tasks", "points", *TABLE_MEASURES, "episodes"]
-    return Table("Rollouts", head, rows, "Means with 95 % intervals over episodes.", grouped=True)
+    return Table(head, rows, "Rollouts", "Means with 95 % intervals over episodes.")

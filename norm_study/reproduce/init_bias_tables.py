@@ -1,4 +1,4 @@
-"""The tables of the initial prejudice out of the study's rows, as Markdown."""
+"""The tables of the initial prejudice, out of the study's rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from groundwork.intervals import mean_interval
-from groundwork.tables import interval_text, markdown_table
+from groundwork.intervals import mean_intervals
+from groundwork.tables import Cell, Table, measured
 from norm_study.init_bias.guesses import at_depth
 from norm_study.reproduce.parts import Collected
 
@@ -31,15 +31,15 @@ def allowed_difference(summary: Mapping[str, Any], points: int) -> float:
     return half * math.sqrt(1 + summary["inits"] / REPLICA_NETWORKS) + REPLICA_ROUNDING + 0.5 / points
 
 
-def _spread(summary: Mapping[str, Any], name: str, form: str = ".3f") -> str:
-    return interval_text({"mean": summary[name], "low": summary[name + "_low"], "high": summary[name + "_high"]}, form)
+def _spread(summary: Mapping[str, Any], name: str, form: str = ".3f") -> Cell:
+    return measured({"mean": summary[name], "low": summary[name + "_low"], "high": summary[name + "_high"]}, form)
 
 
 def _label(config: Any) -> str:
     return config.norm if config.norm == "none" else f"{config.norm} {config.place}"
 
 
-def shares_markdown(results: Mapping[str, Collected]) -> str:
+def shares_table(results: Mapping[str, Collected]) -> Table:
     """Measured shares beside the replica's, and beside the theory; one line per norm, place and depth."""
     titles = [
         "norm",
@@ -56,7 +56,7 @@ def shares_markdown(results: Mapping[str, Collected]) -> str:
         "scaled median",
         "scaled KS",
     ]
-    lines = []
+    lines: list[list[Cell]] = []
     for found in (one for one in results.values() if one.part.experiment == "init-bias"):
         config = found.part.config()
         replica = dict(zip(REPLICA_DEPTHS, REPLICA.get((config.norm, config.place), ()), strict=False))
@@ -81,10 +81,10 @@ def shares_markdown(results: Mapping[str, Collected]) -> str:
                     _spread(s, "scaled_ks"),
                 ]
             )
-    return markdown_table(titles, lines) + "\n"
+    return Table(titles, lines, "What untrained networks guess")
 
 
-def training_markdown(results: Mapping[str, Collected]) -> str:
+def training_table(results: Mapping[str, Collected]) -> Table:
     """Steps until the bias is gone and until the task is learned; means and 95 % intervals over seeds."""
     columns = {
         "initial_bias": "initial bias",
@@ -96,19 +96,10 @@ def training_markdown(results: Mapping[str, Collected]) -> str:
         "accuracy": "accuracy at the end",
         "worst_class_accuracy": "of the worst class",
     }
-    lines = []
+    lines: list[list[Cell]] = []
     for found in (one for one in results.values() if one.part.experiment == "init-bias-training"):
         config = found.part.config()
-        cells = [_label(config), str(config.depth)]
-        for name in columns:
-            form = ".0f" if name.endswith("_step") else ".2f"
-            cells.append(interval_text(mean_interval([row[name] for row in found.rows]), form))
-        lines.append(cells)
-    return markdown_table(["norm", "depth", *columns.values()], lines) + "\n"
-
-
-def tables_markdown(results: Mapping[str, Collected]) -> str:
-    """Both tables."""
-    return (
-        f"## What untrained networks guess\n\n{shares_markdown(results)}\n## Training\n\n{training_markdown(results)}"
-    )
+        means = mean_intervals(found.rows, columns)
+        cells = [measured(mean, ".0f" if name.endswith("_step") else ".2f") for name, mean in means.items()]
+        lines.append([_label(config), str(config.depth), *cells])
+    return Table(["norm", "depth", *columns.values()], lines, "Training")

@@ -1,115 +1,96 @@
-"""The claims table and one self-contained page out of the study's rows."""
+"""The reproduction's results out of its rows: claims with verdicts, figures, tables, one section and its page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from groundwork.files import write_atomically
-from groundwork.page import image_uri, render
-from groundwork.tables import interval_text, markdown_table
+from groundwork.page import page
+from groundwork.section import (
+    Picture,
+    Section,
+    claims_tables,
+    command_text,
+    counted,
+    origin_facts,
+    read_stored,
+    row_facts,
+)
+from groundwork.tables import Table, interval_text
 from norm_study.reproduce.claims import decide_all
 from norm_study.reproduce.figures import FIGURES as LOCALIZATION_FIGURES
 from norm_study.reproduce.figures import draw_figures
 from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
-from norm_study.reproduce.init_bias_tables import tables_markdown
-from norm_study.reproduce.parts import (
-    Budget,
-    Collected,
-    collect,
-    load_parts,
-    parts_file,
-    run_parts,
-)
+from norm_study.reproduce.init_bias_tables import shares_table, training_table
+from norm_study.reproduce.parts import Budget, Collected, collect, load_parts, parts_file, run_parts
 from planner.training.run import provenance
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
+SIZES = (
+    *("norm", "length", "depth", "kernel", "width", "dim", "dim_mults", "batch", "steps", "learning_rate"),
+    *("learning_rates", "overlap", "coupled", "minibatch", "place", "activation", "data", "inits", "points"),
+    "networks",
+)
 
 
-def measured(interval: Mapping[str, Any]) -> str:
-    """A claim's mean and interval."""
-    return interval_text(interval, ".3g")
-
-
-def claims_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
-    """The claims as a Markdown table."""
-    lines = []
-    for claim in claims:
-        verdict = f"**{claim['verdict']}**" + (" (from the full rows)" if claim["from_full_rows"] else "")
-        about = [claim["sentence"], claim["source"], claim["number"], claim["rule"]]
-        lines.append([*about, measured(claim["interval"]), str(len(claim["seeds"])), verdict])
-    titles = ["claim", "source", "number", "rule", "measured, mean [95 % interval]", "seeds", "verdict"]
-    return markdown_table(titles, lines) + "\n"
-
-
-def parts_table(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
-    """Sizes and durations of every finished part, for the page and the documentation."""
-    table = []
+def parts_table(results: Mapping[str, Collected]) -> Table:
+    """Sizes and durations of every finished part."""
+    rows = []
     for name, found in results.items():
         config = vars(found.part.config())
-        shown = (
-            "norm",
-            "length",
-            "depth",
-            "kernel",
-            "width",
-            "dim",
-            "dim_mults",
-            "batch",
-            "steps",
-            "learning_rate",
-            "learning_rates",
-            "overlap",
-            "coupled",
-            "minibatch",
-            "place",
-            "activation",
-            "data",
-            "inits",
-            "points",
-            "networks",
-        )
         hidden = {"minibatch"} if config.get("norm") != "batch" else set()
-        if "learning_rates" in config:
-            hidden.add("learning_rate")
-        sizes = ", ".join(f"{key} {config[key]}" for key in shown if key in config and key not in hidden)
-        ran = {"seeds": found.seeds, "seconds": found.seconds, "borrowed": found.borrowed}
-        table.append({"name": name, "experiment": found.part.experiment, "sizes": sizes, **ran})
-    return table
-
-
-def parts_markdown(results: Mapping[str, Collected]) -> str:
-    """Sizes and durations as a Markdown table."""
-    lines = ["| part | sizes | seeds | seconds |", "|---|---|---|---|"]
-    lines += [
-        f"| `{row['name']}` | {row['sizes']} | {_seeds(row)} | {row['seconds']:.0f} |" for row in parts_table(results)
-    ]
+        hidden |= {"learning_rate"} if "learning_rates" in config else set()
+        sizes = ", ".join(f"{key} {config[key]}" for key in SIZES if key in config and key not in hidden)
+        rows.append(
+            [
+                f"`{name}`" + " (full rows)" * found.borrowed,
+                sizes,
+                ", ".join(map(str, found.seeds)),
+                f"{found.seconds:.0f}",
+            ]
+        )
     minutes = sum(found.seconds for found in results.values()) / 60
-    lines += ["", f"Together {minutes:.0f} minutes, one after another."]
-    return "\n".join(lines) + "\n"
+    note = f"Together {minutes:.0f} minutes, one after another."
+    return Table(["part", "sizes", "seeds", "seconds"], rows, "Sizes and durations", note)
 
 
-def page(budget: str, claims: Sequence[Mapping[str, Any]], results: Mapping[str, Collected], folder: Path) -> str:
-    """One HTML page with everything inside it, figures as SVG."""
-    figures = [
-        {"name": name, "caption": FIGURES[name][2], "image": image_uri(path.read_bytes(), "svg")}
-        for name in FIGURES
-        if (path := folder / "figures" / f"{name}.svg").is_file() and all(p in results for p in FIGURES[name][1])
-    ]
-    shown = [{**claim, "measured": measured(claim["interval"])} for claim in claims]
-    parts = [
-        [row["name"] + " (full rows)" * row["borrowed"], row["sizes"], _seeds(row), f"{row['seconds']:.0f}"]
-        for row in parts_table(results)
-    ]
-    return render("norm_study.reproduce", "study.html.j2", budget=budget, claims=shown, figures=figures, parts=parts)
+def reproduction_section(folder: Path, results: Mapping[str, Collected]) -> Section:
+    """What a reproduction found, out of the parts that are finished.
 
-
-def _seeds(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, row["seeds"]))
+    Args:
+        folder: where its rows, figures and provenance lie.
+        results: by name, as :func:`norm_study.reproduce.parts.collect` reads them.
+    """
+    claims = decide_all(results)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(c["verdict"] for c in claims).most_common())
+    configs = [read_stored(path)["config"] for path in sorted((folder / "rows").glob("*.json"))]
+    origin = read_stored(file) if (file := folder / "provenance.json").is_file() else {}
+    seeds = [seed for config in configs for seed in config["seeds"]]
+    return Section(
+        "Reproduction",
+        f"{counted(len(claims), 'claim')} of the papers: {said}.",
+        [
+            "Each claim of *Spooky Action at a Distance* and of *Where You Place the Norm Matters* with the number "
+            "that decides it. A claim is supported when the whole 95 % interval over seeds keeps its rule, not "
+            "supported when the whole interval breaks it, and undecided otherwise."
+        ],
+        claims,
+        [
+            Picture(f"figures/{name}.svg", caption)
+            for name, (_, parts, caption) in FIGURES.items()
+            if all(part in results for part in parts) and (folder / "figures" / f"{name}.svg").is_file()
+        ],
+        [shares_table(results), training_table(results), parts_table(results)],
+        facts=row_facts(configs, seeds) | origin_facts(origin),
+        commands=[command_text(origin) or "norm-study reproduce"],
+        data=["claims.json"],
+        folder=folder,
+    )
 
 
 def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1) -> None:
@@ -124,19 +105,22 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
     chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
     for _ in run_parts(chosen, out / "rows", device, jobs):
         pass
-    write_results(budget, out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
+    write_results(out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
 
 
-def write_results(budget: Budget, out: Path, results: Mapping[str, Collected]) -> None:
-    """Figures, claims (JSON and Markdown), sizes and the page, out of what is finished."""
-    claims = decide_all(results)
+def write_results(out: Path, results: Mapping[str, Collected]) -> None:
+    """Figures, claims (JSON and Markdown), tables, the section and its page, out of what is finished."""
     draw_figures(FIGURES, results, out / "figures")
-    write_atomically(out / "claims.json", json.dumps(claims, allow_nan=False, indent=1) + "\n")
-    write_atomically(out / "claims.md", claims_markdown(claims))
-    write_atomically(out / "parts.md", parts_markdown(results))
-    write_atomically(out / "init_bias.md", tables_markdown(results))
-    write_atomically(out / "report.html", page(budget, claims, results, out))
-    for claim in claims:
+    section = reproduction_section(out, results)
+    section.write(out)
+    write_atomically(out / "claims.json", json.dumps(section.claims, allow_nan=False, indent=1) + "\n")
+    write_atomically(out / "claims.md", claims_tables(section.claims)[0].markdown() + "\n")
+    *init_bias, parts = section.tables
+    write_atomically(out / "init_bias.md", Section("Initial bias", tables=init_bias).markdown())
+    write_atomically(out / "parts.md", f"{parts.markdown()}\n\n{parts.note}\n")
+    write_atomically(out / "report.html", page([section], "Normalization as a side channel through time"))
+    for claim in section.claims:
         source = " (full rows)" if claim["from_full_rows"] else ""
-        print(f"{claim['verdict']:<13} {measured(claim['interval']):<28} {claim['sentence']}{source}")
+        measured = interval_text(claim["interval"], ".3g")
+        print(f"{claim['verdict']:<13} {measured:<28} {claim['sentence']}{source}")
     print(f"page: {out / 'report.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -222,11 +223,30 @@ def intervention(stored: Stored) -> Figure:
     return figure
 
 
-FIGURES = (headline, plans, outcomes, heat_map, novelty, intervention)
-"""Every figure, in a page's order."""
+FIGURES: dict[str, tuple[Callable[[Stored], Figure], str]] = {
+    "headline": (
+        headline,
+        "Validity and success on held-out tasks against multiples of the training horizon, one line per norm.",
+    ),
+    "plans": (plans, "Plans of the first seed of each norm, for one task of each family."),
+    "outcomes": (outcomes, "What plans are, by norm: valid, through a wall in steps like the data's, or with a jump."),
+    "heat_map": (
+        heat_map,
+        "Held-out validity of every cell: norms (rows) against padding and receptive field (columns), per multiple.",
+    ),
+    "novelty": (
+        novelty,
+        "Each held-out plan's distance to the data, whole against piece, at all horizons; crosses are invalid plans.",
+    ),
+    "intervention": (
+        intervention,
+        "Movement of the output when only inputs beyond the receptive field are exchanged.",
+    ),
+}
+"""Every figure with its caption, in a page's order."""
 
 
 def draw_study(stored: Stored, out: Path) -> None:
     """Writes every figure as PNG into ``out``."""
-    for draw in FIGURES:
-        save_figure(draw(stored), out / f"{draw.__name__}.png", dpi=150)
+    for name, (draw, _) in FIGURES.items():
+        save_figure(draw(stored), out / f"{name}.png", dpi=150)

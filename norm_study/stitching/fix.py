@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from groundwork.files import save_figure, write_atomically
+from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
-from groundwork.tables import interval_text, markdown_table
+from groundwork.tables import Cell, Table, measured
 from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
 from planner.norms import NormKind
 from planner.training.run import find_run
@@ -76,11 +78,24 @@ def fix_rows(
 
 
 def write_fix(rows: Rows, out: Path, command: str) -> Path:
-    """Rows, table and figure of the recovery; returns the table's path."""
+    """Rows, section, table and figure of the recovery; returns the table's path."""
     write_atomically(out / "fix.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
-    write_atomically(out / "fix.md", f"Command: `{command}`\n\n{fix_table(rows)}\n\n{HOW}\n")
     save_figure(fix_figure(rows), out / "fix.png", dpi=150)
+    write_atomically(out / "fix.md", fix_section(rows, command).write(out, "fix").markdown())
     return out / "fix.md"
+
+
+def fix_section(rows: Rows, command: str = "") -> Section:
+    """What became of the plans."""
+    return Section(
+        "Fix",
+        "A trained planner's norm exchanged and fine-tuned: valid plans and success against steps spent.",
+        tables=[fix_table(rows)],
+        pictures=[Picture("fix.png", "Valid plans against steps of fine-tuning after the norm's exchange.")],
+        notes=[HOW],
+        commands=[command] if command else [],
+        data=["fix.json.gz"],
+    )
 
 
 def _stages(rows: Rows) -> list[int | None]:
@@ -92,27 +107,18 @@ def _cell(rows: Rows, stage: int | None, multiple: int, split: str, measure: str
     return interval([row for row in chosen if row["steps_spent"] == stage], measure)
 
 
-def fix_table(rows: Rows) -> str:
-    """Validity and success against steps spent, as Markdown."""
-    multiples = sorted({row["multiple"] for row in rows})
-    columns = [
-        (m, split, name)
-        for m in multiples
-        for split in ("demonstrated", "held_out")
-        for name in ("plan_valid", "success")
-    ]
-    titles = [f"{m}× {split} {name}" for m, split, name in columns]
-    labels = {None: "before the exchange", 1: "1 (exchanged only)"}
-    return markdown_table(
-        ["steps spent", *titles],
-        (
-            [
-                labels.get(stage, str(stage)),
-                *(interval_text(_cell(rows, stage, *column), ".0f", " %") for column in columns),
-            ]
-            for stage in _stages(rows)
-        ),
+def fix_table(rows: Rows) -> Table:
+    """Validity and success against steps spent."""
+    names = {None: "before the exchange", 1: "1 (exchanged only)"}
+    measures = product(
+        sorted({row["multiple"] for row in rows}), ("demonstrated", "held_out"), ("plan_valid", "success")
     )
+    columns = list(measures)
+    lines: list[list[Cell]] = [
+        [names.get(stage, str(stage)), *(measured(_cell(rows, stage, *column), ".0f", " %") for column in columns)]
+        for stage in _stages(rows)
+    ]
+    return Table(["steps spent", *(f"{m}× {split} {name}" for m, split, name in columns)], lines)
 
 
 def fix_figure(rows: Rows) -> Figure:

@@ -13,7 +13,8 @@ import numpy as np
 from groundwork.errors import UserError
 from groundwork.files import read_json, write_atomically
 from groundwork.intervals import mean_interval
-from groundwork.tables import interval_text, markdown_table
+from groundwork.section import Section
+from groundwork.tables import Cell, Table, measured
 from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
 from norm_study.stitching.settings import RateSettings
 from planner.norms import NormKind
@@ -89,7 +90,7 @@ def choose_rates(
     }
     write_atomically(out / "rates_rows.json.gz", gzip.compress(json.dumps(rows, allow_nan=False).encode(), mtime=0))
     write_atomically(out / "rates.json", json.dumps(chosen) + "\n")
-    write_atomically(out / "rates.md", rates_table(rows, chosen) + "\n")
+    write_atomically(out / "rates.md", rates_section(rows, chosen).write(out, "rates").markdown())
     return chosen
 
 
@@ -107,17 +108,21 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     return sorted({row["rate"] for row in rows})
 
 
-def rates_table(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]) -> str:
-    """Valid demonstrated plans of each norm at each rate, the chosen ones in bold; intervals over episodes."""
-    lines = []
+def rates_section(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]) -> Section:
+    """Valid demonstrated plans of each norm at each rate; intervals over episodes."""
+    lines: list[list[Cell]] = []
     for norm, best in chosen.items():
-        cells = []
-        for rate in _rates(rows):
-            own = [row["plan_valid"] for row in rows if (row["norm"], row["rate"]) == (norm, rate)]
-            text = interval_text(mean_interval(own), ".0f", " %")
-            cells.append(f"**{text}**" if rate == best else text)
-        lines.append([norm, *cells])
-    return markdown_table(["norm", *(f"{rate:g}" for rate in _rates(rows))], lines)
+        own = [
+            [row["plan_valid"] for row in rows if (row["norm"], row["rate"]) == (norm, rate)] for rate in _rates(rows)
+        ]
+        lines.append([norm, *(measured(mean_interval(valid), ".0f", " %") for valid in own), f"**{best:g}**"])
+    return Section(
+        "Learning rates",
+        f"The learning rate of each norm: {', '.join(f'{norm} {rate:g}' for norm, rate in chosen.items())}.",
+        ["The share of valid plans on demonstrated tasks; the largest one chooses, the smaller rate of equals."],
+        tables=[Table(["norm", *(f"{rate:g}" for rate in _rates(rows)), "chosen"], lines)],
+        data=["rates.json", "rates_rows.json.gz"],
+    )
 
 
 def read_rates(path: Path) -> dict[str, float]:

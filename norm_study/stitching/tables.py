@@ -1,4 +1,4 @@
-"""The stitching study's tables out of its stored rows: one factor at a time, intervals over training seeds."""
+"""The stitching study as a section, out of its stored rows: one factor at a time, intervals over training seeds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from groundwork.files import write_atomically
-from groundwork.tables import interval_text, markdown_table
+from groundwork.section import Picture, Section, counted, listed, row_facts
+from groundwork.tables import Cell, Table, interval_text, measured, number
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
-from norm_study.stitching.figures import base_cell, draw_study
+from norm_study.stitching.figures import FIGURES, base_cell, draw_study
 from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import (
     FLAWS,
@@ -32,6 +33,7 @@ TABLE_MEASURES = (
     "single_success",
     "best_success",
 )
+LONGEST_SENTENCE = 8
 TWO_BY_TWO = (
     ("instance", "yes", "yes"),
     ("channel", "yes", "no"),
@@ -43,9 +45,9 @@ TWO_BY_TWO = (
 """(norm, convolutions cross the middle, norm crosses the middle)."""
 
 
-def cell_text(cell: Mapping[str, Any], measure: str) -> str:
-    """A mean with its interval; shares in per cent."""
-    return interval_text(cell, ".0f", " %") if measure in SHARES else interval_text(cell)
+def _cell(interval: Mapping[str, Any], measure: str, percent: str = " %") -> Cell:
+    """A mean with its interval; shares in per cent, their differences in points."""
+    return measured(interval, ".0f", percent) if measure in SHARES else measured(interval)
 
 
 def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
@@ -53,7 +55,7 @@ def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
     return list(dict.fromkeys((run.norm, run.padding, run.field) for run, _ in stored))
 
 
-def factor_table(stored: Stored) -> str:
+def factor_table(stored: Stored) -> Table:
     """One line per cell, multiple and split."""
     lines = []
     for cell in cells_of(stored):
@@ -62,17 +64,18 @@ def factor_table(stored: Stored) -> str:
                 rows = chosen_rows(stored, _is(*cell), split=split, multiple=multiple)
                 if not rows:
                     continue
-                cells = [cell_text(interval(rows, name), name) for name in TABLE_MEASURES]
+                cells = [_cell(interval(rows, name), name) for name in TABLE_MEASURES]
                 seeds = str(len({row["run"] for row in rows}))
                 lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
-    return markdown_table(["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES], lines)
+    columns = ["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES]
+    return Table(columns, lines, "Every cell")
 
 
 def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
     return lambda run: (run.norm, run.padding, run.field) == (norm, padding, field)
 
 
-def family_table(stored: Stored) -> str:
+def family_table(stored: Stored) -> Table:
     """Success and validity by family of tasks, where only the norm differs: on which tasks success hides a bad plan."""
     lines = []
     for run in {run.norm: run for run, _ in base_cell(stored)}.values():
@@ -80,13 +83,13 @@ def family_table(stored: Stored) -> str:
             rows = chosen_rows(stored, _is(run.norm, run.padding, run.field), multiple=multiple)
             for family in dict.fromkeys(row["family"] for row in rows):
                 own = [row for row in rows if row["family"] == family]
-                cells = [cell_text(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
+                cells = [_cell(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
                 lines.append([run.norm, f"{multiple}×", family, own[0]["split"].replace("_", " "), *cells])
-    titles = ["norm", "horizon", "family", "split", "success", "plan_valid", "time in wall contact"]
-    return markdown_table(titles, lines)
+    columns = ["norm", "horizon", "family", "split", "success", "plan_valid", "time in wall contact"]
+    return Table(columns, lines, "By family of tasks")
 
 
-def gap_table(stored: Stored) -> str:
+def gap_table(stored: Stored) -> Table:
     """Demonstrated minus held out, per cell and multiple."""
     lines = []
     for cell in cells_of(stored):
@@ -95,53 +98,38 @@ def gap_table(stored: Stored) -> str:
             continue
         summary = summarize(rows)
         for multiple, splits in summary["by_horizon"].items():
-            gaps = [_signed(splits["gap"][name], name) for name in GAP_MEASURES]
+            gaps = [_cell(splits["gap"][name], name, " points") for name in GAP_MEASURES]
             lines.append([*cell, f"{multiple}×", *gaps])
-    return markdown_table(["norm", "padding", "field", "horizon", *GAP_MEASURES], lines)
+    columns = ["norm", "padding", "field", "horizon", *GAP_MEASURES]
+    return Table(columns, lines, "Compositionality gap (demonstrated minus held out)")
 
 
-def _signed(cell: Mapping[str, Any], measure: str) -> str:
-    return cell_text(cell, measure).replace(" %", " points")
-
-
-def effects_table(validity: Sequence[Mapping[str, Any]], successes: Sequence[Mapping[str, Any]]) -> str:
-    """:func:`norm_study.stitching.effects.effects` on held-out validity and on success as Markdown."""
+def effects_table(validity: Sequence[Mapping[str, Any]], successes: Sequence[Mapping[str, Any]]) -> Table:
+    """:func:`norm_study.stitching.effects.effects` on held-out validity and on success."""
     lines = []
     for valid, success in zip(validity, successes, strict=True):
-        about = [
-            valid["factor"],
-            f"{valid['level']} against {valid['against']}",
-            valid["within"],
-            f"{valid['multiple']}×",
-        ]
+        which = [f"{valid['level']} against {valid['against']}", valid["within"], f"{valid['multiple']}×"]
         counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
-        lines.append([*about, *counts, _signed(valid, "plan_valid"), _signed(success, "success")])
-    titles = [
-        "factor",
-        "level against",
-        "within",
-        "horizon",
-        "cells",
-        "validity over",
-        "held-out validity",
-        "held-out success",
-    ]
-    return markdown_table(titles, lines)
+        effect = [_cell(valid, "plan_valid", " points"), _cell(success, "success", " points")]
+        lines.append([valid["factor"], *which, *counts, *effect])
+    about = ["factor", "level against", "within", "horizon", "cells", "validity over"]
+    return Table([*about, "held-out validity", "held-out success"], lines, "Effect of each factor")
 
 
-def explained_table(stored: Stored) -> str:
-    """:func:`norm_study.stitching.effects.explained` on held-out validity and success as Markdown."""
+def explained_table(stored: Stored) -> Table:
+    """:func:`norm_study.stitching.effects.explained` on held-out validity and success."""
     names = [*FACTORS, "interactions"]
     lines = []
     for what, measure in (("validity", "plan_valid"), ("success", "success")):
         for entry in explained(stored, measure):
             levels = [", ".join(entry[name]) for name in ("norms", "paddings", "fields")]
-            cells = [interval_text(entry[name], ".0f", " %") if name in entry else "–" for name in names]
+            cells = [measured(entry[name], ".0f", " %") if name in entry else "–" for name in names]
             lines.append([what, f"{entry['multiple']}×", *levels, *cells])
-    return markdown_table(["held-out", "horizon", "norms", "paddings", "fields", *names], lines)
+    columns = ["held-out", "horizon", "norms", "paddings", "fields", *names]
+    return Table(columns, lines, "Share of the variance between cells")
 
 
-def two_by_two(stored: Stored) -> str:
+def two_by_two(stored: Stored) -> Table:
     """Convolution path × norm path, at the first padding and field."""
     measures = ("success", "plan_valid", "longest_step")
     head = [f"{split} {name}" for split in ("demonstrated", "held-out") for name in measures]
@@ -149,16 +137,17 @@ def two_by_two(stored: Stored) -> str:
     first = cells_of(stored)[0]
     for norm, convolutions, by_norm in TWO_BY_TWO:
         for multiple in multiples_of(stored):
-            cells = []
+            cells: list[Cell] = []
             for split in ("demonstrated", "held_out"):
                 rows = chosen_rows(stored, _is(norm, *first[1:]), split=split, multiple=multiple)
-                cells += [cell_text(interval(rows, name), name) if rows else "–" for name in measures]
-            if set(cells) != {"–"}:
+                cells += [_cell(interval(rows, name), name) if rows else "–" for name in measures]
+            if any(cell != "–" for cell in cells):
                 lines.append([norm, convolutions, by_norm, f"{multiple}×", *cells])
-    return markdown_table(["norm", "convolutions cross", "norm crosses", "horizon", *head], lines)
+    columns = ["norm", "convolutions cross", "norm crosses", "horizon", *head]
+    return Table(columns, lines, "Convolution path and norm path")
 
 
-def facts_table(stored: Stored) -> str:
+def facts_table(stored: Stored) -> Table:
     """Size, speed and steadiness of each cell's training."""
     names = ("parameters", "steps_per_second", "final_loss", "largest_mean_gradient")
     lines = []
@@ -166,13 +155,12 @@ def facts_table(stored: Stored) -> str:
         facts = [result["facts"][0] for run, result in stored if _is(*cell)(run)]
         means = [sum(fact[name] for fact in facts) / len(facts) for name in names]
         reach = f"−{facts[0]['reach'][0]} … +{facts[0]['reach'][1]}"
-        numbers = [f"{means[0]:,.0f}", *(f"{mean:.3g}" for mean in means[1:])]
-        lines.append([*cell, reach, *numbers])
-    return markdown_table(["norm", "padding", "field", "reach", *names], lines)
+        lines.append([*cell, reach, f"{means[0]:,.0f}", *map(number, means[1:])])
+    return Table(["norm", "padding", "field", "reach", *names], lines, "Size, speed, steadiness")
 
 
 def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
-    """Tables (``tables.md``), numbers (``summary.json``) and figures.
+    """Writes the section (``section.json``, ``tables.md``), numbers (``summary.json``) and figures.
 
     Args:
         stored: the finished runs, at least one.
@@ -183,28 +171,60 @@ def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
     Returns:
         The path of the tables.
     """
-    seconds = [result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored]
-    on_validity, shares = effects(stored), explained(stored)
-    parts = [
-        f"Command: `{command}`\n\n{len(stored)} of {asked} runs of this grid are stored; "
-        f"training and measuring took {sum(seconds) / 60:.0f} minutes, one run after another. Best of N (*any "
-        "valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones.",
-        "## Effect of each factor\n\n" + effects_table(on_validity, effects(stored, "success")),
-        *(["## Share of the variance between cells\n\n" + explained_table(stored)] if shares else []),
-        "## Every cell\n\n" + factor_table(stored),
-        "## By family of tasks\n\n" + family_table(stored),
-        "## Compositionality gap (demonstrated minus held out)\n\n" + gap_table(stored),
-        "## Convolution path and norm path\n\n" + two_by_two(stored),
-        "## Size, speed, steadiness\n\n" + facts_table(stored),
-    ]
-    write_atomically(out / "tables.md", "\n\n".join(parts) + "\n")
-    summary = {
-        "effects": on_validity,
-        "explained": shares,
-        "cells": {
-            "-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))
-        },
-    }
+    cells = {"-".join(cell): summarize(rows) for cell in cells_of(stored) if (rows := chosen_rows(stored, _is(*cell)))}
+    summary = {"effects": effects(stored), "explained": explained(stored), "cells": cells}
+    section = study_section(stored, summary, f"{len(stored)} of {asked} runs of this grid are stored", command)
     write_atomically(out / "summary.json", json.dumps(summary, allow_nan=False) + "\n")
     draw_study(stored, out)
+    section.write(out)
+    write_atomically(out / "tables.md", section.markdown())
     return out / "tables.md"
+
+
+def study_section(stored: Stored, summary: Mapping[str, Any], how_many: str, command: str) -> Section:
+    """What a study found.
+
+    Args:
+        stored: its finished runs, at least one.
+        summary: what ``summary.json`` holds.
+        how_many: runs there are, as the beginning of a sentence.
+        command: that made it, or nothing.
+    """
+    seconds = sum(result["facts"][0]["training_seconds"] + result["config"]["seconds"] for _, result in stored)
+    tables = [
+        effects_table(summary["effects"], effects(stored, "success")),
+        *([explained_table(stored)] if summary["explained"] else []),
+        factor_table(stored),
+        family_table(stored),
+        gap_table(stored),
+        two_by_two(stored),
+        facts_table(stored),
+    ]
+    facts = row_facts([result["config"] for _, result in stored], [result["config"]["seed"] for _, result in stored])
+    return Section(
+        "Stitching",
+        f"{counted(len(summary['cells']), 'cell')}. Valid plans on held-out tasks: {_headline(summary['cells'])}.",
+        [
+            f"{how_many}; training and measuring took {seconds / 60:.0f} minutes, one run after another. Best of N "
+            "(*any valid*, *best success*) is measured on fewer episodes; *single* is one plan on the same ones."
+        ],
+        tables=tables,
+        pictures=[Picture(f"{name}.png", caption) for name, (_, caption) in FIGURES.items()],
+        facts={
+            **{name.replace("seeds", "rollout seeds"): value for name, value in facts.items()},
+            "runs": listed([run.name for run, _ in stored]),
+        },
+        commands=[command] if command else [],
+        data=["summary.json"],
+    )
+
+
+def _headline(cells: Mapping[str, Any]) -> str:
+    """Validity on held-out tasks at the longest horizon, cell by cell as far as one sentence carries."""
+    only_norms = len({name.partition("-")[2] for name in cells}) == 1
+    shown = []
+    for name, splits in list(cells.items())[:LONGEST_SENTENCE]:
+        multiple, last = list(splits["by_horizon"].items())[-1]
+        norm = name.partition("-")[0] if only_norms else name
+        shown.append(f"{norm} {interval_text(last['held_out']['plan_valid'], '.0f', ' %')} at {multiple}×")
+    return "; ".join(shown) + ("; …" if len(cells) > LONGEST_SENTENCE else "")

@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from envs.maps import MazeMap
 from groundwork.errors import UserError
 from groundwork.files import read_checked, save_figure, with_checksum, write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
-from groundwork.page import figure_uri, render
-from groundwork.tables import interval_text, markdown_table
+from groundwork.page import page
 from planner.comparison.figures import bar_figure, family_plans, plans_figure
+from planner.comparison.report import SCORES, SHARES, comparison_section, comparison_table, family_table
+from planner.comparison.run_facts import network_facts, run_facts
 from planner.config import Config
 from planner.data import PlannerData, load_data
 from planner.measures import plan_measures
@@ -27,12 +28,8 @@ from planner.plan import Planner, pick_device
 from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
 from planner.training.run import RunFolder, find_run, provenance
 
-TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
-SCORES = ("score", "score_expert")
-"""Shown where the tasks have references to score by, which are D4RL's protocols."""
 CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
-SHARES = ("success", "plan_valid", "free_share", "wall_contact", "valid_among_n", "plan_avoids", "path_avoids")
 
 
 @dataclass(frozen=True)
@@ -141,61 +138,6 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
     return table
 
 
-def format_cell(cell: Mapping[str, Any], measure: str) -> str:
-    """A mean with its interval as a reader wants it: per cent, multiples, metres or steps."""
-    if measure in SHARES:
-        return interval_text(cell, ".1f", " %")
-    if measure == "steps_to_goal":
-        return interval_text(cell, ".0f")
-    if measure.startswith("score"):
-        return interval_text(cell, ".1f")
-    return interval_text(cell, ".2f", {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure])
-
-
-def comparison_table(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table: one row per norm and column, and the training windows."""
-    rows = [*table_rows(summaries), ["*training windows*", "reference", *_reference_cells(summaries, reference)]]
-    return markdown_table(["norm", "tasks", *table_measures(summaries)], rows)
-
-
-def table_measures(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The columns of a table: scores only where something was scored."""
-    cells = next(iter(next(iter(summaries.values())).values()))
-    return [*TABLE_MEASURES, *(name for name in SCORES if name in cells)]
-
-
-def result_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """The cells of a page's table: norm, tasks, a measure each, and what the intervals are over."""
-    over = [
-        f"{measures['success']['n']} {measures['success']['over']}"
-        for entries in result["summary"].values()
-        for measures in entries.values()
-    ]
-    rows = [[*row, end] for row, end in zip(table_rows(result["summary"]), over, strict=True)]
-    reference = result["reference"]
-    end = f"{reference['plan_valid']['n']} windows" if reference else "no data here"
-    return [*rows, ["training windows", "reference", *_reference_cells(result["summary"], reference), end]]
-
-
-def _reference_cells(summaries: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    names = table_measures(summaries)
-    return [format_cell(reference[name], name) if name in reference else "–" for name in names]
-
-
-def family_table(families: Mapping[str, Any]) -> str:
-    """Success, validity, gaps by family of tasks as a Markdown table: one row per family, multiple and norm."""
-    return markdown_table(["tasks", "norm", *table_measures(families)], table_rows(families))
-
-
-def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The cells of a table of results: one row per outer and inner name, a measure each."""
-    return [
-        [outer, inner, *(format_cell(measures[name], name) for name in table_measures(summaries))]
-        for outer, entries in summaries.items()
-        for inner, measures in entries.items()
-    ]
-
-
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
     """The norm of each run, with its placement where these differ, else told apart by the folder's name."""
     configs = [folder.config() for folder in folders]
@@ -250,16 +192,7 @@ def compare(
     Raises:
         UserError: unfinished or damaged runs, one run twice, or runs on different mazes.
     """
-    folders = [find_run(path) for path in paths]
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as two seeds'")
-    multiples = list(dict.fromkeys(multiples))
-    statistics = [folder.statistics() for folder in folders]
-    for folder in folders:
-        if not folder.done:
-            raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
-    if any(other.maze != statistics[0].maze for other in statistics):
-        raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
+    folders, multiples = _comparable(paths), list(dict.fromkeys(multiples))
     labels = _labels(folders)
     measured = [
         Measured(label, config.seed, multiple, run_rollout(folder.path, scaled, tasks, device))
@@ -268,21 +201,11 @@ def compare(
         for multiple in multiples
         for scaled in [replace(settings, horizon=multiple * config.data.horizon)]
     ]
-    target = Path(out)
-    target.mkdir(parents=True, exist_ok=True)
-    summaries = _group(measured)
-    reference = _reference(folders[0].config())
-    first_of_label = dict(reversed(list(zip(labels, folders, strict=True))))
-    planners = {label: Planner.from_run(first_of_label[label].path, device=device) for label in summaries}
-    maze = statistics[0].maze
+    target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
-    for multiple in multiples:
-        plans = {
-            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
-            for label, planner in planners.items()
-        }
-        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
+    first = dict(reversed(list(zip(labels, folders, strict=True))))
+    figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
     result: dict[str, Any] = {
@@ -290,53 +213,46 @@ def compare(
             "runs": [str(path) for path in paths],
             "settings": asdict(settings),
             "multiples": multiples,
+            "maze": maze.name,
         },
+        "runs": [run_facts(folder) | network_facts(folder) for folder in folders],
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
         "families": _families(measured),
-        "reference": reference,
+        "reference": _reference(folders[0].config()),
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
+    section = comparison_section(result).write(target)
     write_atomically(target / "comparison.json", json.dumps(result))
-    write_atomically(target / "comparison.md", comparison_table(summaries, reference) + "\n")
-    write_atomically(target / "families.md", family_table(result["families"]) + "\n")
-    page = _page(result, figures, folders, command)
-    write_atomically(target / "report.html", page)
+    write_atomically(target / "comparison.md", comparison_table(result).markdown() + "\n")
+    write_atomically(target / "families.md", family_table(result).markdown() + "\n")
+    write_atomically(target / "report.html", page([section]))
     return target / "report.html"
 
 
-def _page(result: dict[str, Any], figures: Mapping[str, Figure], folders: Sequence[RunFolder], command: str) -> str:
-    return render(
-        "planner.comparison",
-        "comparison.html.j2",
-        results=result_rows(result),
-        families=table_rows(result["families"]),
-        measures=table_measures(result["summary"]),
-        figures={name: figure_uri(figure) for name, figure in figures.items()},
-        runs=[_run_facts(folder) for folder in folders],
-        maze=folders[0].statistics().maze,
-        settings=result["config"]["settings"],
-        command=command,
-        logdir=str(folders[0].path.parent),
-    )
+def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """The runs, if they are finished, each there once, and on one maze."""
+    folders = [find_run(path) for path in paths]
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run is named twice: its episodes would count as two seeds'")
+    for folder in folders:
+        if not folder.done:
+            raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
+    if any(folder.statistics().maze != folders[0].statistics().maze for folder in folders):
+        raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
+    return folders
 
 
-def _run_facts(folder: RunFolder) -> list[str]:
-    """What the page tells of a run beside its results, cell by cell."""
-    config, origin = folder.config(), folder.provenance()
-    network = folder.load_network()
-    left, right = network.receptive_field()
-    rates = [row["steps_per_second"] for row in folder.metrics()]
-    losses = [row["loss"] for row in folder.metrics()][-5:]
-    return [
-        folder.path.name,
-        config.model.norm,
-        str(config.seed),
-        str(config.steps),
-        f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-        f"−{left} … +{right}",
-        f"{np.mean(losses):.4f}" if losses else "–",
-        f"{np.median(rates):.1f}" if rates else "–",
-        (origin["git_commit"] or "unknown")[:10] + (" (changed)" if origin["git_dirty"] else ""),
-        origin["versions"]["torch"],
-    ]
+def _plans_figures(
+    maze: MazeMap, first_of_label: Mapping[str, RunFolder], multiples: Sequence[int], device: str
+) -> dict[str, Figure]:
+    """Plans of the first run of each label, a figure per multiple of the horizon."""
+    planners = {label: Planner.from_run(folder.path, device=device) for label, folder in first_of_label.items()}
+    figures = {}
+    for multiple in multiples:
+        plans = {
+            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
+            for label, planner in planners.items()
+        }
+        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
+    return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from tqdm import tqdm
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval, paired_difference
+from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
-from groundwork.tables import interval_text, markdown_table
+from groundwork.tables import Table, measured
 from planner.comparison.compare import run_rollout
 from planner.plan import Planner
 from planner.rollout import choose_tasks
@@ -80,9 +81,24 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     write_atomically(
         out / "samplers.json", json.dumps({"config": about, "summary": {"settings": entries}}, allow_nan=False) + "\n"
     )
-    write_atomically(out / "samplers.md", f"Command: `{command}`\n\n{ablation_table(entries)}\n\n{verdict(entries)}\n")
     save_figure(ablation_figure(entries), out / "samplers.png", dpi=150)
+    section = ablation_section(about, entries, command).write(out, "samplers")
+    write_atomically(out / "samplers.md", section.markdown())
     return out / "samplers.md"
+
+
+def ablation_section(about: Mapping[str, Any], entries: Sequence[dict[str, Any]], command: str = "") -> Section:
+    """What the ablation found, out of ``samplers.json``."""
+    return Section(
+        "Samplers",
+        verdict(entries),
+        tables=[ablation_table(entries)],
+        pictures=[Picture("samplers.png", "Success and valid plans against network evaluations per plan.")],
+        notes=[verdict(entries)],
+        facts={name: str(value) for name, value in about.items()},
+        commands=[command] if command else [],
+        data=["samplers.json", "samplers_rows.json.gz"],
+    )
 
 
 def plan_milliseconds(planner: Planner, sampling: Sampling) -> float:
@@ -116,23 +132,20 @@ def verdict(entries: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def ablation_table(entries: Sequence[dict[str, Any]]) -> str:
-    """One line per setting as Markdown."""
-    titles = ["sampler", "steps", "success", "valid plans", "success minus full DDPM's", "ms per plan"]
-    return markdown_table(
-        titles,
-        (
-            [
-                entry["sampler"],
-                str(entry["steps"]),
-                interval_text(entry["success"], ".1f", " %"),
-                interval_text(entry["plan_valid"], ".1f", " %"),
-                interval_text(entry["difference"], ".1f", " %").replace(" %", " points"),
-                f"{entry['milliseconds']:.0f}",
-            ]
-            for entry in entries
-        ),
-    )
+def ablation_table(entries: Sequence[dict[str, Any]]) -> Table:
+    """One line per setting."""
+    columns = ["sampler", "steps", "success", "valid plans", "success minus full DDPM's", "ms per plan"]
+    units = {"success": " %", "plan_valid": " %", "difference": " points"}
+    lines = [
+        [
+            entry["sampler"],
+            str(entry["steps"]),
+            *(measured(entry[name], ".1f", unit) for name, unit in units.items()),
+            f"{entry['milliseconds']:.0f}",
+        ]
+        for entry in entries
+    ]
+    return Table(columns, lines)
 
 
 def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:

@@ -1,0 +1,32 @@
+"""What docs/migration.md says of where modules went."""
+
+import importlib
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+TEXT = (Path(__file__).resolve().parent.parent / "docs" / "migration.md").read_text(encoding="utf-8")
+MOVED = [line.strip("| ").split(" | ") for line in TEXT.splitlines() if line.startswith("| `")]
+FOLDERS_NOW = {"norm_study.localization", "norm_study.reproduce", "planner.bench"}
+"""Old names of modules that are new names of folders."""
+
+
+def is_there(name):
+    """Whether a module, or what a module holds, can be imported by this name."""
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is no folder
+        module, _, inside = name.rpartition(".")
+        return hasattr(importlib.import_module(module), inside)
+
+
+@pytest.mark.parametrize(("was", "now"), MOVED, ids=lambda text: text)
+def test_what_moved_is_where_the_page_says_and_nowhere_else(was, now):
+    assert all(is_there(name) for name in re.findall(r"`([\w.]+)`", now))
+    assert was.strip("`") in FOLDERS_NOW or not is_there(was.strip("`"))
+
+
+def test_imports_that_the_pages_show_go_on_working():
+    exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], {})
