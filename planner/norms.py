@@ -1,54 +1,91 @@
-"""The norm layers: one table says over what each pools its statistics, and whether it mixes time.
+"""The norms: one table says over what each takes its statistics, and all else follows; no torch is needed to read it.
 
-Shapes: B batch, C channels, T time (or any trailing dimensions), P packs. Formulas: *Spooky Action at a Distance*
-(arXiv 2507.04709), appendix A, equations (3) and (4).
+Shapes: B batch, C channels, T time (or any trailing dimensions), P packs, S networks. Formulas: *Spooky Action at a
+Distance* (arXiv 2507.04709), appendix A, equations (3) and (4).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundwork.errors import UserError
 
-NormKind = Literal[
-    "none",
-    "group",
-    "instance",
-    "layer",
-    "batch",
-    "channel",
-    "rms",
-    "packnorm_isolated",
-    "instance_isolated",
-]
-NORM_KINDS: tuple[NormKind, ...] = get_args(NormKind)
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class NormFacts:
-    """What a norm pools over, in words, and whether one time step's output hears of another's input."""
+    """What a norm is.
+
+    Attributes:
+        statistics: over what it takes them, in words.
+        channels: whose statistics are one: ``each`` channel's own, those of a ``group``, or ``all``.
+        over: the other axes that they are taken over: ``batch``, ``packs`` of a trajectory, ``time``.
+        color: in figures, told apart by the color-blind.
+        marker: in figures, Matplotlib's.
+        centered: whether the mean is taken away.
+        packs: how few packs of a trajectory it works on; 1: it takes trajectories whole.
+    """
 
     statistics: str
-    mixes_time_training: bool
-    mixes_time_inference: bool
+    channels: Literal["each", "group", "all"]
+    over: tuple[Literal["batch", "packs", "time"], ...]
+    color: str
+    marker: str
+    centered: bool = True
+    packs: int = 1
+
+    @property
+    def mixes_time_training(self) -> bool:
+        """Whether one time step's output hears of another's input in training."""
+        return "time" in self.over
+
+    @property
+    def mixes_time_inference(self) -> bool:
+        """The same at inference, where statistics over the batch are running ones."""
+        return "time" in self.over and "batch" not in self.over
+
+    def fits(self, num_channels: int, groups: int) -> bool:
+        """Whether so many groups divide the channels, where it needs groups."""
+        return self.channels != "group" or (groups >= 1 and num_channels % groups == 0)
 
 
-NORM_TABLE: dict[NormKind, NormFacts] = {
-    "none": NormFacts("nothing", False, False),
-    "group": NormFacts("channels of a group and time, per sample", True, True),
-    "instance": NormFacts("time, per sample and channel", True, True),
-    "layer": NormFacts("channels and time, per sample", True, True),
-    "batch": NormFacts("batch and time, per channel; running statistics at inference", True, False),
-    "channel": NormFacts("channels, per sample and time step", False, False),
-    "rms": NormFacts("channels, per sample and time step, without a mean", False, False),
-    "packnorm_isolated": NormFacts("time of all packs joined, per trajectory and channel", True, True),
-    "instance_isolated": NormFacts("time of one pack, per channel", True, True),
+NORM_TABLE = {
+    "group": NormFacts("channels of a group and time, per sample", "group", ("time",), "#D55E00", "s"),
+    "none": NormFacts("nothing", "each", (), "#009E73", "D"),
+    "channel": NormFacts("channels, per sample and time step", "all", (), "#0072B2", "o"),
+    "instance": NormFacts("time, per sample and channel", "each", ("time",), "#CC79A7", "^"),
+    "layer": NormFacts("channels and time, per sample", "all", ("time",), "#E69F00", "v"),
+    "batch": NormFacts(
+        "batch and time, per channel; running statistics at inference", "each", ("batch", "time"), "#56B4E9", "P"
+    ),
+    "rms": NormFacts("channels, per sample and time step, without a mean", "all", (), "#000000", "*", centered=False),
+    "packnorm_isolated": NormFacts(
+        "time of all packs joined, per trajectory and channel", "each", ("packs", "time"), "#882255", "X", packs=2
+    ),
+    "instance_isolated": NormFacts("time of one pack, per channel", "each", ("time",), "#999999", "h", packs=2),
 }
-ISOLATED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
+NORM_KINDS = tuple(NORM_TABLE)
+WHOLE_KINDS = tuple(kind for kind, facts in NORM_TABLE.items() if facts.packs == 1)
+"""The kinds that take trajectories whole, not packs of them."""
+
+if TYPE_CHECKING:
+    NormKind = str
+else:
+    NormKind = Literal[NORM_KINDS]
+
+
+def norm_facts(kind: NormKind) -> NormFacts:
+    """The table's entry.
+
+    Raises:
+        UserError: an unknown kind.
+    """
+    if kind not in NORM_KINDS:
+        raise UserError(f"norm = {kind!r} is not one of {', '.join(NORM_KINDS)}")
+    return NORM_TABLE[kind]
 
 
 def mixes_time(kind: NormKind, training: bool) -> bool:
@@ -56,176 +93,68 @@ def mixes_time(kind: NormKind, training: bool) -> bool:
 
     ``instance_isolated`` mixes the steps of one pack, and nothing between packs.
     """
-    facts = NORM_TABLE[kind]
+    facts = norm_facts(kind)
     return facts.mixes_time_training if training else facts.mixes_time_inference
 
 
+def packs_of(kind: NormKind, num_packs: int = 0) -> int:
+    """The number of packs that a norm works on: as asked for, or if that is 0 as few as it can.
+
+    Raises:
+        UserError: an unknown kind, packs without an isolated norm or the reverse.
+    """
+    fewest = norm_facts(kind).packs
+    if 0 != num_packs < fewest:
+        raise UserError(f"norm = {kind} needs num_packs of at least {fewest}, not {num_packs}")
+    if num_packs > 1 == fewest:
+        isolated = ", ".join(other for other in NORM_KINDS if other not in WHOLE_KINDS)
+        raise UserError(f"num_packs = {num_packs} needs an isolated norm ({isolated}), not {kind}")
+    return num_packs or fewest
+
+
 def make_norm(
-    kind: NormKind, num_channels: int, *, groups: int = 8, num_packs: int = 1, eps: float = 1e-5
+    kind: NormKind, num_channels: int, *, groups: int = 8, num_packs: int = 0, eps: float = 1e-5, networks: int = 1
 ) -> nn.Module:
-    """A norm layer for inputs (B, C, …) with one scale per channel and, but for ``rms``, one shift.
+    """A norm layer for inputs (B, C, …) with one scale per channel and, if it takes the mean away, one shift.
 
     Args:
         kind: see :data:`NORM_TABLE`.
-        num_channels: C.
-        groups: of ``group``; divides C.
-        num_packs: P of the isolated kinds, whose batch is ``(b p)``, the packs of a trajectory side by side.
+        num_channels: C of one network.
+        groups: of kinds with groups; divides C.
+        num_packs: P of the isolated kinds, whose batch is ``(b p)``, the packs of a trajectory side by side; 0: as few
+            as they can.
         eps: added to the variance.
+        networks: S, networks side by side in the channels ``(s c)``; nothing passes between them.
 
     Raises:
         UserError: an unknown kind, groups that do not divide C, packs without an isolated norm or the reverse.
     """
-    if kind not in NORM_KINDS:
-        raise UserError(f"norm = {kind!r} is not one of {', '.join(NORM_KINDS)}")
-    if kind == "group" and (groups < 1 or num_channels % groups):
+    from torch import nn
+
+    from planner import norm_layers as layers
+
+    facts, num_packs, width = norm_facts(kind), packs_of(kind, num_packs), networks * num_channels
+    if not facts.fits(num_channels, groups):
         raise UserError(f"norm_groups = {groups} does not divide the {num_channels} channels")
-    if kind in ISOLATED and num_packs < 2:
-        raise UserError(f"norm = {kind} needs num_packs of at least 2, not {num_packs}")
-    if kind not in ISOLATED and num_packs != 1:
-        raise UserError(f"num_packs = {num_packs} needs an isolated norm ({', '.join(ISOLATED)}), not {kind}")
-    match kind:
-        case "none":
+    groups = networks * {"each": num_channels, "group": groups, "all": 1}[facts.channels]
+    match facts.over, facts.channels:
+        case ((), "each"):
             return nn.Identity()
-        case "group":
-            return nn.GroupNorm(groups, num_channels, eps)
-        case "instance" | "instance_isolated":  # packs lie in the batch, so that a pack is an instance
-            return nn.GroupNorm(num_channels, num_channels, eps)
-        case "layer":
-            return nn.GroupNorm(1, num_channels, eps)
-        case "batch":
-            return _BatchNorm(num_channels, eps)
-        case "channel":
-            return ChannelNorm(num_channels, eps)
-        case "rms":
-            return ChannelRMSNorm(num_channels, eps)
-        case "packnorm_isolated":
-            return PackNorm(num_channels, num_packs, eps)
+        case ((), _):
+            return (layers.ChannelNorm if facts.centered else layers.ChannelRMSNorm)(width, eps, groups)
+        case (("time",), _):  # packs lie in the batch, so that a pack is a sample
+            return nn.GroupNorm(groups, width, eps)
+        case (("batch", "time"), "each"):
+            return layers.BatchNorm(width, eps)
+        case (("packs", "time"), "each"):
+            return layers.PackNorm(width, num_packs, eps)
+    raise AssertionError(f"no layer takes the statistics of {kind}")
 
 
-class _BatchNorm(nn.BatchNorm1d):
-    """BatchNorm over any trailing dimensions."""
+def __getattr__(name: str) -> Any:
+    """The layers of :mod:`planner.norm_layers`, which load torch, on use."""
+    if name in ("ChannelNorm", "ChannelRMSNorm", "PackNorm"):
+        from planner import norm_layers
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"expected (B, C, …), got {tuple(input.shape)}")
-
-
-class PackNorm(nn.Module):
-    """InstanceNorm over the packs of a trajectory joined along time: the packs' only coupling (section 3.2).
-
-    Args:
-        num_channels: C.
-        num_packs: P; inputs are ``(b p) c t``.
-        eps: added to the variance.
-    """
-
-    def __init__(self, num_channels: int, num_packs: int, eps: float = 1e-5):
-        super().__init__()
-        self.num_packs = num_packs
-        self.instance = nn.GroupNorm(num_channels, num_channels, eps)
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        """Normalizes (b·P, C, …).
-
-        Raises:
-            UserError: a batch that is no multiple of the packs.
-        """
-        if len(x_BCT) % self.num_packs:
-            raise UserError(f"batch of {len(x_BCT)} packs is not divisible by num_packs = {self.num_packs}")
-        shape = (-1, self.num_packs, *x_BCT.shape[1:])
-        joined = self.instance(x_BCT.view(shape).transpose(1, 2).contiguous())
-        return joined.transpose(1, 2).reshape(x_BCT.shape)
-
-
-class _ChannelNormFunction(torch.autograd.Function):
-    """(x − mean) / std · weight + bias over dim 1 of (B, C, T), forward and backward by hand.
-
-    Dim 1 is normalized where it lies: two transposes around a native LayerNorm cost more than the norm, and so do
-    ``var_mean`` and ``vector_norm``, whose strided reductions are slow. Autograd's own chain keeps four tensors of
-    the input's size where this keeps one.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the output and, for the backward pass, the normalized input and 1/std (B, 1, T)."""
-        normalized, rstd = _normalize(x, bias is not None, eps)
-        output = normalized * weight[:, None]
-        return output if bias is None else output.add_(bias[:, None]), normalized, rstd
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, weight, bias, ctx.eps = inputs
-        ctx.has_bias = bias is not None
-        ctx.mark_non_differentiable(output[1], output[2])
-        ctx.save_for_backward(x, weight, output[1], output[2])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        x, weight, normalized, rstd = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is asked for: what was saved is a constant to autograd
-            normalized, rstd = _normalize(x, ctx.has_bias, ctx.eps)
-        product = gradient * normalized
-        d_normalized = gradient * weight[:, None]
-        inner = (product * weight[:, None]).mean(1, keepdim=True)
-        d_input = d_normalized - normalized * inner
-        if ctx.has_bias:
-            d_input = d_input - d_normalized.mean(1, keepdim=True)
-        d_bias = gradient.sum((0, 2)) if ctx.has_bias else None
-        return d_input * rstd, product.sum((0, 2)), d_bias, None
-
-
-def _normalize(x: Tensor, centre: bool, eps: float) -> tuple[Tensor, Tensor]:
-    """X / std over dim 1, with or without its mean taken away first, and 1/std."""
-    if centre:
-        x = x - x.mean(1, keepdim=True)
-    rstd = ((x * x).mean(1, keepdim=True) + eps).rsqrt()
-    return x * rstd, rstd
-
-
-class _OverChannels(nn.Module):
-    """What :class:`ChannelNorm` and :class:`ChannelRMSNorm` share."""
-
-    bias: nn.Parameter | None
-
-    def __init__(self, num_channels: int, eps: float):
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_channels))
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        """Normalizes (B, C, …) over C."""
-        flat = x_BCT.reshape(*x_BCT.shape[:2], -1)
-        if flat.dtype in (torch.bfloat16, torch.float16):
-            flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
-        # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
-        function = _ChannelNormFunction.apply if torch.is_grad_enabled() else _ChannelNormFunction.forward
-        output, _, _ = function(flat, self.weight, self.bias, self.eps)
-        return output.view(x_BCT.shape)
-
-
-class ChannelNorm(_OverChannels):
-    """Mean and variance over channels at each time step: what transformers call LayerNorm.
-
-    Args:
-        num_channels: C.
-        eps: added to the variance.
-    """
-
-    def __init__(self, num_channels: int, eps: float = 1e-5):
-        super().__init__(num_channels, eps)
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-
-
-class ChannelRMSNorm(_OverChannels):
-    """Root mean square over channels at each time step; a scale and no shift.
-
-    Args:
-        num_channels: C.
-        eps: added to the mean square.
-    """
-
-    def __init__(self, num_channels: int, eps: float = 1e-5):
-        super().__init__(num_channels, eps)
-        self.bias = None
+        return getattr(norm_layers, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundwork.errors import UserError
 from planner.mish import mish
-from planner.norms import ISOLATED, NORM_KINDS, NormKind, make_norm
+from planner.norms import NormKind, make_norm, norm_facts, packs_of
 from planner.unet_convert import from_diffusers, to_diffusers, to_their_name
 
 PaddingMode = Literal["zeros", "replicate"]
@@ -89,19 +89,14 @@ def check_architecture(
         raise UserError(f"kernel_size = {kernel_size} must be odd")
     for name, value, allowed in (
         ("padding_mode", padding_mode, get_args(PaddingMode)),
-        ("norm", norm, NORM_KINDS),
         ("norm_placement", norm_placement, get_args(Placement)),
     ):
         if value not in allowed:
             raise UserError(f"{name} = {value!r} is not one of {', '.join(allowed)}")
-    if norm in ISOLATED and num_packs < 2:
-        raise UserError(f"norm = {norm} needs num_packs of at least 2, not {num_packs}")
-    if norm not in ISOLATED and num_packs != 1:
-        raise UserError(f"num_packs = {num_packs} needs an isolated norm ({', '.join(ISOLATED)}), not {norm}")
-    if norm == "group":
-        for mult in (1, *dim_mults):
-            if (dim * mult) % norm_groups:
-                raise UserError(f"norm_groups = {norm_groups} does not divide the {dim * mult} channels of a level")
+    packs_of(norm, num_packs)
+    for mult in (1, *dim_mults):
+        if not norm_facts(norm).fits(dim * mult, norm_groups):
+            raise UserError(f"norm_groups = {norm_groups} does not divide the {dim * mult} channels of a level")
 
 
 def _convolution(

@@ -1,17 +1,23 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from groundwork.errors import UserError
+from norm_study.audit.surgery import replace_norms
+from norm_study.localization.settings import LocalizationConfig
+from norm_study.localization.stacked import StackedNetwork
+from norm_study.stitching.grid import Grid
 from planner.norms import NORM_KINDS, NORM_TABLE, make_norm, mixes_time
+from planner.unet import TemporalUNet
 
 C, T, EPS = 8, 6, 1e-5
 
 
 def norm(kind, **settings):
     """A norm in float64 with random scale and shift; isolated ones with two packs."""
-    if kind.endswith("_isolated"):
-        settings.setdefault("num_packs", 2)
     settings.setdefault("groups", 4)
     torch.manual_seed(1)
     layer = make_norm(kind, C, **settings).double()
@@ -158,8 +164,39 @@ def test_other_trailing_dimensions_work(kind):
     assert torch.allclose(layer(x.unsqueeze(2)).squeeze(2), layer(x), atol=1e-12)
 
 
-def test_every_kind_is_described_and_made():
+@pytest.mark.parametrize("kind", NORM_KINDS)
+def test_networks_side_by_side_in_the_channels_share_nothing(kind):
+    stack, x = make_norm(kind, C, groups=4, networks=3), torch.randn(4, 3 * C, T)
+    alone = [make_norm(kind, C, groups=4)(part) for part in x.split(C, dim=1)]
+    assert torch.allclose(stack(x), torch.cat(alone, dim=1), atol=1e-5)
+
+
+def test_every_kind_is_described_and_drawn_in_its_own_way():
+    facts = NORM_TABLE.values()
     assert set(NORM_TABLE) == set(NORM_KINDS)
+    for names in ([one.statistics for one in facts], [one.color for one in facts], [one.marker for one in facts]):
+        assert len(set(names)) == len(NORM_KINDS)
+
+
+def test_the_table_is_read_without_torch():
+    asked = "import sys; from planner.norms import NORM_TABLE; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: mixes_time("groop", training=True),
+        lambda: TemporalUNet(4, norm="groop"),
+        lambda: LocalizationConfig(norm="groop"),
+        lambda: StackedNetwork([0], "groop", depth=2, kernel=3, width=4),
+        lambda: replace_norms(torch.nn.Identity(), "groop"),
+        lambda: Grid(norms=("groop",)),
+    ],
+)
+def test_an_unknown_kind_is_an_error_everywhere(use):
+    with pytest.raises(UserError, match="groop.* is not one of group, none"):
+        use()
 
 
 @pytest.mark.parametrize(

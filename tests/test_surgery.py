@@ -10,7 +10,8 @@ from torch import nn
 from groundwork.errors import UserError
 from norm_study.audit import audit
 from norm_study.audit.surgery import replace_norms
-from planner.norms import ChannelNorm, ChannelRMSNorm, PackNorm, make_norm
+from planner.norm_layers import ChannelNorm, ChannelRMSNorm, PackNorm
+from planner.norms import WHOLE_KINDS, make_norm
 from planner.unet import TemporalUNet
 
 
@@ -50,7 +51,7 @@ def test_diffusers_unet_leaks_no_more():
     assert all(torch.isfinite(p.grad).all() for p in unet.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("to", ["none", "group", "instance", "layer", "batch", "channel", "rms"])
+@pytest.mark.parametrize("to", WHOLE_KINDS)
 def test_every_kind_runs_forward_and_backward_in_4d(to):
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.BatchNorm2d(8))
     surgery = replace_norms(network, to)

@@ -7,7 +7,7 @@ from diffusers import UNet1DModel
 from safetensors.torch import load_file, save_file
 
 from groundwork.errors import UserError
-from planner.norms import NORM_KINDS, mixes_time
+from planner.norms import NORM_KINDS, WHOLE_KINDS, mixes_time
 from planner.unet import TemporalUNet, check_horizon
 from planner.unet_files import load_unet
 
@@ -105,7 +105,7 @@ def test_receptive_field_is_that_of_janners_layout(settings, expected):
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize("norm", ["none", "channel", "rms", "batch"])
+@pytest.mark.parametrize("norm", [norm for norm in WHOLE_KINDS if not mixes_time(norm, training=False)])
 @pytest.mark.parametrize(("kernel_size", "dim_mults"), [(3, (1,)), (5, (1, 2)), (3, (1, 2)), (3, (1, 2, 4))])
 def test_receptive_field_is_the_jacobians_support_for_norms_that_do_not_mix_time(
     kernel_size, dim_mults, norm, padding_mode
@@ -118,12 +118,11 @@ def test_receptive_field_is_the_jacobians_support_for_norms_that_do_not_mix_time
     assert support(network, length, range(middle, middle + stride)) == (left, right)
 
 
-@pytest.mark.parametrize("norm", ["group", "instance", "layer", "batch"])
+@pytest.mark.parametrize("norm", [norm for norm in WHOLE_KINDS if mixes_time(norm, training=True)])
 def test_norms_that_mix_time_reach_beyond_it(norm):
     network = small(norm=norm)
     network.train()
     left, right = network.receptive_field()
-    assert mixes_time(norm, training=True)
     found = support(network, 128, [64])
     assert found[0] == 64 > left
     assert found[1] == 63 > right

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from groundwork.errors import UserError
-from planner.norms import ISOLATED, NORM_KINDS, ChannelNorm, ChannelRMSNorm, NormKind, PackNorm, make_norm
+from planner.norm_layers import ChannelNorm, PackNorm
+from planner.norms import WHOLE_KINDS, NormKind, make_norm, norm_facts
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def replace_norms(
     Args:
         module: the network, in a layout with channels on axis 1 of its norms' inputs.
         to: the new kind, see :data:`planner.norms.NORM_TABLE`.
-        groups: of the kind ``group``.
+        groups: of kinds with groups.
         leave: names of modules to leave alone, with what is inside them.
         dry_run: only list what would change.
 
@@ -95,9 +96,8 @@ def replace_norms(
         UserError: an unknown kind, a name in ``leave`` that does not exist, or norms that cannot be exchanged, all of
             them by name; the network is then unchanged.
     """
-    if to not in NORM_KINDS or to in ISOLATED:
-        allowed = ", ".join(kind for kind in NORM_KINDS if kind not in ISOLATED)
-        raise UserError(f"to = {to!r} is not one of {allowed}")
+    if to not in WHOLE_KINDS:
+        raise UserError(f"to = {to!r} is not one of {', '.join(WHOLE_KINDS)}")
     names = {name for name, _ in module.named_modules()}
     for name in leave:
         if name not in names:
@@ -140,12 +140,12 @@ def _put(module: nn.Module, replaced: dict[int, nn.Module]) -> None:
                 parent._modules[own] = replaced[id(child)]
 
 
-_OURS = (ChannelNorm, ChannelRMSNorm, PackNorm)
-_FORWARDS = {nn.GroupNorm.forward, nn.LayerNorm.forward, nn.RMSNorm.forward, _InstanceNorm.forward, _BatchNorm.forward}
+_KNOWN = (ChannelNorm, PackNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _InstanceNorm, _BatchNorm)
+_FORWARDS = {kind.forward for kind in _KNOWN}
 
 
 def _known(module: nn.Module) -> bool:
-    return isinstance(module, _OURS) or type(module).forward in _FORWARDS
+    return type(module).forward in _FORWARDS
 
 
 def _norms(
@@ -178,11 +178,7 @@ def _per_time_step(norm: nn.Module) -> bool:
 
 def _channels(norm: nn.Module) -> int | None:
     match norm:
-        case PackNorm():
-            return norm.instance.num_channels
-        case ChannelNorm() | ChannelRMSNorm():
-            return norm.weight.numel()
-        case nn.GroupNorm():
+        case ChannelNorm() | PackNorm() | nn.GroupNorm():
             return norm.num_channels
         case nn.LayerNorm() | nn.RMSNorm():
             return int(norm.normalized_shape[0])
@@ -200,7 +196,7 @@ def _refusal(name: str, norm: nn.Module, channels: int | None, to: NormKind, gro
         return "it has no place inside another module"
     if not channels:
         return "its number of channels is not known yet; run the network once"
-    if to == "group" and channels % groups:
+    if not norm_facts(to).fits(channels, groups):
         return f"groups = {groups} does not divide its {channels} channels"
     return None
 

@@ -7,8 +7,7 @@ from typing import Literal
 
 from groundwork.errors import UserError
 from groundwork.options import Settings, option
-from norm_study.localization.settings import WHOLE_KINDS
-from planner.norms import NormKind
+from planner.norms import WHOLE_KINDS, NormKind, norm_facts
 
 Place = Literal["before", "after"]
 Activation = Literal["relu", "tanh", "gelu", "mish"]
@@ -58,11 +57,12 @@ class InitBiasConfig(NetworkSizes):
             raise UserError(f"norm = {self.norm} needs network = cnn; an mlp has {', '.join(MLP_NORMS)}")
         if self.suite == "paper" and self.network == "cnn":
             raise UserError("suite = paper needs network = mlp")
-        if (self.network, self.norm, self.place) == ("cnn", "instance", "after"):
-            raise UserError("norm = instance with place = after takes away the mean over time that the outputs read")
+        facts = norm_facts(self.norm)
+        if (self.network, self.place, facts.over, facts.channels) == ("cnn", "after", ("time",), "each"):
+            raise UserError(f"norm = {self.norm} with place = after takes away the mean over time that outputs read")
         if self.kernel % 2 == 0:
             raise UserError(f"kernel = {self.kernel} must be odd")
-        if self.norm == "group" and self.width % self.groups:
+        if not facts.fits(self.width, self.groups):
             raise UserError(f"groups = {self.groups} must divide width = {self.width}")
         if self.data == "digits" and self.points > DIGITS:
             raise UserError(f"points = {self.points} must be at most {DIGITS}, the digits that there are")

@@ -10,10 +10,9 @@ from typing import Literal
 
 from groundwork.errors import UserError
 from groundwork.options import Settings, option
-from planner.norms import ISOLATED, NORM_KINDS, NormKind
+from planner.norms import WHOLE_KINDS, NormKind, norm_facts
 
 Inputs = Literal["noise", "constant"]
-WHOLE_KINDS = tuple(kind for kind in NORM_KINDS if kind not in ISOLATED)
 LENGTH = "A sequence has this length L."
 KERNEL = "The convolutions have this kernel size k, an odd number."
 NORM = "The network normalizes with this kind of layer."
@@ -70,12 +69,12 @@ class NormedTraining(Training, ConvolutionSizes):
     @property
     def pools_minibatches(self) -> bool:
         """Whether the norm takes statistics over sequences."""
-        return self.norm == "batch"
+        return "batch" in norm_facts(self.norm).over
 
     def check(self) -> None:
         """Groups divide the width, minibatches the batch."""
         super().check()
-        if self.norm == "group" and self.width % self.groups:
+        if not norm_facts(self.norm).fits(self.width, self.groups):
             raise UserError(f"groups = {self.groups} must divide width = {self.width}")
         if self.pools_minibatches and self.batch % self.minibatch:
             raise UserError(f"minibatch = {self.minibatch} must divide batch = {self.batch}")
@@ -200,7 +199,7 @@ class UNetConfig(Testing, Training, defaults={"batch": 32, "steps": 2000, "learn
             raise UserError(f"kernel = {self.kernel} must be odd")
         if self.length % self.total_stride:
             raise UserError(f"length = {self.length} must be divisible by {self.total_stride}")
-        if self.norm == "group" and self.dim % self.groups:
+        if not norm_facts(self.norm).fits(self.dim, self.groups):
             raise UserError(f"groups = {self.groups} must divide dim = {self.dim}")
 
 

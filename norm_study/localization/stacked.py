@@ -12,11 +12,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from planner.norms import NormKind, make_norm
+from planner.norms import NormKind, make_norm, norm_facts
 
 
 class StackedConv1d(nn.Module):
@@ -39,44 +38,17 @@ class StackedConv1d(nn.Module):
         return functional.conv1d(x, self.weight, self.bias, padding=self.padding, groups=self.networks)
 
 
-class FoldedNorm(nn.Module):
-    """A norm over the channels of each network, for kinds whose statistics would mix the stack's networks."""
-
-    def __init__(self, kind: NormKind, networks: int, channels: int):
-        super().__init__()
-        self.networks = networks
-        self.statistics = make_norm(kind, channels).requires_grad_(False)  # its gain stays 1 and its shift 0
-        self.gain = nn.Parameter(torch.ones(networks * channels))
-        self.shift = nn.Parameter(torch.zeros(networks * channels)) if kind != "rms" else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalizes each network's channels for themselves."""
-        folded = rearrange(x, "b (s c) t -> (b s) c t", s=self.networks)
-        out = rearrange(self.statistics(folded), "(b s) c t -> b (s c) t", s=self.networks)
-        out = out * self.gain[:, None]
-        return out if self.shift is None else out + self.shift[:, None]
-
-
 def stacked_norm(kind: NormKind, networks: int, channels: int, groups: int, minibatch: int) -> nn.Module:
     """The norm layer of ``planner.norms`` for S networks side by side.
 
-    BatchNorm over minibatches of m sequences pools what PackNorm over m packs pools, so a batch that holds
-    many minibatches in consecutive rows is normalized minibatch by minibatch in one pass. Its gradient is the
-    one that accumulation over the minibatches gives.
+    A norm over minibatches of m sequences pools what PackNorm over m packs pools, so a batch that holds many
+    minibatches in consecutive rows is normalized minibatch by minibatch in one pass. Its gradient is the one that
+    accumulation over the minibatches gives.
     """
-    match kind:
-        case "group":
-            return make_norm("group", networks * channels, groups=networks * groups)
-        case "layer":
-            return make_norm("group", networks * channels, groups=networks)
-        case "batch":
-            return make_norm("packnorm_isolated", networks * channels, num_packs=minibatch)
-        case "channel" | "rms":
-            return FoldedNorm(kind, networks, channels)
-        case "packnorm_isolated" | "instance_isolated":
-            return make_norm(kind, networks * channels, num_packs=2)
-        case _:
-            return make_norm(kind, networks * channels)
+    facts = norm_facts(kind)
+    if (facts.over, facts.channels) == (("batch", "time"), "each"):
+        return make_norm("packnorm_isolated", channels, num_packs=minibatch, networks=networks)
+    return make_norm(kind, channels, groups=groups, networks=networks)
 
 
 class StackedNetwork(nn.Module):

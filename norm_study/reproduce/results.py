@@ -28,6 +28,7 @@ from norm_study.reproduce.figures import draw_figures
 from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
 from norm_study.reproduce.init_bias_tables import shares_table, training_table
 from norm_study.reproduce.parts import Budget, Collected, collect, load_parts, parts_file, run_parts
+from planner.norms import norm_facts
 from planner.training.run import provenance
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
@@ -43,7 +44,7 @@ def parts_table(results: Mapping[str, Collected]) -> Table:
     rows = []
     for name, found in results.items():
         config = vars(found.part.config())
-        hidden = {"minibatch"} if config.get("norm") != "batch" else set()
+        hidden = set() if "batch" in norm_facts(config.get("norm", "none")).over else {"minibatch"}
         hidden |= {"learning_rate"} if "learning_rates" in config else set()
         sizes = ", ".join(f"{key} {config[key]}" for key in SIZES if key in config and key not in hidden)
         rows.append(

@@ -14,20 +14,15 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
 from groundwork.files import save_figure
-from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
+from groundwork.style import legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import Rows, countable, interval
 from norm_study.stitching.settings import FIELDS
+from planner.norms import NORM_KINDS, NORM_TABLE
 from planner.config import PaddingMode
 
-COLORS: dict[str, str] = {
-    norm: PALETTE[index % len(PALETTE)]
-    for index, norm in enumerate(
-        ("channel", "group", "none", "instance", "layer", "batch", "rms", "packnorm_isolated", "instance_isolated")
-    )
-}
-MARKERS = dict(zip(COLORS, "osD^vP*Xh", strict=True))
-COLORS |= {"packnorm_isolated": "#882255", "instance_isolated": "#999999"}
+LEGEND = sorted(NORM_KINDS, key=lambda kind: kind != "channel")
+"""The norms in the order of legends: first the one that the others are read beside."""
 OUTCOMES = {
     "plan_valid": ("valid", "#004488"),
     "through_wall": ("through a wall, no jump", "#DDAA33"),
@@ -47,7 +42,7 @@ def base_cell(stored: Stored) -> Stored:
 def norms_of(stored: Stored) -> list[str]:
     """Norms in the order of the legend."""
     there = {run.norm for run, _ in stored}
-    return [norm for norm in COLORS if norm in there]
+    return [norm for norm in LEGEND if norm in there]
 
 
 def _rows(stored: Stored, norm: str, multiple: int, split: str = "held_out") -> Rows:
@@ -74,7 +69,7 @@ def headline(stored: Stored) -> Figure:
             cells = [interval(rows, measure) for _, rows in found]
             # Beside each other, so that intervals of norms at the same height can be told apart.
             places = np.array([at for at, _ in found]) + 0.06 * (index - (len(norms) - 1) / 2)
-            plot_intervals(axis, places, cells, color=COLORS[norm], marker=MARKERS[norm], lw=1.4, label=norm)
+            plot_intervals(axis, places, cells, color=NORM_TABLE[norm].color, marker=NORM_TABLE[norm].marker, lw=1.4, label=norm)
         axis.set_xticks(range(len(multiples)), [f"{multiple}×" for multiple in multiples])
         axis.set(xlabel="planned points / training horizon", ylabel=label, ylim=(-4, 104))
     open_axes(axes)
@@ -172,7 +167,7 @@ def novelty(stored: Stored) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axis, norm in zip(axes, norms, strict=False):
         rows = [row for multiple in multiples for row in _rows(chosen, norm, multiple)]
-        for valid, marker, color in ((False, "x", "0.45"), (True, "o", COLORS[norm])):
+        for valid, marker, color in ((False, "x", "0.45"), (True, "o", NORM_TABLE[norm].color)):
             points = np.array([[r["novelty_whole"], r["novelty_piece"]] for r in rows if r["plan_valid"] is valid])
             if len(points):
                 axis.plot(*points.T, marker, color=color, ms=3, mew=0.7, alpha=0.5, rasterized=True)
@@ -211,8 +206,8 @@ def intervention(stored: Stored) -> Figure:
             rows = [row for row in rows if row["kind"] == kind]
             places = sorted({row[key] for row in rows})
             means = [np.mean([row["movement"] for row in rows if row[key] == place]) for place in places]
-            mark = {"marker": MARKERS[norm], "markersize": 10 - index, "markerfacecolor": "none"}
-            axis.plot(places, np.maximum(means, 1e-9), color=COLORS[norm], lw=1.2, label=norm, **mark)
+            mark = {"marker": NORM_TABLE[norm].marker, "markersize": 10 - index, "markerfacecolor": "none"}
+            axis.plot(places, np.maximum(means, 1e-9), color=NORM_TABLE[norm].color, lw=1.2, label=norm, **mark)
         axis.set(yscale="log", xlabel=label, title=title, ylim=(3e-10, 5))
         if kind == "denoising":
             axis.set_xscale("log", base=2)

@@ -18,10 +18,11 @@ from groundwork.intervals import interval_over_seeds, student_interval
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
-from norm_study.stitching.figures import COLORS, MARKERS
+from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
 from norm_study.stitching.settings import Grid, LeakageSettings
+from planner.norms import NORM_TABLE
 from planner.plan import pick_device
 from planner.training.run import RunFolder
 
@@ -114,15 +115,15 @@ def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:
     """Leakage against validity, one point per trained planner."""
     figure = Figure(figsize=(6.4, 4.0))
     ax = figure.subplots()
-    for norm in COLORS:
+    for norm in LEGEND:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         if own:
             ax.errorbar(
                 [row["leakage"] for row in own],
                 [100 * row["held_out_valid"] for row in own],
                 xerr=[row["standard_error"] or 0 for row in own],
-                fmt=MARKERS[norm],
-                color=COLORS[norm],
+                fmt=NORM_TABLE[norm].marker,
+                color=NORM_TABLE[norm].color,
                 ms=6,
                 lw=0.8,
                 alpha=0.8,

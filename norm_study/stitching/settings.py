@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from groundwork.errors import UserError
 from groundwork.options import Settings, from_dict, option, part_of
+from planner.norms import WHOLE_KINDS, NormKind, packs_of
 from planner.config import PaddingMode
-from planner.norms import ISOLATED, NORM_KINDS, NormKind
 
 Field = Literal["quarter", "half", "whole"]
 """Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
@@ -20,8 +20,11 @@ FIELDS: dict[Field, dict[str, str]] = {
     "half": {"model.kernel_size": "3", "model.dim_mults": "1,2"},  # −32 … +31
     "whole": {"model.kernel_size": "3", "model.dim_mults": "1,2,4"},  # −78 … +75
 }
-FACTOR_NORMS: tuple[NormKind, ...] = ("group", "none", "channel", "instance", "layer", "batch", "rms")
-PACKED: tuple[NormKind, ...] = ("packnorm_isolated", "instance_isolated")
+STUDIED: tuple[NormKind, ...] = (
+    *("group", "none", "channel", "instance", "layer", "batch", "rms"),
+    *("packnorm_isolated", "instance_isolated"),
+)
+"""The norms that the committed study is about."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,9 @@ class FactorRun:
 
     def overrides(self) -> dict[str, str]:
         """The settings in which it differs from the preset."""
-        packs = "2" if self.norm in ISOLATED else "1"
         return {
             "model.norm": self.norm,
-            "model.num_packs": packs,
+            "model.num_packs": str(packs_of(self.norm)),
             "model.padding_mode": self.padding,
             "seed": str(self.seed),
             **FIELDS[self.field],
@@ -61,7 +63,7 @@ class Grid(Settings):
     Packed norms exist at one padding and one receptive field only: they belong to the 2×2 table.
     """
 
-    norms: tuple[NormKind, ...] = option((*FACTOR_NORMS, *PACKED), "Take these kinds of norm.")
+    norms: tuple[NormKind, ...] = option(STUDIED, "Take these kinds of norm.")
     paddings: tuple[PaddingMode, ...] = option(("zeros", "replicate"), "Take these paddings.")
     fields: tuple[Field, ...] = option(
         ("half", "quarter", "whole"),
@@ -76,7 +78,7 @@ class Grid(Settings):
             for field in self.fields
             for padding in self.paddings
             for norm in self.norms
-            if norm not in PACKED or (padding, field) == (self.paddings[0], self.fields[0])
+            if norm in WHOLE_KINDS or (padding, field) == (self.paddings[0], self.fields[0])
         ]
         return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
 
@@ -115,7 +117,6 @@ class RateSettings(Settings):
     episodes: int = option(10, "Measure so many episodes per task.", low=1)
 
 
-WHOLE = tuple(kind for kind in NORM_KINDS if kind not in ISOLATED)
 Suite = Literal["factors", "rates", "fix"]
 OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 QUICK: dict[str, Any] = {
@@ -193,7 +194,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings):
     to: NormKind = option(
         "channel",
         "Suite fix exchanges the norm for this one.",
-        choices=WHOLE,
+        choices=WHOLE_KINDS,
     )
     every: int = option(500, "Suite fix measures every so many training steps.", low=1)
 

@@ -1,0 +1,136 @@
+"""The norm layers that torch does not have; :func:`planner.norms.make_norm` makes them.
+
+Shapes: B batch, C channels, G groups of channels, T time (or any trailing dimensions), P packs. Formulas: *Spooky
+Action at a Distance* (arXiv 2507.04709), appendix A, equations (3) and (4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from groundwork.errors import UserError
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """BatchNorm over any trailing dimensions."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected (B, C, …), got {tuple(input.shape)}")
+
+
+class PackNorm(nn.Module):
+    """InstanceNorm over the packs of a trajectory joined along time: the packs' only coupling (section 3.2).
+
+    Args:
+        num_channels: C.
+        num_packs: P; inputs are ``(b p) c t``.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_channels: int, num_packs: int, eps: float = 1e-5):
+        super().__init__()
+        self.num_channels, self.num_packs = num_channels, num_packs
+        self.instance = nn.GroupNorm(num_channels, num_channels, eps)
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Normalizes (b·P, C, …).
+
+        Raises:
+            UserError: a batch that is no multiple of the packs.
+        """
+        if len(x_BCT) % self.num_packs:
+            raise UserError(f"batch of {len(x_BCT)} packs is not divisible by num_packs = {self.num_packs}")
+        joined = self.instance(rearrange(x_BCT, "(b p) c ... -> b c p ...", p=self.num_packs))
+        return rearrange(joined, "b c p ... -> (b p) c ...")
+
+
+class _ChannelNormFunction(torch.autograd.Function):
+    """(x − mean) / std · weight + bias over dim 2 of (B, G, C/G, T), forward and backward by hand.
+
+    Dim 2 is normalized where it lies: two transposes around a native LayerNorm cost more than the norm, and so do
+    ``var_mean`` and ``vector_norm``, whose strided reductions are slow. Autograd's own chain keeps four tensors of
+    the input's size where this keeps one.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the output and, for the backward pass, the normalized input and 1/std (B, G, 1, T)."""
+        normalized, rstd = _normalize(x, bias is not None, eps)
+        output = normalized * _by_group(weight, x)
+        return output if bias is None else output.add_(_by_group(bias, x)), normalized, rstd
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, weight, bias, ctx.eps = inputs
+        ctx.has_bias = bias is not None
+        ctx.mark_non_differentiable(output[1], output[2])
+        ctx.save_for_backward(x, weight, output[1], output[2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        x, weight, normalized, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is asked for: what was saved is a constant to autograd
+            normalized, rstd = _normalize(x, ctx.has_bias, ctx.eps)
+        product = gradient * normalized
+        scale = _by_group(weight, x)
+        d_normalized = gradient * scale
+        inner = (product * scale).mean(2, keepdim=True)
+        d_input = d_normalized - normalized * inner
+        if ctx.has_bias:
+            d_input = d_input - d_normalized.mean(2, keepdim=True)
+        d_bias = gradient.sum((0, 3)).flatten() if ctx.has_bias else None
+        return d_input * rstd, product.sum((0, 3)).flatten(), d_bias, None
+
+
+def _by_group(values_C: Tensor, x: Tensor) -> Tensor:
+    """One number per channel, to go with x (B, G, C/G, T)."""
+    return values_C.view(x.shape[1], x.shape[2], 1)
+
+
+def _normalize(x: Tensor, centre: bool, eps: float) -> tuple[Tensor, Tensor]:
+    """X / std over dim 2, with or without its mean taken away first, and 1/std."""
+    if centre:
+        x = x - x.mean(2, keepdim=True)
+    rstd = ((x * x).mean(2, keepdim=True) + eps).rsqrt()
+    return x * rstd, rstd
+
+
+class ChannelNorm(nn.Module):
+    """Mean and variance over channels at each time step: what transformers call LayerNorm.
+
+    Args:
+        num_channels: C.
+        eps: added to the variance.
+        groups: G, groups of neighboring channels that are normalized apart.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
+        super().__init__()
+        self.num_channels, self.eps, self.groups = num_channels, eps, groups
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Normalizes (B, C, …) over the channels of each group."""
+        flat = x_BCT.reshape(len(x_BCT), self.groups, self.num_channels // self.groups, -1)
+        if flat.dtype in (torch.bfloat16, torch.float16):
+            flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
+        # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
+        function = _ChannelNormFunction.apply if torch.is_grad_enabled() else _ChannelNormFunction.forward
+        output, _, _ = function(flat, self.weight, self.bias, self.eps)
+        return output.view(x_BCT.shape)
+
+
+class ChannelRMSNorm(ChannelNorm):
+    """Root mean square over channels at each time step; a scale and no shift. Arguments as above."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
+        super().__init__(num_channels, eps, groups)
+        self.bias = None
