@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +10,38 @@ from typing import Any, Literal
 from groundwork import options
 from groundwork.errors import UserError
 from groundwork.options import Settings, load_yaml, merge, option, to_dict, to_yaml
-from planner.norms import NormKind
+from planner.norms import NormKind, norm_facts, packs_of
 from planner.sampling import SamplerKind
-from planner.unet import PaddingMode, Placement, check_architecture, check_horizon
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]
 __all__ += ["preset_names", "to_dict", "to_yaml"]
+
+PaddingMode = Literal["zeros", "replicate"]
+Placement = Literal["pre", "post"]
+
+
+def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) -> None:
+    """Refuses a horizon that the levels cannot halve, the packs cannot share, or that leaves a norm one point.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    for name, value in (("horizon", horizon), ("num_packs", num_packs)):
+        if type(value) is not int or value < 1:
+            raise UserError(f"{name} = {value!r} must be a whole number of at least 1")
+    halvings = 2 ** (len(dim_mults) - 1)
+    if horizon % num_packs:
+        raise UserError(f"horizon = {horizon} is not divisible by num_packs = {num_packs}")
+    if (horizon // num_packs) % halvings:
+        what = f"horizon = {horizon}" if num_packs == 1 else f"horizon = {horizon} in {num_packs} packs"
+        raise UserError(
+            f"{what} cannot be halved {len(dim_mults) - 1} times: it must be a multiple of {halvings * num_packs}"
+        )
+    if horizon // num_packs < 2 * halvings:
+        raise UserError(
+            f"horizon = {horizon} leaves one point at the coarsest of {len(dim_mults)} levels, where a norm over time "
+            f"needs two: at least {2 * halvings * num_packs}"
+        )
 
 
 @dataclass(frozen=True)
@@ -35,16 +60,35 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """The temporal U-Net; see :class:`planner.unet.TemporalUNet`."""
+    """The architecture of :class:`planner.unet.TemporalUNet`, but for the dimensions of its data.
+
+    The norm ``post`` the activation is conv → Mish → norm; ``pre`` is conv → norm → Mish, as in Janner et al. Packs are
+    folded into the batch, so that no convolution crosses their boundary.
+    """
 
     dim: int = option(32, "The network's base width in channels.", low=1, high=2**14)
-    dim_mults: tuple[int, ...] = option((1, 4, 8), "Each level of the network is so many times as wide as the base.")
+    dim_mults: tuple[int, ...] = option((1, 4, 8), "Each level is so many times as wide as the base.", low=1)
     kernel_size: int = option(5, "Every block's convolutions have this kernel size, an odd number.", low=1, high=2**16)
     padding_mode: PaddingMode = option("zeros", "Beyond a plan's ends convolutions see zeros, or its end point.")
     norm: NormKind = option("group", "The network normalizes with this kind of layer.")
-    norm_groups: int = option(8, "The group norm has so many groups of channels.", low=1)
+    norm_groups: int = option(8, "Norms with groups have so many groups of channels.", low=1)
     norm_placement: Placement = option("pre", "The norm stands before (pre) or after (post) the activation.")
-    num_packs: int = option(1, "The horizon is cut into so many packs; isolated norms need two or more.", low=1)
+    num_packs: int = option(
+        0,
+        "The horizon is cut into so many packs, isolated norms two or more; 0: as few as the norm needs.",
+        low=0,
+    )
+
+    def check(self) -> None:
+        """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""
+        if self.dim % 2 or self.dim < 4:
+            raise UserError(f"dim = {self.dim} must be even and at least 4, for the embedding of the noise level")
+        if self.kernel_size % 2 == 0:
+            raise UserError(f"kernel_size = {self.kernel_size} must be odd")
+        for width in (self.dim * mult for mult in (1, *self.dim_mults)):
+            if not norm_facts(self.norm).fits(width, self.norm_groups):
+                raise UserError(f"norm_groups = {self.norm_groups} does not divide the {width} channels of a level")
+        object.__setattr__(self, "num_packs", packs_of(self.norm, self.num_packs))
 
 
 @dataclass(frozen=True)
@@ -97,7 +141,6 @@ class Config(Settings):
         Raises:
             UserError: a value out of its range, or two values that do not go together.
         """
-        check_architecture(transition_dim=1, **dataclasses.asdict(self.model))
         check_horizon(self.data.horizon, self.model.dim_mults, self.model.num_packs)
         if self.diffusion.sampling_steps > self.diffusion.train_steps:
             raise UserError(

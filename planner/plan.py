@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
 from groundwork.errors import UserError
-from planner.config import Config
+from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
@@ -20,7 +20,7 @@ from planner.measures import choose_best
 from planner.sampler import Conditions, WarmStart, sample
 from planner.sampling import Sampling
 from planner.training.run import find_run
-from planner.unet import TemporalUNet, check_horizon
+from planner.unet import TemporalUNet
 
 PLANS_PER_BATCH = 1024
 DEFAULT_SAMPLING = Sampling()

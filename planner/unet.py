@@ -8,95 +8,22 @@ Shapes: B batch, D transition dimensions, C channels, E embedding, T time, P pac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers import ConfigMixin, ModelMixin, UNet1DModel
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from einops import rearrange
 from torch import Tensor, nn
 
 from groundwork.errors import UserError
+from planner.config import ModelConfig, PaddingMode, check_horizon
 from planner.mish import mish
-from planner.norms import NormKind, make_norm, norm_facts, packs_of
+from planner.norms import make_norm
 from planner.unet_convert import from_diffusers, to_diffusers, to_their_name
-
-PaddingMode = Literal["zeros", "replicate"]
-Placement = Literal["pre", "post"]
-
-
-def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) -> None:
-    """Refuses a horizon that the levels cannot halve, the packs cannot share, or that leaves a norm one point.
-
-    Raises:
-        UserError: naming both numbers.
-    """
-    for name, value in (("horizon", horizon), ("num_packs", num_packs)):
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} = {value!r} must be a whole number of at least 1")
-    halvings = 2 ** (len(dim_mults) - 1)
-    if horizon % num_packs:
-        raise UserError(f"horizon = {horizon} is not divisible by num_packs = {num_packs}")
-    if (horizon // num_packs) % halvings:
-        what = f"horizon = {horizon}" if num_packs == 1 else f"horizon = {horizon} in {num_packs} packs"
-        raise UserError(
-            f"{what} cannot be halved {len(dim_mults) - 1} times: it must be a multiple of {halvings * num_packs}"
-        )
-    if horizon // num_packs < 2 * halvings:
-        raise UserError(
-            f"horizon = {horizon} leaves one point at the coarsest of {len(dim_mults)} levels, where a norm over time "
-            f"needs two: at least {2 * halvings * num_packs}"
-        )
-
-
-def check_architecture(
-    *,
-    transition_dim: int,
-    dim: int,
-    dim_mults: Sequence[int],
-    kernel_size: int,
-    padding_mode: PaddingMode,
-    norm: str,
-    norm_groups: int,
-    norm_placement: str,
-    num_packs: int,
-) -> None:
-    """Refuses settings of :class:`TemporalUNet` that cannot be built.
-
-    Raises:
-        UserError: one line that names the setting, its value and what is allowed.
-    """
-    if not isinstance(dim_mults, Sequence) or isinstance(dim_mults, str):
-        raise UserError(f"dim_mults = {dim_mults!r} must be a list of whole numbers")
-    whole: dict[str, Any] = {
-        "transition_dim": transition_dim,
-        "dim": dim,
-        "kernel_size": kernel_size,
-        "norm_groups": norm_groups,
-    }
-    whole |= {"num_packs": num_packs} | {f"dim_mults[{i}]": mult for i, mult in enumerate(dim_mults)}
-    for name, value in whole.items():
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} = {value!r} must be a whole number of at least 1")
-    if not dim_mults:
-        raise UserError("dim_mults is empty; it needs one multiplier per level")
-    if dim % 2 or dim < 4:
-        raise UserError(f"dim = {dim} must be even and at least 4, for the embedding of the noise level")
-    if kernel_size % 2 == 0:
-        raise UserError(f"kernel_size = {kernel_size} must be odd")
-    for name, value, allowed in (
-        ("padding_mode", padding_mode, get_args(PaddingMode)),
-        ("norm_placement", norm_placement, get_args(Placement)),
-    ):
-        if value not in allowed:
-            raise UserError(f"{name} = {value!r} is not one of {', '.join(allowed)}")
-    packs_of(norm, num_packs)
-    for mult in (1, *dim_mults):
-        if not norm_facts(norm).fits(dim * mult, norm_groups):
-            raise UserError(f"norm_groups = {norm_groups} does not divide the {dim * mult} channels of a level")
 
 
 def _convolution(
@@ -125,19 +52,11 @@ class _Upsample(nn.Module):
 class _ConvNormAct(nn.Module):
     """Convolution, norm and Mish, in the order that the placement says."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        padding_mode: PaddingMode,
-        placement: str,
-        norm: nn.Module,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, model: ModelConfig, norm: nn.Module):
         super().__init__()
-        self.conv = _convolution(in_channels, out_channels, kernel_size, padding_mode)
+        self.conv = _convolution(in_channels, out_channels, model.kernel_size, model.padding_mode)
         self.norm = norm
-        self.norm_first = placement == "pre"
+        self.norm_first = model.norm_placement == "pre"
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         x_BCT = self.conv(x_BCT)
@@ -179,56 +98,42 @@ class _Stage(nn.Module):
         return self.resample(x_BCT), x_BCT
 
 
+def _settings_are(config: type) -> Callable[[Any], Any]:
+    """Shows the fields of ``config`` in a constructor's signature, from which diffusers takes the names of settings."""
+
+    def decorate(init: Any) -> Any:
+        own = list(inspect.signature(init).parameters.values())[:2]
+        init.__signature__ = inspect.Signature([*own, *inspect.signature(config).parameters.values()])
+        return init
+
+    return decorate
+
+
 class TemporalUNet(ModelMixin, ConfigMixin):
     """Denoises trajectories (B, D, T), given noise levels (B,).
 
     Args:
         transition_dim: D, dimensions of a trajectory's point.
-        dim: base width; level i has ``dim · dim_mults[i]`` channels.
-        dim_mults: one multiplier per level; each level but the first halves the time axis.
-        kernel_size: of all convolutions in blocks and of the final one; odd.
-        padding_mode: what every convolution, strided and transposed ones too, sees beyond the ends.
-        norm: see :mod:`planner.norms`.
-        norm_groups: groups of the ``group`` norm.
-        norm_placement: ``pre`` is conv → norm → Mish, as in Janner et al.; ``post`` is conv → Mish → norm.
-        num_packs: P > 1 cuts the horizon into packs that only an isolated norm couples: they are folded into the
-            batch, so that no convolution crosses their boundary.
+        settings: those of :class:`planner.config.ModelConfig`, in its order or by name.
 
     Raises:
         UserError: settings that cannot be built.
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        transition_dim: int,
-        dim: int = 32,
-        dim_mults: Sequence[int] = (1, 4, 8),
-        kernel_size: int = 5,
-        padding_mode: PaddingMode = "zeros",
-        norm: NormKind = "group",
-        norm_groups: int = 8,
-        norm_placement: Placement = "pre",
-        num_packs: int = 1,
-    ):
+    @_settings_are(ModelConfig)
+    def __init__(self, transition_dim: int, *settings: Any, **named: Any):
         super().__init__()
-        check_architecture(
-            transition_dim=transition_dim,
-            dim=dim,
-            dim_mults=dim_mults,
-            kernel_size=kernel_size,
-            padding_mode=padding_mode,
-            norm=norm,
-            norm_groups=norm_groups,
-            norm_placement=norm_placement,
-            num_packs=num_packs,
-        )
+        if type(transition_dim) is not int or transition_dim < 1:
+            raise UserError(f"transition_dim = {transition_dim!r} must be a whole number of at least 1")
+        self.model = model = ModelConfig(*settings, **named)
+        self.register_to_config(transition_dim=transition_dim, **vars(model))
 
         def layer(in_channels: int, out_channels: int) -> _ConvNormAct:
-            made = make_norm(norm, out_channels, groups=norm_groups, num_packs=num_packs)
-            return _ConvNormAct(in_channels, out_channels, kernel_size, padding_mode, norm_placement, made)
+            norm = make_norm(model.norm, out_channels, groups=model.norm_groups, num_packs=model.num_packs)
+            return _ConvNormAct(in_channels, out_channels, model, norm)
 
-        widths = [dim * mult for mult in dim_mults]
+        dim, padding_mode = model.dim, model.padding_mode
+        widths = [dim * mult for mult in model.dim_mults]
         inputs = [transition_dim, *widths[:-1]]
         self.time_projection = Timesteps(dim, flip_sin_to_cos=False, downscale_freq_shift=1.0)
         self.time_mlp = TimestepEmbedding(dim, 4 * dim, act_fn="mish", out_dim=dim)
@@ -245,14 +150,23 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         self.final = layer(dim if len(widths) > 1 else widths[0], dim)
         self.project = nn.Conv1d(dim, transition_dim, 1)
 
-    def forward(self, sample_BDT: Tensor, level_B: Tensor) -> Tensor:
+    def forward(self, sample_BDT: Tensor, level: Tensor | int) -> Tensor:
         """The prediction (B, D, T).
 
+        Args:
+            sample_BDT: noisy trajectories.
+            level: a noise level (B,) of each, or one of all.
+
         Raises:
-            UserError: a length that the levels cannot halve or the packs cannot share.
+            UserError: a length that the levels cannot halve or the packs cannot share, or another number of levels.
         """
-        packs = self.config["num_packs"]
-        check_horizon(sample_BDT.shape[-1], self.config["dim_mults"], packs)
+        packs = self.model.num_packs
+        check_horizon(sample_BDT.shape[-1], self.model.dim_mults, packs)
+        level_B = torch.as_tensor(level, device=sample_BDT.device)
+        if level_B.ndim == 0:
+            level_B = level_B.expand(len(sample_BDT))
+        elif level_B.shape != sample_BDT.shape[:1]:
+            raise UserError(f"noise levels {tuple(level_B.shape)} must be one or ({len(sample_BDT)},), one per sample")
         mish_BE = mish(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
@@ -272,8 +186,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         Output t depends on inputs t − left … t + right at most; with packs, on those of its pack. By interval
         arithmetic from an output back to the inputs. A strided net's reach depends on t modulo its total stride.
         """
-        reach = self.config["kernel_size"] // 2
-        levels = len(self.config["dim_mults"])
+        reach = self.model.kernel_size // 2
+        levels = len(self.model.dim_mults)
 
         def encoder(level: int, low: int, high: int) -> tuple[int, int]:
             """Inputs behind features ``low … high`` of a level, after its residual blocks."""
@@ -293,13 +207,13 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         return max(t - low for t, (low, _) in spans), max(high - t for t, (_, high) in spans)
 
     @classmethod
-    def from_diffusers(cls, unet: Any) -> TemporalUNet:
+    def from_diffusers(cls, unet: UNet1DModel) -> TemporalUNet:
         """The same network as a temporal ``diffusers.UNet1DModel``, weights carried over; see ``unet_convert``."""
         settings, tensors = from_diffusers(unet)
         ours = cls(**settings)
         ours.load_state_dict({name: tensors[to_their_name(name)] for name in ours.state_dict()})
         return ours
 
-    def to_diffusers(self) -> Any:
+    def to_diffusers(self) -> UNet1DModel:
         """The same network as a ``diffusers.UNet1DModel``, weights carried over; see ``unet_convert``."""
         return to_diffusers(self.config, self.state_dict())

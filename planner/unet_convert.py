@@ -25,7 +25,7 @@ _RENAMED = (
     ("final.norm.", "out_block.final_conv1d_gn."),
     ("project.", "out_block.final_conv1d_2."),
 )
-EXPRESSIBLE = {
+EXPRESSIBLE: dict[str, Any] = {
     "kernel_size": 5,
     "padding_mode": "zeros",
     "norm": "group",

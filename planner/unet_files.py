@@ -1,21 +1,21 @@
-"""``TemporalUNet`` from disk: its settings from JSON, its weights from safetensors only."""
+"""Networks out of folders: weights from safetensors only, and only such as fit the settings exactly."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from groundwork.errors import UserError
+from groundwork.files import read_json
+from groundwork.options import from_dict
+from planner.config import ModelConfig
 from planner.unet import TemporalUNet
-from planner.unet_convert import EXPRESSIBLE
 
+SETTINGS_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -28,41 +28,43 @@ def load_unet(folder: str | Path) -> TemporalUNet:
     Raises:
         UserError: a file missing or damaged, an unknown setting, or a tensor missing, too many or of another shape.
     """
-    folder = Path(folder)
-    network = TemporalUNet(**_read_settings(folder / "config.json"))
-    path = folder / WEIGHTS_FILE
+    path = Path(folder) / SETTINGS_FILE
+    settings = read_settings(path)
+    transition_dim = settings.pop("transition_dim", None)
+    network = TemporalUNet(transition_dim, **vars(from_dict(ModelConfig, settings, f"{path}: ")))
+    load_weights(network, Path(folder) / WEIGHTS_FILE)
+    return network
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a ``config.json``, without what diffusers adds.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings")
+    return {key: value for key, value in settings.items() if not key.startswith("_")}
+
+
+def load_weights(network: TemporalUNet, path: Path) -> None:
+    """Weights out of a safetensors file into a network, which evaluates from then on.
+
+    Raises:
+        UserError: missing or damaged, or a tensor missing, too many, of another shape or not finite.
+    """
     if not path.is_file():
         raise UserError(f"{path} is missing; weights are read from safetensors only")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from error
-    _compare(path, network.state_dict(), tensors)
-    network.load_state_dict(tensors)
-    return network.eval()
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} holds no settings")
-    settings = {key: value for key, value in settings.items() if not key.startswith("_")}
-    known = {"transition_dim", "dim", "dim_mults", *EXPRESSIBLE}
-    for key in sorted(set(settings) ^ known):
-        raise UserError(f"{path}: {'unknown' if key in settings else 'missing'} setting {key}")
-    return settings
-
-
-def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    expected = network.state_dict()
     for name in expected:
-        if name not in found:
+        if name not in tensors:
             raise UserError(f"{path}: tensor {name} is missing")
-    for name, value in found.items():
+    for name, value in tensors.items():
         if name not in expected:
             raise UserError(f"{path}: tensor {name} is one too many for its config")
         if value.shape != expected[name].shape:
@@ -71,3 +73,5 @@ def _compare(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Ten
             )
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"{path}: tensor {name} holds NaN or infinite values")
+    network.load_state_dict(tensors)
+    network.eval()

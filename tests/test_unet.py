@@ -4,11 +4,13 @@ import pickle
 import pytest
 import torch
 from diffusers import UNet1DModel
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from groundwork.errors import UserError
+from planner.config import ModelConfig, check_horizon
 from planner.norms import NORM_KINDS, WHOLE_KINDS, mixes_time
-from planner.unet import TemporalUNet, check_horizon
+from planner.unet import TemporalUNet
 from planner.unet_files import load_unet
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -130,7 +132,7 @@ def test_norms_that_mix_time_reach_beyond_it(norm):
 
 @pytest.mark.parametrize("norm", ["packnorm_isolated", "instance_isolated"])
 def test_between_packs_only_packnorm_passes_anything(norm):
-    network = small(norm=norm, num_packs=2)
+    network = small(norm=norm)
     sample = torch.randn(1, 2, 64, dtype=torch.double, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(sample, torch.tensor([5]))[0, :, 10].sum(), sample)
     moved = gradient[0].abs().amax(0) > 0
@@ -141,8 +143,7 @@ def test_between_packs_only_packnorm_passes_anything(norm):
 @pytest.mark.parametrize("placement", ["pre", "post"])
 @pytest.mark.parametrize("norm", NORM_KINDS)
 def test_shape_and_dtype_are_kept(norm, placement):
-    packs = 2 if norm.endswith("_isolated") else 1
-    network = small(norm=norm, norm_placement=placement, num_packs=packs).float()
+    network = small(norm=norm, norm_placement=placement).float()
     output = network(torch.randn(3, 2, 16), torch.tensor([0, 1, 2]))
     assert output.shape == (3, 2, 16)
     assert output.dtype == torch.float32
@@ -211,7 +212,7 @@ def test_a_horizon_that_does_not_fit_is_refused_with_both_numbers(horizon, mults
         ({"norm": "group", "norm_groups": 3}, "3.*8"),
         ({"norm": "group", "dim_mults": (1, 2.5)}, "2.5"),
         ({"dim_mults": ()}, "dim_mults"),
-        ({"norm": "packnorm_isolated"}, "num_packs"),
+        ({"norm": "packnorm_isolated", "num_packs": 1}, "num_packs"),
         ({"num_packs": 2}, "isolated"),
         ({"norm": "batchnorm"}, "batchnorm.*batch"),
         ({"dim": 7}, "dim = 7"),
@@ -222,6 +223,37 @@ def test_a_horizon_that_does_not_fit_is_refused_with_both_numbers(horizon, mults
 def test_impossible_settings_are_refused(over, words):
     with pytest.raises(UserError, match=words):
         small(**over)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **s: TemporalUNet(6, 16, (1, 2), **s),
+        lambda **s: TemporalUNet(transition_dim=6, dim=16, dim_mults=[1, 2], **s),
+    ],
+)
+@pytest.mark.parametrize("norm", NORM_KINDS)
+def test_settings_by_position_and_by_name_survive_every_way_through_diffusers(make, norm, tmp_path):
+    network = make(norm=norm)
+    again = TemporalUNet.from_config(network.config)
+    assert again.model == network.model == ModelConfig(dim=16, dim_mults=(1, 2), norm=norm)
+    assert again.config["transition_dim"] == 6
+    ema = EMAModel(network.parameters(), model_cls=TemporalUNet, model_config=network.config)
+    ema.step(network.parameters())
+    ema.save_pretrained(tmp_path)
+    back = EMAModel.from_pretrained(tmp_path, TemporalUNet)
+    for ours, theirs in zip(ema.shadow_params, back.shadow_params, strict=True):
+        assert torch.equal(ours, theirs)
+    assert TemporalUNet.from_pretrained(tmp_path, low_cpu_mem_usage=False).model == network.model
+
+
+@pytest.mark.parametrize("level", [3, torch.tensor(3), torch.tensor([3, 3])])
+@pytest.mark.parametrize("norm", ["group", "packnorm_isolated"])
+def test_a_lone_noise_level_is_that_of_every_sample(norm, level):
+    network, sample = small(norm=norm), torch.randn(2, 2, 32).double()
+    assert torch.equal(network(sample, level), network(sample, torch.tensor([3, 3])))
+    with pytest.raises(UserError, match=r"noise levels \(3,\) must be one or \(2,\)"):
+        network(sample, torch.tensor([1, 2, 3]))
 
 
 def test_save_and_load_give_equal_bits(tmp_path):

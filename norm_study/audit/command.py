@@ -17,11 +17,12 @@ from groundwork.program import Compute, JsonOutput
 from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
 from norm_study.audit.settings import AuditSettings
+from planner.config import check_horizon
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
 from planner.sampler import Conditions, sample
 from planner.training.run import find_run
-from planner.unet import TemporalUNet, check_horizon
+from planner.unet import TemporalUNet
 
 PLANS, SAMPLING_STEPS = 2, 20
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}

@@ -21,11 +21,10 @@ from tqdm import tqdm
 
 from groundwork.intervals import mean_intervals
 from norm_study.init_bias.settings import InitBiasUNetConfig
-from planner.config import Config, from_dict, load_preset, merge
+from planner.config import Config, Placement, from_dict, load_preset, merge
 from planner.data import PlannerData, load_data
 from planner.norms import NormKind
 from planner.training.train import Trainer, make_network, seed_of
-from planner.unet import Placement
 
 Rows = list[dict[str, Any]]
 KEPT_EVERY = 10  # steps per recorded loss

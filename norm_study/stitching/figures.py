@@ -18,8 +18,8 @@ from groundwork.style import legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import Stored
 from norm_study.stitching.measurement import Rows, countable, interval
 from norm_study.stitching.settings import FIELDS
-from planner.norms import NORM_KINDS, NORM_TABLE
 from planner.config import PaddingMode
+from planner.norms import NORM_KINDS, NORM_TABLE
 
 LEGEND = sorted(NORM_KINDS, key=lambda kind: kind != "channel")
 """The norms in the order of legends: first the one that the others are read beside."""
@@ -69,7 +69,9 @@ def headline(stored: Stored) -> Figure:
             cells = [interval(rows, measure) for _, rows in found]
             # Beside each other, so that intervals of norms at the same height can be told apart.
             places = np.array([at for at, _ in found]) + 0.06 * (index - (len(norms) - 1) / 2)
-            plot_intervals(axis, places, cells, color=NORM_TABLE[norm].color, marker=NORM_TABLE[norm].marker, lw=1.4, label=norm)
+            plot_intervals(
+                axis, places, cells, color=NORM_TABLE[norm].color, marker=NORM_TABLE[norm].marker, lw=1.4, label=norm
+            )
         axis.set_xticks(range(len(multiples)), [f"{multiple}×" for multiple in multiples])
         axis.set(xlabel="planned points / training horizon", ylabel=label, ylim=(-4, 104))
     open_axes(axes)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from groundwork.errors import UserError
 from groundwork.options import Settings, from_dict, option, part_of
-from planner.norms import WHOLE_KINDS, NormKind, packs_of
 from planner.config import PaddingMode
+from planner.norms import WHOLE_KINDS, NormKind, packs_of
 
 Field = Literal["quarter", "half", "whole"]
 """Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""

@@ -25,6 +25,7 @@ from planner.data import load_data
 from planner.plan import pick_device
 from planner.settings import Part
 from planner.training.train import Trainer, seed_of
+from planner.unet_convert import EXPRESSIBLE
 
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 CALLS_PER_PLAN_TIMING = 3
@@ -182,16 +183,7 @@ def _peak_memory_mb(device: torch.device) -> float:
 
 def _expressible(config: Config) -> Config:
     """The settings with a network that diffusers' U-Net can express."""
-    model = dataclasses.replace(
-        config.model,
-        kernel_size=5,
-        norm="group",
-        norm_groups=8,
-        norm_placement="pre",
-        num_packs=1,
-        padding_mode="zeros",
-    )
-    return dataclasses.replace(config, model=model)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **EXPRESSIBLE))
 
 
 def _forward_backward(network: nn.Module, noisy: Tensor, levels: Tensor) -> None:

@@ -157,7 +157,7 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 
 def _setting(config: Config) -> Config:
     """A config without the norm, the seed, and what changes how a training is watched or computed, not what it does."""
-    model = replace(config.model, norm="none", num_packs=1, norm_placement="pre")
+    model = replace(config.model, norm="none", num_packs=0, norm_placement="pre")
     return replace(
         config,
         seed=0,

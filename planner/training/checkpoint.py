@@ -14,7 +14,7 @@ from torch import Tensor
 from groundwork.errors import UserError
 from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.unet import TemporalUNet
-from planner.unet_files import WEIGHTS_FILE, load_unet
+from planner.unet_files import SETTINGS_FILE, WEIGHTS_FILE, load_weights, read_settings
 
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of each parameter."""
@@ -38,9 +38,9 @@ def write_checkpoint(
     aside = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        model.save_pretrained(aside / "model", safe_serialization=True)
-        ema.save_pretrained(aside / "ema", safe_serialization=True)
+        for name, network in (("model", model), ("ema", ema)):
+            (aside / name).mkdir(parents=True)
+            save_file(network.state_dict(), aside / name / WEIGHTS_FILE, metadata={"format": "pt"})
         save_file(dict(optimizer_state), aside / "optimizer.safetensors")
         write_atomically(aside / "state.json", json.dumps({"step": step}))
         files = sorted(path for path in aside.rglob("*") if path.is_file())
@@ -55,14 +55,24 @@ def write_checkpoint(
     aside.rename(final)
 
 
-def read_network(folder: Path, weights: str) -> TemporalUNet:
-    """The network ``model`` or ``ema`` of a checkpoint, from safetensors only.
+def read_network(folder: Path, weights: str, network: TemporalUNet) -> None:
+    """Puts the weights ``model`` or ``ema`` of a checkpoint into the network of its run, from safetensors only.
+
+    Earlier checkpoints carry settings of their own, which must be the run's.
 
     Raises:
-        UserError: missing, damaged, or not fitting its config.
+        UserError: missing, damaged, or of another network.
     """
-    verify_checksums(folder, [f"{weights}/config.json", f"{weights}/{WEIGHTS_FILE}"], _remedy(folder))
-    return load_unet(folder / weights)
+    verify_checksums(folder, [f"{weights}/{SETTINGS_FILE}", f"{weights}/{WEIGHTS_FILE}"], _remedy(folder))
+    own = folder / weights / SETTINGS_FILE
+    if own.exists():
+        wanted = json.loads(network.to_json_string())
+        for name, found in read_settings(own).items():
+            if found != wanted.get(name):
+                raise UserError(
+                    f"{own} has {name} = {found}, but the run in {folder.parent.parent} has {wanted.get(name)}"
+                )
+    load_weights(network, folder / weights / WEIGHTS_FILE)
 
 
 def read_optimizer(folder: Path, parameters: Sequence[Tensor]) -> tuple[int, dict[int, dict[str, Tensor]]]:

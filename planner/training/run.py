@@ -8,7 +8,7 @@
               checksums.json      of these three
               metrics.jsonl       one row per logged step: the truth
               events.out.…        TensorBoard: the view
-              checkpoints/step_N/ model/ ema/ (safetensors + JSON), optimizer.safetensors, state.json,
+              checkpoints/step_N/ model/ ema/ (safetensors), optimizer.safetensors, state.json,
                                   checksums.json
               last                name of the newest checkpoint
               rollouts/           what `planner compare` asked of it, so that nothing is rolled out twice
@@ -260,20 +260,12 @@ class RunFolder:
             step: which checkpoint; by default the last.
 
         Raises:
-            UserError: missing, damaged, or fitting neither its own config nor the run's.
+            UserError: missing, damaged, or not fitting the run's settings.
         """
         folder = self.checkpoint(step)
-        network = read_network(folder, weights)
-        self._compare_architecture(folder / weights / "config.json", network)
+        network = TemporalUNet(self.statistics().layout.transition_dim, **vars(self.config().model))
+        read_network(folder, weights, network)
         return network
-
-    def _compare_architecture(self, path: Path, network: TemporalUNet) -> None:
-        """Refuses a network that another run has left here."""
-        wanted = {**to_dict(self.config())["model"], "transition_dim": self.statistics().layout.transition_dim}
-        for name, value in wanted.items():
-            found = network.config[name]
-            if (list(found) if name == "dim_mults" else found) != value:
-                raise UserError(f"{path} has {name} = {found}, but the run in {self.path} has {value}")
 
     def load_optimizer(self, parameters: Sequence[torch.Tensor]) -> tuple[int, dict[int, dict[str, torch.Tensor]]]:
         """Step and optimizer state of the last checkpoint, as ``{index of the parameter: {name: tensor}}``.

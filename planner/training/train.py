@@ -53,18 +53,7 @@ def make_network(config: Config, transition_dim: int) -> TemporalUNet:
     """The untrained network of a run; its weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, -1))
-        model = config.model
-        return TemporalUNet(
-            transition_dim=transition_dim,
-            dim=model.dim,
-            dim_mults=model.dim_mults,
-            kernel_size=model.kernel_size,
-            padding_mode=model.padding_mode,
-            norm=model.norm,
-            norm_groups=model.norm_groups,
-            norm_placement=model.norm_placement,
-            num_packs=model.num_packs,
-        )
+        return TemporalUNet(transition_dim, **vars(config.model))
 
 
 class Trainer:
