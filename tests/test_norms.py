@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 
 from groundwork.errors import UserError
@@ -14,6 +15,7 @@ from planner.norms import NORM_KINDS, NORM_TABLE, make_norm, mixes_time
 from planner.unet import TemporalUNet
 
 C, T, EPS = 8, 6, 1e-5
+PER_STEP = [kind for kind, facts in NORM_TABLE.items() if not facts.over and facts.channels != "each"]
 
 
 def norm(kind, **settings):
@@ -99,8 +101,10 @@ def torchs(kind, weight, bias):
 
 
 def apply(kind, layer, x):
-    """torch's per-step layers expect channels last."""
-    return layer(x.transpose(1, 2)).transpose(1, 2) if kind in ("channel", "rms") else layer(x)
+    """torch's layer on (B, C, T), or where a norm takes each step for itself, on the steps as samples."""
+    if kind not in PER_STEP:
+        return layer(x)
+    return rearrange(layer(rearrange(x, "b c t -> (b t) c")), "(b t) c -> b c t", b=len(x))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NORM_KINDS if kind not in ("none", "packnorm_isolated")])
@@ -119,13 +123,13 @@ def test_equals_torchs_layer_and_its_gradients(kind):
         assert (one - other).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("kind", ["channel", "rms"])
+@pytest.mark.parametrize("kind", PER_STEP)
 def test_half_precision_inputs_get_full_precision_statistics(kind):
     layer, x = norm(kind).float(), (values() + 20).bfloat16()
     assert torch.allclose(layer(x), layer(x.float()))
 
 
-@pytest.mark.parametrize("kind", ["channel", "rms"])
+@pytest.mark.parametrize("kind", PER_STEP)
 def test_the_hand_written_gradient_is_the_numerical_one(kind):
     layer = norm(kind)
     names, parameters = zip(*layer.named_parameters(), strict=True)
@@ -147,8 +151,9 @@ def test_the_table_says_whether_a_step_hears_of_another(kind, training):
     (gradient,) = torch.autograd.grad(layer(x)[0, :, 1].square().sum(), x)
     heard = gradient[0, :, [0, *range(2, T)]].abs().max() > 1e-12
     assert heard.item() == mixes_time(kind, training)
+    facts = NORM_TABLE[kind]
     other_samples = gradient[1:].abs().max() > 1e-12
-    assert other_samples.item() == (kind == "packnorm_isolated" or (kind == "batch" and training))
+    assert other_samples.item() == ("packs" in facts.over or ("batch" in facts.over and training))
 
 
 def test_packnorm_couples_the_packs_of_one_trajectory_and_no_other():
@@ -218,7 +223,7 @@ def test_a_batch_that_is_no_multiple_of_the_packs_is_refused():
         norm("packnorm_isolated")(values(3))
 
 
-@pytest.mark.parametrize("kind", ["channel", "rms"])
+@pytest.mark.parametrize("kind", PER_STEP)
 def test_norms_over_channels_give_the_same_bits_with_and_without_gradients(kind):
     norm = make_norm(kind, 16)
     torch.nn.init.normal_(norm.weight)
