@@ -96,7 +96,7 @@ def read_sections(folder: Path) -> Iterator[Section]:
     Raises:
         UserError: one is damaged, or no section.
     """
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.name != SUFFIX, path.name)):
         try:
             stored = read_stored(path)
             stored["pictures"] = [Picture(**one) for one in stored["pictures"]]

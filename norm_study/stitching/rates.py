@@ -50,34 +50,10 @@ def choose_rates(
     def one(pair: tuple[NormKind, float]) -> str | None:
         run = FactorRun(pair[0], "zeros", "half", CHOICE_SEED)
         folder = runs_folder / _name(*pair)
-        return run_module(
-            "planner.main",
-            [
-                "train",
-                *budget.options(),
-                "--run",
-                str(folder),
-                *run.options(),
-                "--learning_rate",
-                repr(pair[1]),
-            ],
-            jobs,
-        ) or run_module(
-            "planner.main",
-            [
-                "compare",
-                str(folder),
-                "--tasks",
-                "demonstrated",
-                "--episodes",
-                str(settings.episodes),
-                "--multiples",
-                ",".join(map(str, MULTIPLES)),
-                "--out",
-                str(folder / "compare"),
-            ],
-            jobs,
-        )
+        trained = ["train", *budget.options(), "--run", str(folder), *run.options(), "--learning_rate", repr(pair[1])]
+        asked = ["--episodes", str(settings.episodes), "--multiples", ",".join(map(str, MULTIPLES))]
+        compared = ["compare", str(folder), "--tasks", "demonstrated", *asked, "--out", str(folder / "compare")]
+        return run_module("planner.main", trained, jobs) or run_module("planner.main", compared, jobs)
 
     in_parallel(tried, one, jobs, "learning rates")
     rows = [
