@@ -87,7 +87,10 @@ class ModelConfig(Settings):
             raise UserError(f"kernel_size = {self.kernel_size} must be odd")
         for width in (self.dim * mult for mult in (1, *self.dim_mults)):
             if not norm_facts(self.norm).fits(width, self.norm_groups):
-                raise UserError(f"norm_groups = {self.norm_groups} does not divide the {width} channels of a level")
+                raise UserError(
+                    f"norm_groups = {self.norm_groups} cannot share out the {width} channels of a level "
+                    f"under norm = {self.norm}"
+                )
         object.__setattr__(self, "num_packs", packs_of(self.norm, self.num_packs))
 
 

@@ -48,8 +48,10 @@ class NormFacts:
         return "time" in self.over and "batch" not in self.over
 
     def fits(self, num_channels: int, groups: int) -> bool:
-        """Whether so many groups divide the channels, where it needs groups."""
-        return self.channels != "group" or (groups >= 1 and num_channels % groups == 0)
+        """Whether so many groups divide the channels, where it needs groups; one value alone has no statistics."""
+        if self.channels != "group":
+            return True
+        return groups >= 1 and num_channels % groups == 0 and (num_channels > groups or bool(self.over))
 
 
 NORM_TABLE = {
@@ -135,7 +137,7 @@ def make_norm(
 
     facts, num_packs, width = norm_facts(kind), packs_of(kind, num_packs), networks * num_channels
     if not facts.fits(num_channels, groups):
-        raise UserError(f"norm_groups = {groups} does not divide the {num_channels} channels")
+        raise UserError(f"norm_groups = {groups} cannot share out the {num_channels} channels under norm = {kind}")
     groups = networks * {"each": num_channels, "group": groups, "all": 1}[facts.channels]
     match facts.over, facts.channels:
         case ((), "each"):

@@ -43,7 +43,7 @@ def hash_dataset(datasets_root):
 
 TINY = {
     "data": {"dataset": HASH, "horizon": 32, "stride": 4},
-    "model": {"dim": 8, "dim_mults": [1, 2], "kernel_size": 3},
+    "model": {"dim": 8, "dim_mults": [1, 2], "kernel_size": 3, "norm_groups": 2},
     "diffusion": {"train_steps": 8, "sampling_steps": 8},
     "steps": 12,
     "batch_size": 4,

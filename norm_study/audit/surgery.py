@@ -197,7 +197,7 @@ def _refusal(name: str, norm: nn.Module, channels: int | None, to: NormKind, gro
     if not channels:
         return "its number of channels is not known yet; run the network once"
     if not norm_facts(to).fits(channels, groups):
-        return f"groups = {groups} does not divide its {channels} channels"
+        return f"groups = {groups} cannot share out its {channels} channels"
     return None
 
 
