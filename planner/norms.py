@@ -68,6 +68,7 @@ NORM_TABLE = {
         "time of all packs joined, per trajectory and channel", "each", ("packs", "time"), "#882255", "X", packs=2
     ),
     "instance_isolated": NormFacts("time of one pack, per channel", "each", ("time",), "#999999", "h", packs=2),
+    "group_step": NormFacts("channels of a group, per sample and time step", "group", (), "#332288", "<"),
 }
 NORM_KINDS = tuple(NORM_TABLE)
 WHOLE_KINDS = tuple(kind for kind, facts in NORM_TABLE.items() if facts.packs == 1)

@@ -67,6 +67,7 @@ FORMULAS = {
     "rms": lambda x: x / (x.square().mean(1, keepdim=True) + EPS).sqrt(),
     "packnorm_isolated": joined,
     "instance_isolated": lambda x: appendix_a(x, (2,)),
+    "group_step": lambda x: appendix_a(x.view(len(x), 4, -1, T), (2,)).view_as(x),
 }
 
 
@@ -83,8 +84,8 @@ def test_equals_the_formulas_of_appendix_a(kind):
 def torchs(kind, weight, bias):
     """torch's own layer with the same scale and shift, as a function of (B, C, T)."""
     match kind:
-        case "group" | "layer":
-            layer = nn.GroupNorm(4 if kind == "group" else 1, C)
+        case "group" | "group_step" | "layer":
+            layer = nn.GroupNorm(1 if kind == "layer" else 4, C)
         case "instance" | "instance_isolated":
             layer = nn.InstanceNorm1d(C, affine=True)
         case "batch":
