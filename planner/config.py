@@ -78,6 +78,9 @@ class ModelConfig(Settings):
         "The horizon is cut into so many packs, isolated norms two or more; 0: as few as the norm needs.",
         low=0,
     )
+    norm_window: int = option(
+        8, "Norms with a sliding window take their statistics over so many planned points, on every level.", low=1
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""

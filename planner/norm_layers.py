@@ -23,6 +23,47 @@ class BatchNorm(nn.BatchNorm1d):
             raise ValueError(f"expected (B, C, …), got {tuple(input.shape)}")
 
 
+class WindowedGroupNorm(nn.Module):
+    """GroupNorm whose statistics at a time step are those of a sliding window around it.
+
+    The window of w steps at t reaches from t − ⌊w/2⌋ to t + ⌈w/2⌉ − 1; past the ends it holds what is there. With
+    w ≥ 2 T it is GroupNorm, with w = 1 its groups within each time step.
+
+    Args:
+        num_groups: divides C.
+        num_channels: C.
+        window: w, in time steps of the input.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, window: int, eps: float = 1e-5):
+        super().__init__()
+        self.num_groups, self.window, self.eps = num_groups, window, eps
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def _averaged(self, values_BST: Tensor) -> Tensor:
+        """Means over the window at each step."""
+        if self.window == 1:
+            return values_BST
+        counted = torch.cat((values_BST, torch.ones_like(values_BST[:, :1])), 1)
+        ends = (self.window // 2, (self.window - 1) // 2)
+        sums = nn.functional.avg_pool1d(nn.functional.pad(counted, ends), self.window, stride=1)
+        return sums[:, :-1] / sums[:, -1:]
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Normalizes (B, C, …, T), each of the axes between for itself."""
+        between = x_BCT.shape[2:-1]
+        if between:
+            flat = self(rearrange(x_BCT, "b c ... t -> (b ...) c t").contiguous())
+            return flat.view(len(x_BCT), *between, *flat.shape[1:]).movedim(-2, 1)
+        x_BGCT = rearrange(x_BCT, "b (g c) t -> b g c t", g=self.num_groups)
+        mean_BGT, square_BGT = self._averaged(torch.cat((x_BGCT.mean(2), x_BGCT.square().mean(2)), 1)).chunk(2, 1)
+        scale_BGT = ((square_BGT - mean_BGT.square()).clamp_min(0) + self.eps).rsqrt()
+        normalized = (x_BGCT - mean_BGT[:, :, None]) * scale_BGT[:, :, None]
+        return rearrange(normalized, "b g c t -> b (g c) t") * self.weight[:, None] + self.bias[:, None]
+
+
 class PackNorm(nn.Module):
     """InstanceNorm over the packs of a trajectory joined along time: the packs' only coupling (section 3.2).
 

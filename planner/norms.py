@@ -22,7 +22,8 @@ class NormFacts:
     Attributes:
         statistics: over what it takes them, in words.
         channels: whose statistics are one: ``each`` channel's own, those of a ``group``, or ``all``.
-        over: the other axes that they are taken over: ``batch``, ``packs`` of a trajectory, ``time``.
+        over: the other axes that they are taken over: ``batch``, ``packs`` of a trajectory, ``time``, or of time a
+            ``window`` around each step.
         color: in figures, told apart by the color-blind.
         marker: in figures, Matplotlib's.
         centered: whether the mean is taken away.
@@ -31,7 +32,7 @@ class NormFacts:
 
     statistics: str
     channels: Literal["each", "group", "all"]
-    over: tuple[Literal["batch", "packs", "time"], ...]
+    over: tuple[Literal["batch", "packs", "time", "window"], ...]
     color: str
     marker: str
     centered: bool = True
@@ -40,12 +41,12 @@ class NormFacts:
     @property
     def mixes_time_training(self) -> bool:
         """Whether one time step's output hears of another's input in training."""
-        return "time" in self.over
+        return not {"time", "window"}.isdisjoint(self.over)
 
     @property
     def mixes_time_inference(self) -> bool:
         """The same at inference, where statistics over the batch are running ones."""
-        return "time" in self.over and "batch" not in self.over
+        return self.mixes_time_training and "batch" not in self.over
 
     def fits(self, num_channels: int, groups: int) -> bool:
         """Whether so many groups divide the channels, where it needs groups; one value alone has no statistics."""
@@ -56,6 +57,9 @@ class NormFacts:
 
 NORM_TABLE = {
     "group": NormFacts("channels of a group and time, per sample", "group", ("time",), "#D55E00", "s"),
+    "group_window": NormFacts(
+        "channels of a group and a sliding window of time, per sample", "group", ("window",), "#B07AA1", "<"
+    ),
     "none": NormFacts("nothing", "each", (), "#009E73", "D"),
     "channel": NormFacts("channels, per sample and time step", "all", (), "#0072B2", "o"),
     "instance": NormFacts("time, per sample and channel", "each", ("time",), "#CC79A7", "^"),
@@ -116,7 +120,14 @@ def packs_of(kind: NormKind, num_packs: int = 0) -> int:
 
 
 def make_norm(
-    kind: NormKind, num_channels: int, *, groups: int = 8, num_packs: int = 0, eps: float = 1e-5, networks: int = 1
+    kind: NormKind,
+    num_channels: int,
+    *,
+    groups: int = 8,
+    num_packs: int = 0,
+    window: int = 8,
+    eps: float = 1e-5,
+    networks: int = 1,
 ) -> nn.Module:
     """A norm layer for inputs (B, C, …) with one scale per channel and, if it takes the mean away, one shift.
 
@@ -126,6 +137,7 @@ def make_norm(
         groups: of kinds with groups; divides C.
         num_packs: P of the isolated kinds, whose batch is ``(b p)``, the packs of a trajectory side by side; 0: as few
             as they can.
+        window: time steps of the kinds with a sliding window.
         eps: added to the variance.
         networks: S, networks side by side in the channels ``(s c)``; nothing passes between them.
 
@@ -145,6 +157,8 @@ def make_norm(
             return nn.Identity()
         case ((), _):
             return (layers.ChannelNorm if facts.centered else layers.ChannelRMSNorm)(width, eps, groups)
+        case (("window",), _):
+            return layers.WindowedGroupNorm(groups, width, window, eps)
         case (("time",), _):  # packs lie in the batch, so that a pack is a sample
             return nn.GroupNorm(groups, width, eps)
         case (("batch", "time"), "each"):

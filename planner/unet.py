@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,8 +129,10 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         self.model = model = ModelConfig(*settings, **named)
         self.register_to_config(transition_dim=transition_dim, **vars(model))
 
-        def layer(in_channels: int, out_channels: int) -> _ConvNormAct:
-            norm = make_norm(model.norm, out_channels, groups=model.norm_groups, num_packs=model.num_packs)
+        def layer(level: int, in_channels: int, out_channels: int) -> _ConvNormAct:
+            window = max(1, model.norm_window >> level)  # the same stretch of the plan on every level
+            sizes = {"groups": model.norm_groups, "num_packs": model.num_packs, "window": window}
+            norm = make_norm(model.norm, out_channels, **sizes)
             return _ConvNormAct(in_channels, out_channels, model, norm)
 
         dim, padding_mode = model.dim, model.padding_mode
@@ -140,14 +143,16 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         self.down = nn.ModuleList()
         for level, (narrow, wide) in enumerate(zip(inputs, widths, strict=True)):
             halve = _convolution(wide, wide, 3, padding_mode, stride=2) if level < len(widths) - 1 else None
-            self.down.append(_Stage(narrow, wide, dim, layer, halve))
-        self.middle = _Stage(widths[-1], widths[-1], dim, layer, None)
+            self.down.append(_Stage(narrow, wide, dim, partial(layer, level), halve))
+        self.middle = _Stage(widths[-1], widths[-1], dim, partial(layer, len(widths) - 1), None)
         self.up = nn.ModuleList()
         # The last stage on the way up ends at the base width, whatever the first multiplier.
         for level in range(len(widths) - 1, 0, -1):
             narrow = widths[level - 1] if level > 1 else dim
-            self.up.append(_Stage(2 * widths[level], narrow, dim, layer, _Upsample(narrow, padding_mode)))
-        self.final = layer(dim if len(widths) > 1 else widths[0], dim)
+            self.up.append(
+                _Stage(2 * widths[level], narrow, dim, partial(layer, level), _Upsample(narrow, padding_mode))
+            )
+        self.final = layer(0, dim if len(widths) > 1 else widths[0], dim)
         self.project = nn.Conv1d(dim, transition_dim, 1)
 
     def forward(self, sample_BDT: Tensor, level: Tensor | int) -> Tensor:

@@ -157,6 +157,24 @@ def test_the_table_says_whether_a_step_hears_of_another(kind, training):
     assert other_samples.item() == ("packs" in facts.over or ("batch" in facts.over and training))
 
 
+def test_a_window_of_one_step_is_its_groups_and_one_of_twice_the_length_is_groupnorm():
+    x = values()
+    one, whole = (make_norm("group_window", C, groups=4, window=window).double() for window in (1, 2 * T))
+    grouped = x.reshape(len(x), 4, C // 4, T)
+    mean, variance = grouped.mean(2, keepdim=True), grouped.var(2, keepdim=True, unbiased=False)
+    assert (one(x) - ((grouped - mean) / (variance + 1e-5).sqrt()).reshape(x.shape)).abs().max() < 1e-10
+    assert (whole(x) - make_norm("group", C, groups=4).double()(x)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 7])
+def test_a_window_is_heard_from_half_its_length_before_a_step_to_half_its_length_behind(window):
+    x = torch.randn(1, C, 24, dtype=torch.float64, requires_grad=True)
+    layer = make_norm("group_window", C, groups=4, window=window).double()
+    (gradient,) = torch.autograd.grad(layer(x)[0, :, 12].square().sum(), x)
+    heard = gradient[0].abs().amax(0) > 1e-12
+    assert heard.nonzero()[:, 0].tolist() == list(range(12 - window // 2, 12 + (window + 1) // 2))
+
+
 def test_packnorm_couples_the_packs_of_one_trajectory_and_no_other():
     layer, x = norm("packnorm_isolated"), values(4).requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x)[0].square().sum(), x)
