@@ -6,13 +6,13 @@ Shapes: N episodes, H planned points, D transition dimensions, L environment ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
+from planner.measures import Execution
 from planner.plan import Planner
 from planner.policy import control, reference
 
@@ -21,21 +21,6 @@ SETTLING_STEPS = 50
 
 Replan = Callable[[int, np.ndarray], np.ndarray | None]
 """Environment steps done and states (N, S) → plans (N, H, D) to follow from here on; ``None``: go on."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What happened, per episode.
-
-    Attributes:
-        positions: (N, L + 1, 2) metres.
-        references: (N, L, 2) metres, what the controller followed.
-        contact: (N, L) whether the ball touched a wall.
-    """
-
-    positions: np.ndarray
-    references: np.ndarray
-    contact: np.ndarray
 
 
 def execute(

@@ -19,9 +19,9 @@ from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from norm_study.stitching.settings import StitchSettings
 from planner.comparison.figures import example_tasks
 from planner.data import load_data
-from planner.measures import LONGEST_VALID_STEP
+from planner.measures import LEAVING_DISTANCE_M, LONGEST_VALID_STEP
 from planner.plan import Planner
-from planner.rollout import LEAVING_DISTANCE_M, RolloutSettings, choose_tasks, rollout
+from planner.rollout import RolloutSettings, choose_tasks, rollout
 
 SHARE_OF_REACH = 0.8
 """A task counts when its path is at most this share of what the horizon covers at the data's median speed."""
