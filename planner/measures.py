@@ -85,6 +85,7 @@ MEASURES: dict[str, Measure] = {
     "tracking_error": Measure("tracking error", "execution", "lower", unit=" m", column=True),
     "wall_contact": Measure("time in wall contact", "execution", "lower", share=True),
     "free_share": Measure("points in free space", "plan", "higher", share=True),
+    "free_segments": Measure("segments in free space", "plan", "higher", share=True),
     "valid_among_n": Measure("valid among those drawn", "plan", "higher", share=True),
     "plan_avoids": Measure("plans that avoid the region", "plan", "higher", share=True),
     "path_avoids": Measure("paths that avoid the region", "execution", "higher", share=True),
@@ -137,17 +138,19 @@ def plan_measures(positions_NHX: np.ndarray, maze: MazeMap, data_longest_step_m:
 
     Returns:
         Arrays (N,): ``longest_step`` (multiple of the data's longest), ``end_gap`` (metres: the larger of the
-        first and the last step), ``free_share`` (of the points, for a body of radius 0.08 m) and
-        ``plan_valid`` (every segment free for that body and the longest step at most twice the data's).
+        first and the last step), ``free_share`` and ``free_segments`` (of the points and of the segments between
+        them, for a body of radius 0.08 m) and ``plan_valid`` (every segment free and the longest step at most twice
+        the data's).
     """
     steps = np.linalg.norm(np.diff(positions_NHX, axis=1), axis=-1)
     longest_step = steps.max(1) / data_longest_step_m
-    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], BODY_RADIUS_M).all(1)
+    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], BODY_RADIUS_M)
     return {
         "longest_step": longest_step,
         "end_gap": np.maximum(steps[:, 0], steps[:, -1]),
         "free_share": points_free(maze, positions_NHX, BODY_RADIUS_M).mean(1),
-        "plan_valid": free & (longest_step <= LONGEST_VALID_STEP),
+        "free_segments": free.mean(1),
+        "plan_valid": free.all(1) & (longest_step <= LONGEST_VALID_STEP),
     }
 
 

@@ -42,6 +42,14 @@ def test_a_segment_through_a_wall_voids_a_plan_whose_points_are_all_free():
     assert not measures["plan_valid"][0]
 
 
+def test_the_share_of_free_segments_tells_how_much_of_a_plan_a_wall_spoils():
+    plan = straight(41)
+    plan[20] += [0, 0.6]  # one point in the wall spoils the two segments that meet there
+    measures = plan_measures(np.stack([straight(41), plan]), HASH, data_longest_step_m=0.2)
+    assert measures["free_segments"].tolist() == [1, 38 / 40]
+    assert measures["free_share"].tolist() == [1, 40 / 41]
+
+
 def test_points_pressed_into_a_wall_by_the_contact_count_as_free_and_deeper_ones_not():
     plan = straight(41)
     assert plan_measures((plan + [0, 0.4])[None], HASH, 0.2)["free_share"][0] == 1
