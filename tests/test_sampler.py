@@ -15,7 +15,7 @@ from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampl
 from planner.sampling import SAMPLERS, SamplerKind, find_sampler
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
-ENOUGH_STEPS = {"ddpm": 200, "ddim": 100, "dpm": 50}
+ENOUGH_STEPS = {"ddpm": 200, "ddim": 100, "dpm": 50, "sde": 50}
 """Of each sampler, for a distribution that is right to a few per cent."""
 
 
