@@ -29,7 +29,7 @@ def execute(
     plans_NHD: np.ndarray,
     stride: int,
     limit: int,
-    replan: Replan = lambda step, states: None,
+    replan: Replan | None = None,
 ) -> Execution:
     """Follows the plans for ``limit`` steps, all episodes in lockstep.
 
@@ -39,7 +39,7 @@ def execute(
         plans_NHD: what to follow.
         stride: environment steps between planned points.
         limit: environment steps.
-        replan: asked before each step.
+        replan: asked before each step; without it the plans are followed to their end.
     """
     states, count = states_NS, len(states_NS)
     positions = np.empty((count, limit + 1, 2))
@@ -48,7 +48,8 @@ def execute(
     positions[:, 0] = states[:, :2]
     followed, begin = reference(plans_NHD, stride), 0
     for step in range(limit):
-        if (anew := replan(step, states)) is not None:
+        anew = replan(step, states) if replan else None
+        if anew is not None:
             followed, begin = reference(anew, stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
