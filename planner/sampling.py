@@ -57,7 +57,7 @@ def find_sampler(kind: str) -> Sampler:
     for name, sampler in SAMPLERS.items():
         if name == kind:
             return sampler
-    raise UserError(f"sampler = {kind!r} is not one of {', '.join(SAMPLERS)}")
+    raise UserError(f"sampler = {kind} is not one of {', '.join(SAMPLERS)}")
 
 
 @dataclass(frozen=True)

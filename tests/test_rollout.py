@@ -127,7 +127,7 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
         ({"seed": -1}, "seed = -1"),
         ({"best_of": 0}, "best_of = 0"),
         ({"sampling_steps": 0}, "sampling_steps = 0"),
-        ({"sampler": "euler"}, f"sampler = 'euler' is not one of {', '.join(SAMPLERS)}"),
+        ({"sampler": "euler"}, f"sampler = euler is not one of {', '.join(SAMPLERS)}"),
         ({"episodes": 0}, "episodes = 0"),
     ],
 )
