@@ -18,8 +18,8 @@ from groundwork.program import Compute, JsonOutput, command_line
 from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import sampler_ablation
-from planner.comparison.report import format_cell
 from planner.execution import execute_one
+from planner.measures import MEASURES
 from planner.plan import Planner
 from planner.rollout import choose_tasks, summarize
 from planner.rollout import rollout as roll_out
@@ -95,9 +95,9 @@ def rollout(
     config = {"run": trained.run, **asdict(tasks), **asdict(settings)}
     if output.write({"config": config, "rows": rows, "summary": summary}):
         for split, measures in summary.items():
-            print(f"{split} ({measures['success']['n']} episodes)")
+            print(f"{split} ({sum(row['split'] == split for row in rows)} episodes)")
             for name, cell in measures.items():
-                print(f"  {name:<15} {format_cell(cell, name)}")
+                print(f"  {name:<15} {MEASURES[name].text(cell)}")
 
 
 def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, compute: Compute) -> None:

@@ -6,13 +6,13 @@ Shapes: N episodes, H planned points, D transition dimensions, L environment ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
+from planner.measures import Execution
 from planner.plan import Planner
 from planner.policy import control, reference
 
@@ -23,28 +23,13 @@ Replan = Callable[[int, np.ndarray], np.ndarray | None]
 """Environment steps done and states (N, S) → plans (N, H, D) to follow from here on; ``None``: go on."""
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What happened, per episode.
-
-    Attributes:
-        positions: (N, L + 1, 2) metres.
-        references: (N, L, 2) metres, what the controller followed.
-        contact: (N, L) whether the ball touched a wall.
-    """
-
-    positions: np.ndarray
-    references: np.ndarray
-    contact: np.ndarray
-
-
 def execute(
     balls: SideBySide,
     states_NS: np.ndarray,
     plans_NHD: np.ndarray,
     stride: int,
     limit: int,
-    replan: Replan = lambda step, states: None,
+    replan: Replan | None = None,
 ) -> Execution:
     """Follows the plans for ``limit`` steps, all episodes in lockstep.
 
@@ -54,7 +39,7 @@ def execute(
         plans_NHD: what to follow.
         stride: environment steps between planned points.
         limit: environment steps.
-        replan: asked before each step.
+        replan: asked before each step; without it the plans are followed to their end.
     """
     states, count = states_NS, len(states_NS)
     positions = np.empty((count, limit + 1, 2))
@@ -63,7 +48,8 @@ def execute(
     positions[:, 0] = states[:, :2]
     followed, begin = reference(plans_NHD, stride), 0
     for step in range(limit):
-        if (anew := replan(step, states)) is not None:
+        anew = replan(step, states) if replan else None
+        if anew is not None:
             followed, begin = reference(anew, stride), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]

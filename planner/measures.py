@@ -1,20 +1,131 @@
-"""Measures of a plan that success hides: jumps at what was conditioned, steps too long, paths through walls.
+"""What an episode is worth: one table of its measures, and how each is taken.
 
-Definitions: the docs' metric glossary. Shapes: N plans, H points, positions in metres.
+Success hides what a plan is like: jumps at what was conditioned, steps too long, paths through walls. Shapes: N plans
+or episodes, H planned points, L environment steps, X the two coordinates; positions in metres. It can be read without
+torch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from envs.geometry import points_free, segments_free
 from envs.maps import MazeMap
+from groundwork.tables import Cell, cell_text, measured
 
 BODY_RADIUS_M = 0.08
 """The ball's radius is 0.1; pressed into a wall, the contact gives way by up to 0.02 m."""
 
 LONGEST_VALID_STEP = 2.0
 """A valid plan's longest step, in multiples of the training split's longest."""
+
+GOAL_TOLERANCE_M = 0.45
+LEAVING_DISTANCE_M = 1.0
+"""There-and-back counts as done only after leaving by so much."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of an episode, and how it is shown.
+
+    Attributes:
+        label: its name on axes.
+        of: what it tells about: the plan, or what came of its execution.
+        better: which way is better; ``None``: neither.
+        share: whether it is true or false or a share, shown in per cent.
+        unit: behind the mean in a table.
+        digits: behind the decimal point.
+        against: what it is a multiple of.
+        column: whether a comparison has a column for it.
+        chart: whether a comparison draws it.
+        known_with: the measure that must be known where this one shall be shown.
+    """
+
+    label: str
+    of: Literal["plan", "execution"]
+    better: Literal["higher", "lower"] | None
+    share: bool = False
+    unit: str = ""
+    digits: int = 2
+    against: str = ""
+    column: bool = False
+    chart: bool = False
+    known_with: str | None = None
+
+    def cell(self, interval: Mapping[str, Any] | None) -> Cell:
+        """A mean with its interval as a table shows it; "–" where it was not measured."""
+        if interval is None:
+            return "–"
+        return measured(interval, ".1f", " %") if self.share else measured(interval, f".{self.digits}f", self.unit)
+
+    def text(self, interval: Mapping[str, Any] | None) -> str:
+        """The same as text."""
+        return cell_text(self.cell(interval))
+
+    @property
+    def axis(self) -> str:
+        """The label of an axis of means, where shares run from 0 to 1."""
+        if self.against:
+            return f"{self.label}\n({self.unit.strip()} {self.against})"
+        return f"{self.label} ({self.unit.strip()})" if self.unit else self.label
+
+
+MEASURES: dict[str, Measure] = {
+    "success": Measure("success", "execution", "higher", share=True, column=True, chart=True),
+    "plan_valid": Measure("valid plans", "plan", "higher", share=True, column=True, chart=True),
+    "longest_step": Measure(
+        "longest step", "plan", "lower", unit=" ×", against="the data's longest", column=True, chart=True
+    ),
+    "end_gap": Measure("end gap", "plan", "lower", unit=" m", column=True, chart=True),
+    "steps_to_goal": Measure("steps to goal", "execution", "lower", digits=0, column=True),
+    "tracking_error": Measure("tracking error", "execution", "lower", unit=" m", column=True),
+    "wall_contact": Measure("time in wall contact", "execution", "lower", share=True),
+    "free_share": Measure("points in free space", "plan", "higher", share=True),
+    "free_segments": Measure("segments in free space", "plan", "higher", share=True),
+    "valid_among_n": Measure("valid among those drawn", "plan", "higher", share=True),
+    "plan_avoids": Measure("plans that avoid the region", "plan", "higher", share=True),
+    "path_avoids": Measure("paths that avoid the region", "execution", "higher", share=True),
+    # Told where the tasks have references to score by, which are D4RL's protocols.
+    "score": Measure("score", "execution", "higher", digits=1, column=True, known_with="score_expert"),
+    "score_expert": Measure(
+        "score, expert 100", "execution", "higher", digits=1, column=True, known_with="score_expert"
+    ),
+}
+"""Every measure of an episode by the name that rows have for it, in the order of tables."""
+
+
+def held(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The measures that some of these rows hold: kept ones may be from before a measure existed, or hold no score."""
+    rows = list(rows)
+    return [
+        name
+        for name, measure in MEASURES.items()
+        if any(name in row for row in rows)
+        and (measure.known_with is None or any(row.get(measure.known_with) is not None for row in rows))
+    ]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What happened, per episode.
+
+    Attributes:
+        positions: (N, L + 1, 2) metres.
+        references: (N, L, 2) metres, what the controller followed.
+        contact: (N, L) whether the ball touched a wall.
+    """
+
+    positions: np.ndarray
+    references: np.ndarray
+    contact: np.ndarray
+
+    def to_goal_m(self, goals_NX: np.ndarray) -> np.ndarray:
+        """(N, L) distances to the goals after each step."""
+        return np.linalg.norm(self.positions[:, 1:] - goals_NX[:, None], axis=-1)
 
 
 def plan_measures(positions_NHX: np.ndarray, maze: MazeMap, data_longest_step_m: float) -> dict[str, np.ndarray]:
@@ -27,17 +138,47 @@ def plan_measures(positions_NHX: np.ndarray, maze: MazeMap, data_longest_step_m:
 
     Returns:
         Arrays (N,): ``longest_step`` (multiple of the data's longest), ``end_gap`` (metres: the larger of the
-        first and the last step), ``free_share`` (of the points, for a body of radius 0.08 m) and
-        ``plan_valid`` (every segment free for that body and the longest step at most twice the data's).
+        first and the last step), ``free_share`` and ``free_segments`` (of the points and of the segments between
+        them, for a body of radius 0.08 m) and ``plan_valid`` (every segment free and the longest step at most twice
+        the data's).
     """
     steps = np.linalg.norm(np.diff(positions_NHX, axis=1), axis=-1)
     longest_step = steps.max(1) / data_longest_step_m
-    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], BODY_RADIUS_M).all(1)
+    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], BODY_RADIUS_M)
     return {
         "longest_step": longest_step,
         "end_gap": np.maximum(steps[:, 0], steps[:, -1]),
         "free_share": points_free(maze, positions_NHX, BODY_RADIUS_M).mean(1),
-        "plan_valid": free & (longest_step <= LONGEST_VALID_STEP),
+        "free_segments": free.mean(1),
+        "plan_valid": free.all(1) & (longest_step <= LONGEST_VALID_STEP),
+    }
+
+
+def execution_measures(
+    execution: Execution, goals_NX: np.ndarray, plan_steps: int, returns_N: Sequence[bool]
+) -> dict[str, np.ndarray]:
+    """What executing a plan was worth.
+
+    Args:
+        execution: of N episodes.
+        goals_NX: in metres.
+        plan_steps: environment steps that the plans take.
+        returns_N: whether the task leads there and back.
+
+    Returns:
+        Arrays (N,): ``success``, ``steps_to_goal`` (L for a failure), ``wall_contact`` (share of steps) and
+        ``tracking_error`` (root mean square distance to the plan while it runs, in metres).
+    """
+    away = np.linalg.norm(execution.positions[:, 1:] - execution.positions[:, :1], axis=-1) >= LEAVING_DISTANCE_M
+    left = np.maximum.accumulate(away, axis=1) | ~np.asarray(returns_N)[:, None]
+    at_goal = (execution.to_goal_m(goals_NX) <= GOAL_TOLERANCE_M) & left
+    success = at_goal.any(1)
+    off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
+    return {
+        "success": success,
+        "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, at_goal.shape[1]),
+        "wall_contact": execution.contact.mean(1),
+        "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
     }
 
 

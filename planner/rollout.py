@@ -18,27 +18,15 @@ from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
-from planner.execution import SETTLING_STEPS, Execution, Replan, execute
-from planner.measures import plan_measures
+from planner.execution import SETTLING_STEPS, Replan, execute
+from planner.measures import execution_measures, held, plan_measures
 from planner.plan import Planner
 from planner.policy import shifted
 from planner.scores import drawn, score_tasks, scores
 from planner.settings import RolloutSettings
 
-GOAL_TOLERANCE_M = 0.45
-LEAVING_DISTANCE_M = 1.0
 FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
-MEASURES = (
-    "success",
-    "plan_valid",
-    "longest_step",
-    "end_gap",
-    "steps_to_goal",
-    "tracking_error",
-    "wall_contact",
-)
-OPTIONAL_MEASURES = ("valid_among_n", "plan_avoids", "path_avoids", "score", "score_expert")
 
 
 @dataclass(frozen=True)
@@ -114,9 +102,8 @@ def _rollout_chunk(
     finally:
         environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
-    measures |= _executed_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
-    distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
-    scored = scores(distance, maze, [task.split for task, _ in problems])
+    measures |= execution_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
+    scored = scores(execution.to_goal_m(goals), maze, [task.split for task, _ in problems])
     if settings.guide is not None:
         measures["plan_avoids"] = ~settings.guide.entered(plans[..., :2])
         measures["path_avoids"] = ~settings.guide.entered(execution.positions)
@@ -192,27 +179,7 @@ def _unit(planner: Planner) -> int:
     return 2 ** (len(planner.config.model.dim_mults) - 1) * planner.config.model.num_packs
 
 
-def _executed_measures(
-    execution: Execution, goals: np.ndarray, plan_steps: int, returns: list[bool]
-) -> dict[str, np.ndarray]:
-    """Arrays (N,) of what the execution was worth; see the docs' metric glossary."""
-    limit = execution.contact.shape[1]
-    distance = np.linalg.norm(execution.positions[:, 1:] - goals[:, None], axis=-1)
-    away = np.linalg.norm(execution.positions[:, 1:] - execution.positions[:, :1], axis=-1) >= LEAVING_DISTANCE_M
-    left = np.maximum.accumulate(away, axis=1) | ~np.asarray(returns)[:, None]
-    at_goal = (distance <= GOAL_TOLERANCE_M) & left
-    success = at_goal.any(1)
-    off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
-    return {
-        "success": success,
-        "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, limit),
-        "wall_contact": execution.contact.mean(1),
-        "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
-    }
-
-
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Per split, each measure's mean, median and 95 % interval over episodes."""
-    names = MEASURES + tuple(name for name in OPTIONAL_MEASURES if name in rows[0])
+    """Per split, mean, median and 95 % interval over episodes of each measure that the rows hold."""
     splits = sorted({row["split"] for row in rows})
-    return {split: mean_intervals([row for row in rows if row["split"] == split], names) for split in splits}
+    return {split: mean_intervals([row for row in rows if row["split"] == split], held(rows)) for split in splits}

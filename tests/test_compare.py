@@ -1,8 +1,7 @@
 import pytest
 
-from planner.comparison.compare import Measured, _interval, _measures
-from planner.comparison.report import format_cell, table_measures
-from planner.rollout import MEASURES
+from planner.comparison.compare import Measured, _group, _interval
+from planner.comparison.report import comparison_table, table_measures
 
 
 def seeds(*shares, episodes=10):
@@ -26,16 +25,20 @@ def test_fewer_seeds_or_episodes_that_all_agree_give_an_interval_over_episodes()
     assert 0.05 < cell["high"] < 0.15
 
 
-def test_cells_read_as_a_reader_wants_them():
-    assert format_cell({"mean": 0.5, "low": 0.25, "high": 0.75}, "success") == "50.0 % [25.0, 75.0]"
-    assert format_cell({"mean": 1.234, "low": None, "high": None}, "end_gap") == "1.23 m"
-    assert format_cell({"mean": None}, "end_gap") == "–"
+def episode(**over):
+    return {"split": "demonstrated", "success": True, "score": 3.0, "score_expert": None} | over
 
 
 def test_scores_are_columns_where_tasks_have_references_and_blank_where_they_have_none():
-    scored = [{"score_expert": 90.0}, {"score_expert": 100.0}]
+    scored = [episode(score_expert=90.0), episode(score_expert=100.0)]
     assert _interval([scored], "score_expert")["mean"] == 95
-    assert _interval([[{"score_expert": None}]], "score_expert")["mean"] is None
-    assert _measures([Measured("none", 0, 1, [{"score_expert": None}])]) == MEASURES
-    assert _measures([Measured("none", 0, 1, scored)]) == (*MEASURES, "score", "score_expert")
-    assert table_measures({"none": {"all": {"score_expert": {}}}})[-1] == "score_expert"
+    assert _interval([[episode()]], "score_expert")["mean"] is None
+    assert table_measures(_group([Measured("none", 0, 1, [episode()])])) == ["success"]
+    assert table_measures(_group([Measured("none", 0, 1, scored)])) == ["success", "score", "score_expert"]
+
+
+def test_a_measure_that_kept_rows_do_not_hold_is_shown_as_not_measured():
+    kept, anew = Measured("old", 0, 1, [episode()]), Measured("new", 0, 1, [episode(end_gap=0.5)])
+    table = comparison_table({"summary": _group([kept, anew]), "reference": {}}).markdown()
+    assert "| old | demonstrated, 1× horizon | 100.0 % | – |" in table
+    assert "| new | demonstrated, 1× horizon | 100.0 % | 0.50 m |" in table

@@ -7,7 +7,7 @@ from groundwork.errors import UserError
 from planner.execution import execute_one
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
-from planner.sampling import Sampling
+from planner.sampling import SAMPLERS, Sampling
 from planner.training.run import RunFolder
 from planner.training.train import make_network
 
@@ -127,7 +127,7 @@ def test_a_warm_replan_begins_from_what_is_left_of_the_last_plan(tiny_run, monke
         ({"seed": -1}, "seed = -1"),
         ({"best_of": 0}, "best_of = 0"),
         ({"sampling_steps": 0}, "sampling_steps = 0"),
-        ({"sampler": "euler"}, "sampler = 'euler' is not one of ddpm, ddim, dpm"),
+        ({"sampler": "euler"}, f"sampler = euler is not one of {', '.join(SAMPLERS)}"),
         ({"episodes": 0}, "episodes = 0"),
     ],
 )

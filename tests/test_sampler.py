@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +12,21 @@ from hypothesis import strategies as st
 from groundwork.errors import UserError
 from planner.diffusion import make_schedule, training_loss
 from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampling_levels
+from planner.sampling import SAMPLERS, SamplerKind, find_sampler
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
+ENOUGH_STEPS = {"ddpm": 200, "ddim": 100, "dpm": 50, "sde": 50}
+"""Of each sampler, for a distribution that is right to a few per cent."""
+
+
+def test_every_sampler_is_tried_here_and_no_other_is_taken():
+    assert set(ENOUGH_STEPS) == set(SAMPLERS) == set(get_args(SamplerKind))
+    with pytest.raises(UserError, match=f"sampler = euler is not one of {', '.join(SAMPLERS)}"):
+        find_sampler("euler")
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    assert f"The samplers by name (`planner.sampling.SAMPLERS`): `{', '.join(SAMPLERS)}`" in readme
+    with pytest.raises(UserError, match="sampler = euler"):
+        make_scheduler("euler", make_schedule(8, "sample"), [7, 3])
 
 
 def gaussian_denoiser(schedule, mean, deviation):
@@ -29,7 +44,7 @@ def gaussian_denoiser(schedule, mean, deviation):
 
 
 @pytest.mark.parametrize("prediction", ["sample", "noise"])
-@pytest.mark.parametrize(("kind", "num_steps"), [("ddpm", 200), ("ddim", 100), ("ddim", 77), ("dpm", 50)])
+@pytest.mark.parametrize(("kind", "num_steps"), [*ENOUGH_STEPS.items(), ("ddim", 77)])
 def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, prediction):
     schedule = make_schedule(200, prediction)
     conditions = Conditions(NOTHING_KNOWN, torch.zeros(5000, 1, 4))
@@ -46,7 +61,7 @@ def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, pred
     assert plans.std().item() == pytest.approx(0.15, rel=0.08)
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
+@pytest.mark.parametrize("kind", SAMPLERS)
 def test_a_sampling_that_begins_leaves_one_that_is_under_way_alone(kind):
     schedule = make_schedule(64, "sample")
     under_way = make_scheduler(kind, schedule, [63, 31, 0])
@@ -54,7 +69,7 @@ def test_a_sampling_that_begins_leaves_one_that_is_under_way_alone(kind):
     assert under_way.timesteps.tolist() == [63, 31, 0]
 
 
-@pytest.mark.parametrize(("kind", "order"), [("ddim", 1), ("dpm", 2)])
+@pytest.mark.parametrize(("kind", "order"), [(kind, one.order) for kind, one in SAMPLERS.items() if one.order])
 def test_the_error_of_deterministic_steps_falls_with_the_order_that_they_claim(kind, order):
     """For Gaussian data the flow takes standard normal z to mean + deviation · z (Song et al. 2021)."""
     schedule, mean, deviation = make_schedule(1600, "sample"), 0.1, 0.2
@@ -118,7 +133,7 @@ def test_few_ddim_steps_still_start_at_pure_noise():
     assert seen == [63, 47, 31, 15]
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
+@pytest.mark.parametrize("kind", SAMPLERS)
 def test_conditions_hold_exactly_after_every_step(kind):
     schedule = make_schedule(16, "sample")
     known = torch.zeros(3, 8, dtype=torch.bool)
@@ -162,7 +177,7 @@ def test_same_generator_seed_same_plans_and_another_seed_others():
     assert not torch.equal(plans(1), plans(2))
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
+@pytest.mark.parametrize("kind", SAMPLERS)
 def test_a_warm_start_keeps_the_distribution_and_stays_the_nearer_the_lower_its_level(kind):
     schedule = make_schedule(200, "sample")
     last = 0.3 + 0.15 * torch.randn(4000, 1, 4, generator=torch.Generator().manual_seed(1))

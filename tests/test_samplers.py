@@ -5,6 +5,7 @@ import pytest
 
 from groundwork.errors import UserError
 from planner.comparison.sampler_ablation import AblationSettings, ablate, fewest_steps
+from planner.sampling import SAMPLERS
 
 
 def test_the_fewest_steps_are_those_whose_lower_bound_stays_above_minus_three_points():
@@ -33,7 +34,7 @@ def test_every_setting_is_measured_on_the_same_episodes_and_kept(tiny_run, tmp_p
 
 
 def test_what_is_no_sampler_is_refused():
-    with pytest.raises(UserError, match="samplers = euler is not one of ddpm, ddim, dpm"):
+    with pytest.raises(UserError, match=f"samplers = euler is not one of {', '.join(SAMPLERS)}"):
         AblationSettings(samplers=("euler",))
     with pytest.raises(UserError, match="episodes = 0"):
         AblationSettings(episodes=0)

@@ -19,10 +19,11 @@ from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
 from norm_study.stitching.grid import Budget, FactorRun, _question, is_finished, rows_path, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
-from norm_study.stitching.measurement import can_be_done, summarize, task_length_m
+from norm_study.stitching.measurement import can_be_done, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
 from norm_study.stitching.settings import Grid, StitchSettings
+from norm_study.stitching.summary import summarize
 from planner.config import from_dict, merge
 from planner.data import load_data
 from planner.norms import NORM_KINDS, mixes_time

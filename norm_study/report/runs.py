@@ -17,9 +17,9 @@ from groundwork.page import figure_bytes
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts, read_stored
 from groundwork.style import PALETTE, STYLE
 from groundwork.tables import Table
-from planner.comparison.report import TABLE_MEASURES, measure_cell
 from planner.comparison.run_facts import LAST_ROWS, norm_label, run_facts
 from planner.config import Config
+from planner.measures import MEASURES, held
 from planner.training.run import RunFolder
 
 LOSS = f"Loss: mean of the last {LAST_ROWS} logged rows."
@@ -107,17 +107,21 @@ def _drawable(value: float | None) -> bool:
 
 def _rollouts(runs: Sequence[RunFolder], configs: Sequence[Config]) -> Table | None:
     """Stored rollouts: a row per run, question and split."""
+    kept = [
+        (run, config, read_stored(file))
+        for run, config in zip(runs, configs, strict=True)
+        for file in sorted((run.path / "rollouts").glob("*.json"))
+    ]
+    names = [name for name in held(row for *_, answer in kept for row in answer["rows"]) if MEASURES[name].column]
     rows = []
-    for run, config in zip(runs, configs, strict=True):
-        for file in sorted((run.path / "rollouts").glob("*.json")):
-            answer = read_stored(file)
-            for split in dict.fromkeys(row["split"] for row in answer["rows"]):
-                episodes = [row for row in answer["rows"] if row["split"] == split]
-                cells = [measure_cell(mean_interval([row[name] for row in episodes]), name) for name in TABLE_MEASURES]
-                points = answer["question"]["settings"].get("horizon") or config.data.horizon
-                about = [run.path.resolve().name, norm_label(config), split.replace("_", " "), str(points)]
-                rows.append([*about, *cells, str(len(episodes))])
+    for run, config, answer in kept:
+        for split in dict.fromkeys(row["split"] for row in answer["rows"]):
+            episodes = [row for row in answer["rows"] if row["split"] == split]
+            cells = [MEASURES[name].cell(mean_interval([row.get(name) for row in episodes])) for name in names]
+            points = answer["question"]["settings"].get("horizon") or config.data.horizon
+            about = [run.path.resolve().name, norm_label(config), split.replace("_", " "), str(points)]
+            rows.append([*about, *cells, str(len(episodes))])
     if not rows:
         return None
-    head = ["run", "norm", "tasks", "points", *TABLE_MEASURES, "episodes"]
+    head = ["run", "norm", "tasks", "points", *names, "episodes"]
     return Table(head, rows, "Rollouts", "Means with 95 % intervals over episodes.")

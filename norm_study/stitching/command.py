@@ -12,13 +12,13 @@ import torch
 from groundwork.errors import UserError
 from groundwork.options import part_of
 from groundwork.program import Compute, JsonOutput, command_line
-from groundwork.tables import interval_text
 from norm_study.stitching.fix import fix_rows, write_fix
 from norm_study.stitching.grid import Budget, answered_runs, run_grid
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
-from norm_study.stitching.measurement import GAP_MEASURES, example_plans, stitch_rows, summarize
+from norm_study.stitching.measurement import example_plans, stitch_rows
 from norm_study.stitching.rates import choose_rates, read_rates
 from norm_study.stitching.settings import RateSettings, StitchOptions, StitchSettings
+from norm_study.stitching.summary import GAP_MEASURES, MEASURES, summarize
 from norm_study.stitching.tables import write_study
 from planner.training.run import find_run
 
@@ -130,5 +130,5 @@ def print_summary(summary: dict[str, Any]) -> None:
     """The table that a person reads."""
     for multiple, splits in summary["by_horizon"].items():
         for split, measures in splits.items():
-            cells = ", ".join(f"{name} {interval_text(measures[name], '.3g')}" for name in GAP_MEASURES)
+            cells = ", ".join(f"{name} {MEASURES[name].text(measures[name])}" for name in GAP_MEASURES)
             print(f"{multiple}x {split.replace('_', ' ')}: {cells}")

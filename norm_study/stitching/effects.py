@@ -10,7 +10,7 @@ import numpy as np
 
 from groundwork.intervals import difference_over_seeds, student_interval
 from norm_study.stitching.grid import FactorRun, Stored
-from norm_study.stitching.measurement import SHARES, Rows, by_run, countable
+from norm_study.stitching.summary import MEASURES, Rows, by_run, countable
 
 FACTORS = ("norm", "padding", "field")
 REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}
@@ -148,7 +148,10 @@ def _effect(pairs: list[Pair], values: dict[FactorRun, list[float]], measure: st
     gaps = {pair: float(np.mean(values[pair[0]]) - np.mean(values[pair[1]])) for pair in pairs}
     per_seed = [float(np.mean([gaps[pair] for pair in pairs if pair[0].seed == seed])) for seed in seeds]
     one, other = ([value for pair in pairs for value in values[pair[side]]] for side in (0, 1))
-    return {"cells": len(pairs) // len(seeds), **difference_over_seeds(per_seed, (one, other), share=measure in SHARES)}
+    return {
+        "cells": len(pairs) // len(seeds),
+        **difference_over_seeds(per_seed, (one, other), share=MEASURES[measure].share),
+    }
 
 
 def _pairs(runs: Collection[FactorRun], factor: str, level: str, against: str) -> list[Pair]:

@@ -16,8 +16,8 @@ from envs.maps import MazeMap
 from groundwork.files import save_figure
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.measurement import Rows, countable, interval
 from norm_study.stitching.settings import FIELDS
+from norm_study.stitching.summary import Rows, countable, interval
 from planner.config import PaddingMode
 from planner.norms import NORM_KINDS, NORM_TABLE
 

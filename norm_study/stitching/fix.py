@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from groundwork.files import save_figure, write_atomically
 from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
-from groundwork.tables import Cell, Table, measured
-from norm_study.stitching.measurement import Rows, StitchSettings, countable, interval, stitch_rows
+from groundwork.tables import Cell, Table
+from norm_study.stitching.measurement import StitchSettings, stitch_rows
+from norm_study.stitching.summary import Rows, countable, interval, study_cell
 from planner.norms import NormKind
 from planner.training.run import find_run
 from planner.training.train import train
@@ -115,7 +116,7 @@ def fix_table(rows: Rows) -> Table:
     )
     columns = list(measures)
     lines: list[list[Cell]] = [
-        [names.get(stage, str(stage)), *(measured(_cell(rows, stage, *column), ".0f", " %") for column in columns)]
+        [names.get(stage, str(stage)), *(study_cell(_cell(rows, stage, *column), column[-1]) for column in columns)]
         for stage in _stages(rows)
     ]
     return Table(["steps spent", *(f"{m}× {split} {name}" for m, split, name in columns)], lines)

@@ -20,8 +20,8 @@ from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
 from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, stored_runs
-from norm_study.stitching.measurement import countable
 from norm_study.stitching.settings import Grid, LeakageSettings
+from norm_study.stitching.summary import countable
 from planner.norms import NORM_TABLE
 from planner.plan import pick_device
 from planner.training.run import RunFolder

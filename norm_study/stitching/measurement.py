@@ -5,7 +5,7 @@ Shapes: N problems, M plans of one problem, H planned points, X the two coordina
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,51 +14,19 @@ import numpy as np
 
 from envs.maps import MazeMap, Task
 from groundwork.errors import UserError
-from groundwork.intervals import difference_over_seeds, interval_over_seeds
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from norm_study.stitching.settings import StitchSettings
+from norm_study.stitching.summary import Rows
 from planner.comparison.figures import example_tasks
 from planner.data import load_data
-from planner.measures import LONGEST_VALID_STEP
+from planner.measures import LEAVING_DISTANCE_M
 from planner.plan import Planner
-from planner.rollout import LEAVING_DISTANCE_M, RolloutSettings, choose_tasks, rollout
+from planner.rollout import RolloutSettings, choose_tasks, rollout
 
 SHARE_OF_REACH = 0.8
 """A task counts when its path is at most this share of what the horizon covers at the data's median speed."""
 
 PIECE_POINTS = 16
-GAP_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "tracking_error")
-FLAWS: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "jumps": lambda row: row["longest_step"] > LONGEST_VALID_STEP,
-    "through_wall": lambda row: not row["plan_valid"] and row["longest_step"] <= LONGEST_VALID_STEP,
-}
-"""Why a plan is not valid, out of its row: a step is too long, or all are short and lead through a wall."""
-OTHER_MEASURES = (
-    *FLAWS,
-    "steps_to_goal",
-    "wall_contact",
-    "novelty_whole",
-    "novelty_piece",
-    "single_valid",
-    "any_valid",
-    "single_success",
-    "best_success",
-    "routes",
-    "valid_routes",
-)
-MEASURES = (*GAP_MEASURES, *OTHER_MEASURES)
-SHARES = (
-    "success",
-    "plan_valid",
-    *FLAWS,
-    "single_valid",
-    "any_valid",
-    "single_success",
-    "best_success",
-    "wall_contact",
-)
-
-Rows = list[dict[str, Any]]
 
 
 def task_length_m(maze: MazeMap, task: Task) -> float:
@@ -175,58 +143,3 @@ def _routes(planner: Planner, maze: MazeMap, horizon: int, settings: StitchSetti
     return {
         task.name: {"routes": every, "valid_routes": valid} for task, (every, valid) in zip(tasks, found, strict=True)
     }
-
-
-def summarize(rows: Rows) -> dict[str, Any]:
-    """Means with 95 % intervals over the countable rows of each split, and the compositionality gap between them.
-
-    Returns:
-        ``{"demonstrated", "held_out", "gap", "by_horizon"}``: the first three at the smallest multiple in
-        ``rows``, each measure → ``{mean, low, high, n, over}``; ``by_horizon["1"]`` and so on repeats them for each
-        multiple. The interval is over training seeds where there are at least three, else over episodes. The gap
-        is demonstrated minus held out.
-    """
-    if not rows:
-        raise UserError("nothing was measured")
-    by_horizon = {str(multiple): _splits(rows, multiple) for multiple in sorted({row["multiple"] for row in rows})}
-    return {**next(iter(by_horizon.values())), "by_horizon": by_horizon}
-
-
-def countable(rows: Rows, *, split: str | None = None, multiple: int | None = None) -> Rows:
-    """The rows of tasks that can be done at their horizon, of one split and multiple if named."""
-    return [
-        row
-        for row in rows
-        if row["countable"] and split in (None, row["split"]) and multiple in (None, row["multiple"])
-    ]
-
-
-def _splits(rows: Rows, multiple: int) -> dict[str, Any]:
-    demonstrated, held_out = (countable(rows, split=split, multiple=multiple) for split in ("demonstrated", "held_out"))
-    return {
-        "demonstrated": {name: interval(demonstrated, name) for name in MEASURES},
-        "held_out": {name: interval(held_out, name) for name in MEASURES},
-        "gap": {name: _gap(demonstrated, held_out, name) for name in GAP_MEASURES},
-    }
-
-
-def by_run(rows: Rows, name: str) -> dict[str, list[float]]:
-    """The values of a measure by training run; rows without it are left out."""
-    values: dict[str, list[float]] = {}
-    flaw = FLAWS.get(name)
-    for row in rows:
-        if flaw or name in row:
-            values.setdefault(row["run"], []).append(flaw(row) if flaw else row[name])
-    return values
-
-
-def interval(rows: Rows, name: str) -> dict[str, Any]:
-    """Mean and interval of a measure: over training seeds where there are at least three, else over episodes."""
-    return interval_over_seeds(list(by_run(rows, name).values()), share=name in SHARES)
-
-
-def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
-    first, second = by_run(demonstrated, name), by_run(held_out, name)
-    differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
-    samples = [row[name] for row in demonstrated], [row[name] for row in held_out]
-    return difference_over_seeds(differences, samples, share=name in SHARES)

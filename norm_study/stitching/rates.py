@@ -14,9 +14,10 @@ from groundwork.errors import UserError
 from groundwork.files import read_json, write_atomically
 from groundwork.intervals import mean_interval
 from groundwork.section import Section
-from groundwork.tables import Cell, Table, measured
+from groundwork.tables import Cell, Table
 from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
 from norm_study.stitching.settings import RateSettings
+from norm_study.stitching.summary import study_cell
 from planner.norms import NormKind
 
 CHOICE_SEED = 100
@@ -91,7 +92,7 @@ def rates_section(rows: Sequence[Mapping[str, Any]], chosen: Mapping[str, float]
         own = [
             [row["plan_valid"] for row in rows if (row["norm"], row["rate"]) == (norm, rate)] for rate in _rates(rows)
         ]
-        lines.append([norm, *(measured(mean_interval(valid), ".0f", " %") for valid in own), f"**{best:g}**"])
+        lines.append([norm, *(study_cell(mean_interval(valid), "plan_valid") for valid in own), f"**{best:g}**"])
     return Section(
         "Learning rates",
         f"The learning rate of each norm: {', '.join(f'{norm} {rate:g}' for norm, rate in chosen.items())}.",

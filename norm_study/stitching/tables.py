@@ -13,14 +13,8 @@ from groundwork.tables import Cell, Table, interval_text, measured, number
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import FIGURES, base_cell, draw_study
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.measurement import (
-    FLAWS,
-    GAP_MEASURES,
-    SHARES,
-    interval,
-    summarize,
-)
 from norm_study.stitching.settings import FactorRun, Field
+from norm_study.stitching.summary import FLAWS, GAP_MEASURES, MEASURES, interval, study_cell, summarize
 
 TABLE_MEASURES = (
     "success",
@@ -45,11 +39,6 @@ TWO_BY_TWO = (
 """(norm, convolutions cross the middle, norm crosses the middle)."""
 
 
-def _cell(interval: Mapping[str, Any], measure: str, percent: str = " %") -> Cell:
-    """A mean with its interval; shares in per cent, their differences in points."""
-    return measured(interval, ".0f", percent) if measure in SHARES else measured(interval)
-
-
 def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
     """The (norm, padding, field) of the stored runs, in their order."""
     return list(dict.fromkeys((run.norm, run.padding, run.field) for run, _ in stored))
@@ -64,7 +53,7 @@ def factor_table(stored: Stored) -> Table:
                 rows = chosen_rows(stored, _is(*cell), split=split, multiple=multiple)
                 if not rows:
                     continue
-                cells = [_cell(interval(rows, name), name) for name in TABLE_MEASURES]
+                cells = [study_cell(interval(rows, name), name) for name in TABLE_MEASURES]
                 seeds = str(len({row["run"] for row in rows}))
                 lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
     columns = ["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES]
@@ -83,9 +72,9 @@ def family_table(stored: Stored) -> Table:
             rows = chosen_rows(stored, _is(run.norm, run.padding, run.field), multiple=multiple)
             for family in dict.fromkeys(row["family"] for row in rows):
                 own = [row for row in rows if row["family"] == family]
-                cells = [_cell(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
+                cells = [study_cell(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
                 lines.append([run.norm, f"{multiple}×", family, own[0]["split"].replace("_", " "), *cells])
-    columns = ["norm", "horizon", "family", "split", "success", "plan_valid", "time in wall contact"]
+    columns = ["norm", "horizon", "family", "split", "success", "plan_valid", MEASURES["wall_contact"].label]
     return Table(columns, lines, "By family of tasks")
 
 
@@ -98,7 +87,7 @@ def gap_table(stored: Stored) -> Table:
             continue
         summary = summarize(rows)
         for multiple, splits in summary["by_horizon"].items():
-            gaps = [_cell(splits["gap"][name], name, " points") for name in GAP_MEASURES]
+            gaps = [study_cell(splits["gap"][name], name, " points") for name in GAP_MEASURES]
             lines.append([*cell, f"{multiple}×", *gaps])
     columns = ["norm", "padding", "field", "horizon", *GAP_MEASURES]
     return Table(columns, lines, "Compositionality gap (demonstrated minus held out)")
@@ -110,7 +99,7 @@ def effects_table(validity: Sequence[Mapping[str, Any]], successes: Sequence[Map
     for valid, success in zip(validity, successes, strict=True):
         which = [f"{valid['level']} against {valid['against']}", valid["within"], f"{valid['multiple']}×"]
         counts = [str(valid["cells"]), f"{valid['n']} {valid['over']}"]
-        effect = [_cell(valid, "plan_valid", " points"), _cell(success, "success", " points")]
+        effect = [study_cell(valid, "plan_valid", " points"), study_cell(success, "success", " points")]
         lines.append([valid["factor"], *which, *counts, *effect])
     about = ["factor", "level against", "within", "horizon", "cells", "validity over"]
     return Table([*about, "held-out validity", "held-out success"], lines, "Effect of each factor")
@@ -140,7 +129,7 @@ def two_by_two(stored: Stored) -> Table:
             cells: list[Cell] = []
             for split in ("demonstrated", "held_out"):
                 rows = chosen_rows(stored, _is(norm, *first[1:]), split=split, multiple=multiple)
-                cells += [_cell(interval(rows, name), name) if rows else "–" for name in measures]
+                cells += [study_cell(interval(rows, name), name) if rows else "–" for name in measures]
             if any(cell != "–" for cell in cells):
                 lines.append([norm, convolutions, by_norm, f"{multiple}×", *cells])
     columns = ["norm", "convolutions cross", "norm crosses", "horizon", *head]

@@ -19,16 +19,15 @@ from groundwork.files import read_checked, save_figure, with_checksum, write_ato
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.page import page
 from planner.comparison.figures import bar_figure, family_plans, plans_figure
-from planner.comparison.report import SCORES, SHARES, comparison_section, comparison_table, family_table
+from planner.comparison.report import comparison_section, comparison_table, family_table
 from planner.comparison.run_facts import network_facts, run_facts
 from planner.config import Config
 from planner.data import PlannerData, load_data
-from planner.measures import plan_measures
+from planner.measures import MEASURES, held, plan_measures
 from planner.plan import Planner, pick_device
-from planner.rollout import MEASURES, RolloutSettings, choose_tasks, rollout
+from planner.rollout import RolloutSettings, choose_tasks, rollout
 from planner.training.run import RunFolder, find_run, provenance
 
-CHART_MEASURES = ("success", "plan_valid", "longest_step", "end_gap")
 REFERENCE_WINDOWS = 2000
 
 
@@ -103,7 +102,7 @@ def _reference(config: Config) -> dict[str, dict[str, Any]]:
 def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]:
     """Label → column → measure → interval; over seeds where a label has at least three, else over episodes."""
     summaries: dict[str, dict[str, dict[str, Any]]] = {}
-    names = _measures(measured)
+    names = held(row for item in measured for row in item.rows)
     for label in dict.fromkeys(item.label for item in measured):
         runs = [item for item in measured if item.label == label]
         for multiple in sorted({item.multiple for item in runs}):
@@ -114,26 +113,22 @@ def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]
     return summaries
 
 
-def _measures(measured: Sequence[Measured]) -> tuple[str, ...]:
-    scored = any(row.get("score_expert") is not None for item in measured for row in item.rows)
-    return MEASURES + (SCORES if scored else ())
-
-
 def _interval(rows_by_seed: Sequence[Sequence[dict[str, Any]]], name: str) -> dict[str, Any]:
-    if any(row[name] is None for rows in rows_by_seed for row in rows):  # a score of tasks that have none
+    if any(row.get(name) is None for rows in rows_by_seed for row in rows):  # from before it existed, or no score
         return {**mean_interval([]), "over": "episodes"}
-    return interval_over_seeds([[row[name] for row in rows] for rows in rows_by_seed], share=name in SHARES)
+    return interval_over_seeds([[row[name] for row in rows] for rows in rows_by_seed], share=MEASURES[name].share)
 
 
 def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
     """Column "family, multiple" → label → measure → interval."""
     table: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    names = held(row for item in measured for row in item.rows)
     for multiple in sorted({item.multiple for item in measured}):
         for family in dict.fromkeys(row["family"] for item in measured for row in item.rows):
             for label in dict.fromkeys(item.label for item in measured):
                 runs = [item for item in measured if (item.label, item.multiple) == (label, multiple)]
                 chosen = [[row for row in item.rows if row["family"] == family] for item in runs]
-                cells = {name: _interval(chosen, name) for name in _measures(measured)}
+                cells = {name: _interval(chosen, name) for name in names}
                 table.setdefault(f"{family}, {multiple}× horizon", {})[label] = cells
     return table
 
@@ -203,7 +198,7 @@ def compare(
     ]
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
-    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))), CHART_MEASURES)}
+    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))))}
     first = dict(reversed(list(zip(labels, folders, strict=True))))
     figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
     for name, figure in figures.items():

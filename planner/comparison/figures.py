@@ -11,17 +11,8 @@ from matplotlib.figure import Figure
 from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap, Task
 from groundwork.style import PALETTE, legend_outside, open_axes
+from planner.measures import MEASURES
 from planner.plan import Planner
-
-MEASURE_LABELS = {
-    "success": "success",
-    "plan_valid": "valid plans",
-    "longest_step": "longest step\n(× the data's longest)",
-    "end_gap": "end gap (m)",
-    "steps_to_goal": "steps to goal",
-    "tracking_error": "tracking error (m)",
-    "wall_contact": "time in wall contact",
-}
 
 
 def example_tasks(maze: MazeMap) -> list[Task]:
@@ -75,36 +66,34 @@ def plans_figure(maze: MazeMap, plans: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def bar_figure(
-    summaries: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: Sequence[str], measures: Sequence[str]
-) -> Figure:
-    """Bars with 95 % intervals: one panel per measure, one group per column, one bar per label.
+def bar_figure(summaries: Mapping[str, Mapping[str, Mapping[str, Any]]], columns: Sequence[str]) -> Figure:
+    """Bars with 95 % intervals: one panel per measure that is drawn, one group per column, one bar per label.
 
     Args:
         summaries: label → column → measure → ``{mean, low, high, …}``.
         columns: groups along the x axis, such as "demonstrated, H = 64".
-        measures: panels, keys of ``MEASURE_LABELS``.
     """
+    taken = next(iter(summaries.values()))[columns[0]]
+    measures = [name for name, measure in MEASURES.items() if measure.chart and name in taken]
     figure = Figure(figsize=(3.1 * len(measures), 3.4), layout="constrained")
     axes = figure.subplots(1, len(measures), squeeze=False)[0]
     width = 0.8 / len(summaries)
     for axis, measure in zip(axes, measures, strict=True):
         for index, (label, summary) in enumerate(summaries.items()):
             cells = [summary[column][measure] for column in columns]
-            means = np.array([cell["mean"] for cell in cells])
-            lows = np.array([cell["mean"] if cell["low"] is None else cell["low"] for cell in cells])
-            highs = np.array([cell["mean"] if cell["high"] is None else cell["high"] for cell in cells])
+            means = np.array([cell["mean"] for cell in cells], dtype=float)
+            lows, highs = (
+                np.array([cell["mean"] if cell[end] is None else cell[end] for cell in cells], dtype=float)
+                for end in ("low", "high")
+            )
             places = np.arange(len(columns)) + (index - (len(summaries) - 1) / 2) * width
             axis.bar(places, means, width, color=PALETTE[index % len(PALETTE)], label=label)
             error = np.abs(np.stack([means - lows, highs - means]))
             axis.errorbar(places, means, error, fmt="none", ecolor="0.25", elinewidth=1, capsize=2)
         axis.set_xticks(range(len(columns)), columns, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
-        axis.set_ylabel(MEASURE_LABELS[measure])
-        if measure in ("success", "plan_valid"):
-            axis.set_ylim(0, 1.02)
-        else:
-            axis.set_ylim(bottom=0)
-        if measure == "longest_step":
+        axis.set_ylabel(MEASURES[measure].axis)
+        axis.set_ylim(bottom=0, top=1.02 if MEASURES[measure].share else None)
+        if MEASURES[measure].against:
             axis.axhline(1, color="0.4", linewidth=0.8, linestyle=":")
     open_axes(axes)
     legend_outside(figure, axes[0], "outside upper center", ncols=len(summaries))

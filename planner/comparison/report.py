@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts
-from groundwork.tables import Cell, Table, cell_text, measured
+from groundwork.tables import Cell, Table
+from planner.measures import MEASURES
 
-TABLE_MEASURES = ("success", "plan_valid", "longest_step", "end_gap", "steps_to_goal", "tracking_error")
-SCORES = ("score", "score_expert")
-"""Shown where the tasks have references to score by, which are D4RL's protocols."""
-SHARES = ("success", "plan_valid", "free_share", "wall_contact", "valid_among_n", "plan_avoids", "path_avoids")
 OVER = "Means with 95 % intervals, over training seeds where there are at least three, else over episodes."
 NOTES = (
     "**Plans before success.** The controller bridges a hole in a plan and then holds the plan's last point, which is "
@@ -27,33 +24,17 @@ NOTES = (
 )
 
 
-def measure_cell(interval: Mapping[str, Any], measure: str) -> Cell:
-    """A mean with its interval as a reader wants it: per cent, multiples, metres or steps."""
-    if measure in SHARES:
-        return measured(interval, ".1f", " %")
-    if measure == "steps_to_goal":
-        return measured(interval, ".0f")
-    if measure.startswith("score"):
-        return measured(interval, ".1f")
-    return measured(interval, ".2f", {"longest_step": " ×", "end_gap": " m", "tracking_error": " m"}[measure])
-
-
-def format_cell(interval: Mapping[str, Any], measure: str) -> str:
-    """The same as text."""
-    return cell_text(measure_cell(interval, measure))
-
-
 def table_measures(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The columns of a table: scores only where something was scored."""
+    """The columns of a table: the measures that have one and were taken."""
     cells = next(iter(next(iter(summaries.values())).values()))
-    return [*TABLE_MEASURES, *(name for name in SCORES if name in cells)]
+    return [name for name, measure in MEASURES.items() if measure.column and name in cells]
 
 
 def comparison_table(result: Mapping[str, Any]) -> Table:
     """One row per norm and column, and the training windows."""
     names, reference = table_measures(result["summary"]), result["reference"]
     rows = _rows(result["summary"])
-    cells: list[Cell] = [measure_cell(reference[name], name) if name in reference else "–" for name in names]
+    cells: list[Cell] = [MEASURES[name].cell(reference.get(name)) for name in names]
     return Table(["norm", "tasks", *names], [*rows, ["*training windows*", "reference", *cells]])
 
 
@@ -66,7 +47,7 @@ def family_table(result: Mapping[str, Any]) -> Table:
 def _rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[Cell]]:
     """One row per outer and inner name, a measure each."""
     return [
-        [outer, inner, *(measure_cell(measures[name], name) for name in table_measures(summaries))]
+        [outer, inner, *(MEASURES[name].cell(measures.get(name)) for name in table_measures(summaries))]
         for outer, entries in summaries.items()
         for inner, measures in entries.items()
     ]
@@ -129,5 +110,5 @@ def _validity(result: Mapping[str, Any]) -> str:
     if not columns:
         return ""
     cells = {label: entries[columns[-1]]["plan_valid"] for label, entries in result["summary"].items()}
-    shown = "; ".join(f"{label} {format_cell(cell, 'plan_valid')}" for label, cell in cells.items())
+    shown = "; ".join(f"{label} {MEASURES['plan_valid'].text(cell)}" for label, cell in cells.items())
     return f"Valid plans ({columns[-1]}): {shown}."

@@ -22,6 +22,7 @@ from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import Table, measured
 from planner.comparison.compare import run_rollout
+from planner.measures import MEASURES
 from planner.plan import Planner
 from planner.rollout import choose_tasks
 from planner.sampling import Sampling
@@ -31,7 +32,8 @@ MARGIN = 0.03
 """Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
 TIMED_PLANS = 7
 MARKERS = "osD^vP*X"
-KEPT = ("task", "seed", "success", "plan_valid", "steps_to_goal")
+SHOWN = ("success", "plan_valid")
+KEPT = ("task", "seed", *SHOWN, "steps_to_goal")
 
 
 def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, command: str) -> Path:
@@ -65,8 +67,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
             {
                 "sampler": sampler,
                 "steps": steps,
-                "success": mean_interval(success),
-                "plan_valid": mean_interval([row["plan_valid"] for row in found]),
+                **{name: mean_interval([row[name] for row in found]) for name in SHOWN},
                 "difference": paired_difference(success, reference),
                 "milliseconds": plan_milliseconds(planner, asked),
             }
@@ -134,13 +135,14 @@ def verdict(entries: Sequence[dict[str, Any]]) -> str:
 
 def ablation_table(entries: Sequence[dict[str, Any]]) -> Table:
     """One line per setting."""
-    columns = ["sampler", "steps", "success", "valid plans", "success minus full DDPM's", "ms per plan"]
-    units = {"success": " %", "plan_valid": " %", "difference": " points"}
+    labels = [MEASURES[name].label for name in SHOWN]
+    columns = ["sampler", "steps", *labels, "success minus full DDPM's", "ms per plan"]
     lines = [
         [
             entry["sampler"],
             str(entry["steps"]),
-            *(measured(entry[name], ".1f", unit) for name, unit in units.items()),
+            *(MEASURES[name].cell(entry[name]) for name in SHOWN),
+            measured(entry["difference"], ".1f", " points"),
             f"{entry['milliseconds']:.0f}",
         ]
         for entry in entries
@@ -152,9 +154,8 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
     """Success and validity against steps, one line per sampler."""
     figure = Figure(figsize=(7.6, 3.2), layout="constrained")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
-    panels = (("success", "success (%)"), ("plan_valid", "valid plans (%)"))
     samplers = sorted({entry["sampler"] for entry in entries})
-    for axis, (measure, label) in zip(axes, panels, strict=True):
+    for axis, measure in zip(axes, SHOWN, strict=True):
         for index, sampler in enumerate(samplers):
             own = sorted((e for e in entries if e["sampler"] == sampler), key=lambda e: e["steps"])
             steps = np.array([e["steps"] for e in own]) * 1.04 ** (index - (len(samplers) - 1) / 2)
@@ -162,7 +163,7 @@ def ablation_figure(entries: Sequence[dict[str, Any]]) -> Figure:
             plot_intervals(axis, steps, [entry[measure] for entry in own], lw=1.4, **style)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set(xlabel="network evaluations per plan", ylabel=label, ylim=(-4, 104))
+        axis.set(xlabel="network evaluations per plan", ylabel=f"{MEASURES[measure].label} (%)", ylim=(-4, 104))
     open_axes(axes)
     legend_outside(figure, axes[0])
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,21 @@ from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.config import Config, to_dict
 from planner.data import PlannerData
 from planner.execution import execute_one
-from planner.measures import plan_measures
+from planner.measures import MEASURES, plan_measures
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 from planner.training.run import RunFolder
 
+WATCHED = ("plan_valid", "longest_step", "success")
+"""Of a short rollout of demonstrated tasks; what tells about plans alone also of held-out tasks."""
+HELD_OUT = tuple(name for name in WATCHED if MEASURES[name].of == "plan")
 FINAL_METRICS = ("loss", "validation_loss", "rollout_success", "rollout_plan_valid", "held_out_plan_valid")
+
+
+def _charts(prefix: str, names: Sequence[str]) -> dict[str, str]:
+    return {MEASURES[name].axis.replace("\n", " "): f"evaluation/{prefix}_{name}" for name in names}
+
+
 # TensorBoard's CUSTOM SCALARS page: category → chart → scalar, one line per run.
 LAYOUT = {
     "training": {
@@ -31,15 +41,8 @@ LAYOUT = {
         "validation loss": "evaluation/validation_loss",
         "gradient norm": "train/gradient_norm",
     },
-    "demonstrated tasks": {
-        "valid plans": "evaluation/rollout_plan_valid",
-        "longest step (× the data's longest)": "evaluation/rollout_longest_step",
-        "success": "evaluation/rollout_success",
-    },
-    "held-out tasks": {
-        "valid plans": "evaluation/held_out_plan_valid",
-        "longest step (× the data's longest)": "evaluation/held_out_longest_step",
-    },
+    "demonstrated tasks": _charts("rollout", WATCHED),
+    "held-out tasks": _charts("held_out", HELD_OUT),
 }
 GIF_FRAMES, GIF_INCHES = 20, 2.4
 
@@ -83,7 +86,7 @@ class Monitor:
         if self._maze is not None:
             result = rollout(planner, self._tasks, RolloutSettings(episodes=self._config.evaluate_episodes))
             summary = summarize(result.rows)["demonstrated"]
-            row |= {f"rollout_{name}": summary[name]["mean"] for name in ("success", "plan_valid", "longest_step")}
+            row |= {f"rollout_{name}": summary[name]["mean"] for name in WATCHED}
             plans_FNHD = family_plans(planner)
             figure = figure_to_array(plans_figure(self._maze, {f"step {step}": plans_FNHD}))
             self._writer.add_image("plans", figure, step, dataformats="HWC")
@@ -98,7 +101,7 @@ class Monitor:
             return {}
         positions = np.concatenate(plans_FNHD[held_out, ..., :2])
         measures = plan_measures(positions, maze, planner.statistics.longest_step_m)
-        return {f"held_out_{name}": float(measures[name].mean()) for name in ("plan_valid", "longest_step")}
+        return {f"held_out_{name}": float(measures[name].mean()) for name in HELD_OUT}
 
     def _show_rollouts(self, step: int, maze: MazeMap, planner: Planner, plans_FNHD: np.ndarray) -> None:
         """Executes the first plan for the first family of each split."""
