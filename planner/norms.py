@@ -57,9 +57,6 @@ class NormFacts:
 
 NORM_TABLE = {
     "group": NormFacts("channels of a group and time, per sample", "group", ("time",), "#D55E00", "s"),
-    "group_window": NormFacts(
-        "channels of a group and a sliding window of time, per sample", "group", ("window",), "#B07AA1", "<"
-    ),
     "none": NormFacts("nothing", "each", (), "#009E73", "D"),
     "channel": NormFacts("channels, per sample and time step", "all", (), "#0072B2", "o"),
     "instance": NormFacts("time, per sample and channel", "each", ("time",), "#CC79A7", "^"),
@@ -73,6 +70,9 @@ NORM_TABLE = {
     ),
     "instance_isolated": NormFacts("time of one pack, per channel", "each", ("time",), "#999999", "h", packs=2),
     "group_step": NormFacts("channels of a group, per sample and time step", "group", (), "#332288", "<"),
+    "group_window": NormFacts(
+        "channels of a group and a sliding window of time, per sample", "group", ("window",), "#B07AA1", ">"
+    ),
 }
 NORM_KINDS = tuple(NORM_TABLE)
 WHOLE_KINDS = tuple(kind for kind, facts in NORM_TABLE.items() if facts.packs == 1)
