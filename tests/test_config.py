@@ -113,6 +113,7 @@ SANE: dict[str, st.SearchStrategy] = {
     "model.padding_mode": st.sampled_from(get_args(PaddingMode)),
     "model.norm": st.sampled_from(NORM_KINDS),
     "model.norm_groups": st.sampled_from([1, 2, 4, 8]),
+    "model.norm_window": st.sampled_from([1, 2, 8, 64]),
     "model.norm_placement": st.sampled_from(get_args(Placement)),
     "model.num_packs": st.sampled_from([0, 1, 1, 2, 4]),
     "diffusion.train_steps": st.integers(2, 200),
