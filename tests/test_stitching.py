@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
-from norm_study.stitching.grid import Budget, FactorRun, _question, is_finished, rows_path, stored_runs
+from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import can_be_done, summarize, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
-from norm_study.stitching.settings import Grid, StitchSettings
-from planner.config import from_dict, merge
+from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
+from planner.config import Config, from_dict, merge
 from planner.data import load_data
 from planner.norms import NORM_KINDS, mixes_time
 from planner.plan import Planner
@@ -286,16 +287,18 @@ def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():
 
 
 def test_a_stored_answer_cut_short_or_to_another_question_does_not_count(tmp_path):
-    run, settings, budget = FactorRun("none", "zeros", "half", 0), StitchSettings(), Budget()
-    assert not is_finished(tmp_path, run, settings, budget)
-    question = _question(run, settings, budget)
-    path = rows_path(tmp_path, run)
-    path.parent.mkdir()
-    path.write_bytes(gzip.compress(json.dumps({"question": question}).encode()))
-    assert is_finished(tmp_path, run, settings, budget)
-    assert not is_finished(tmp_path, run, settings, Budget(steps=7))
+    grid, run = Grid(("none",), ("zeros",), ("half",), 1), FactorRun("none", "zeros", "half", 0)
+    budget = Budget(Config(), StitchSettings())
+    assert not answered_runs(tmp_path, grid, budget)
+    store = answers_in(tmp_path)
+    store.keep(budget.question(run), {"rows": [1]})
+    assert answered_runs(tmp_path, grid, budget) == [(run, {"rows": [1]})] == stored_runs(tmp_path, grid)
+    other = replace(budget, base=Config(steps=7))
+    assert not answered_runs(tmp_path, grid, other)
+    assert not answered_runs(tmp_path, grid, replace(budget, rates={"none": 5e-3}))
+    path = store.path(budget.question(run))
     path.write_bytes(path.read_bytes()[:-12])
-    assert not is_finished(tmp_path, run, settings, budget)
+    assert not answered_runs(tmp_path, grid, budget)
 
 
 def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_path, capsys):
@@ -334,9 +337,10 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     assert set(summary["gap"]["plan_valid"]) == {"mean", "median", "low", "high", "n", "over"}
     for name in ("tables.md", "summary.json", "section.json", *(f"{figure}.png" for figure in FIGURES)):
         assert (tmp_path / "out" / name).stat().st_size > 100
-    before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
+    (path, _) = (tmp_path / "out" / "rows").glob("*.json.gz")
+    before = path.stat().st_mtime_ns
     assert main(argv) == 0
-    assert rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before
     more = [*argv, "--seeds", "2", "--stored-only"]
     assert main(more) == 0
     assert "2 of 4 runs of this grid are stored" in (tmp_path / "out" / "tables.md").read_text()
@@ -374,9 +378,10 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
         == 0
     )
     assert RunFolder(tmp_path / "runs" / "none-zeros-half-seed0").config().learning_rate == 5e-3
-    assert not is_finished(
-        tmp_path / "out", FactorRun("none", "zeros", "half", 0), StitchSettings((1,), 1, 1), Budget()
-    )
+    base = replace(from_dict(TINY), learning_rate=5e-3)
+    one = Grid(("none",), ("zeros",), ("half",), 1)
+    assert answered_runs(tmp_path / "out", one, Budget(base, StitchSettings((1,), 1, 1)))
+    assert not answered_runs(tmp_path / "out", one, Budget(from_dict(TINY), StitchSettings((1,), 1, 1)))
     capsys.readouterr()
 
 
