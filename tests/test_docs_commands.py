@@ -61,8 +61,8 @@ REDUCED = {
 }
 # Commands that take longer even so: scripts/check --all executes them, on a tiny run for every run they name.
 SUITE = (
-    "--preset tiny.yaml --norms group --paddings zeros --fields half --seeds 1 --horizons 1,4 --episodes 1 --best-of 1 "
-    "--best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
+    "--preset tiny.yaml --norms group --paddings zeros --reaches half --seeds 1 --horizons 1,4 --episodes 1 "
+    "--best-of 1 --best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
 )
 LONG = {
     "planner sweep": f"--data.dataset {HASH} --data.horizon 32 --data.stride 4 --model.dim 8 --diffusion.train-steps 4 "

@@ -172,7 +172,7 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
         "none,group",
         "--paddings",
         "zeros",
-        "--fields",
+        "--reaches",
         "half",
         "--seeds",
         "1",

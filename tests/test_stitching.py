@@ -147,21 +147,21 @@ def test_routes_are_told_apart_by_their_cells():
 
 
 def grid_of(share):
-    """Runs of two norms, paddings and fields over three seeds, ``share`` of four episodes valid in each."""
+    """Runs of two norms, paddings and reaches over three seeds, ``share`` of four episodes valid in each."""
     found = []
-    for norm, padding, field, seed in itertools.product((0, 1), (0, 1), (0, 1), range(3)):
-        run = FactorRun(("group", "channel")[norm], ("zeros", "replicate")[padding], ("half", "whole")[field], seed)
-        valid = round(4 * share(norm, padding, field))
+    for norm, padding, reach, seed in itertools.product((0, 1), (0, 1), (0, 1), range(3)):
+        run = FactorRun(("group", "channel")[norm], ("zeros", "replicate")[padding], ("half", "whole")[reach], seed)
+        valid = round(4 * share(norm, padding, reach))
         found.append((run, {"rows": [row(run.name, "held_out", episode < valid) for episode in range(4)]}))
     return found
 
 
 def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
-    additive = explained(grid_of(lambda norm, padding, field: 0.5 * norm + 0.25 * padding))[0]
+    additive = explained(grid_of(lambda norm, padding, reach: 0.5 * norm + 0.25 * padding))[0]
     # Variances of ±0.25 and ±0.125: four to one.
-    shares = {name: additive[name]["mean"] for name in ("norm", "padding", "field", "interactions")}
-    assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "field": 0, "interactions": 0})
-    crossed = explained(grid_of(lambda norm, padding, field: float(norm != field)))[0]
+    shares = {name: additive[name]["mean"] for name in ("norm", "padding", "reach", "interactions")}
+    assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "reach": 0, "interactions": 0})
+    crossed = explained(grid_of(lambda norm, padding, reach: float(norm != reach)))[0]
     assert crossed["interactions"]["mean"] == pytest.approx(1)
     assert crossed["norm"]["mean"] == pytest.approx(0)
 
@@ -169,13 +169,13 @@ def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
 def test_factors_are_explained_one_by_one_where_cells_are_missing():
     runs = [
         (run, result)
-        for run, result in grid_of(lambda norm, padding, field: norm / 2 + field / 4)
-        if (run.padding, run.field) != ("replicate", "whole")
+        for run, result in grid_of(lambda norm, padding, reach: norm / 2 + reach / 4)
+        if (run.padding, run.reach) != ("replicate", "whole")
     ]
     of_padding, of_field = explained(runs)
-    assert (of_padding["fields"], of_field["paddings"]) == (["half"], ["zeros"])
+    assert (of_padding["reaches"], of_field["paddings"]) == (["half"], ["zeros"])
     assert of_padding["norm"]["mean"] == pytest.approx(1)
-    assert of_field["field"]["mean"] == pytest.approx(0.2)
+    assert of_field["reach"]["mean"] == pytest.approx(0.2)
     assert "padding" not in of_field
 
 
@@ -194,10 +194,10 @@ def test_effects_of_padding_are_told_norm_by_norm():
 
 
 def test_the_effect_of_a_norm_is_told_over_all_cells_and_at_the_reference_padding_and_field():
-    runs = grid_of(lambda norm, padding, field: norm * (1 + padding + 2 * field) / 4)
+    runs = grid_of(lambda norm, padding, reach: norm * (1 + padding + 2 * reach) / 4)
     found = {entry["within"]: (entry["mean"], entry["cells"]) for entry in effects(runs) if entry["factor"] == "norm"}
     assert found == {"all": (0.625, 4), "zeros, half": (0.25, 1)}
-    alone = [pair for pair in runs if (pair[0].padding, pair[0].field) == ("zeros", "half")]
+    alone = [pair for pair in runs if (pair[0].padding, pair[0].reach) == ("zeros", "half")]
     assert [entry["within"] for entry in effects(alone)] == ["all"]
 
 
@@ -312,7 +312,7 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
         "none,group",
         "--paddings",
         "zeros",
-        "--fields",
+        "--reaches",
         "half",
         "--seeds",
         "1",
@@ -372,7 +372,7 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
     assert {row["rate"] for row in rows} == {1e-3, 5e-3}
     assert "**" in (tmp_path / "out" / "rates.md").read_text()
     (tmp_path / "out" / "rates.json").write_text('{"none": 0.005}')
-    grid = ["--paddings", "zeros", "--fields", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
+    grid = ["--paddings", "zeros", "--reaches", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
     assert (
         main(["stitch", "--suite", "factors", "--rates-from", str(tmp_path / "out" / "rates.json"), *grid, *common])
         == 0

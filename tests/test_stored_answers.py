@@ -95,7 +95,7 @@ def test_every_audit_is_found(when):
     for row in runs:
         answer = store.find({"leakage": when(AuditedPlans()), "run": row["run"], "steps": 4000})
         assert answer["row"]["leakage"] == row["leakage"]
-    assert {row["run"] for row in runs} == {run.name for run in Grid(paddings=("zeros",), fields=("half",)).runs()}
+    assert {row["run"] for row in runs} == {run.name for run in Grid(paddings=("zeros",), reaches=("half",)).runs()}
     audits = [answer for question, answer in store if "audit" in question]
     assert len(audits) + 1 == len(list(folder.glob("*.json")))
     for answer in audits:

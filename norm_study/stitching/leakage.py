@@ -88,7 +88,7 @@ def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch
         "run": run.name,
         "norm": run.norm,
         "padding": run.padding,
-        "field": run.field,
+        "reach": run.reach,
         "seed": run.seed,
         "length": settings.multiple * horizon,
         "receptive_field": list(report.receptive_field),

@@ -13,10 +13,10 @@ from groundwork.program import Jobs
 from planner.config import Config, PaddingMode
 from planner.norms import WHOLE_KINDS, NormKind, packs_of
 
-Field = Literal["quarter", "half", "whole"]
-"""Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
+Reach = Literal["quarter", "half", "whole"]
+"""Reach of the receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
 
-FIELDS: dict[Field, tuple[int, tuple[int, ...]]] = {
+REACHES: dict[Reach, tuple[int, tuple[int, ...]]] = {
     "quarter": (5, (1,)),  # −18 … +18
     "half": (3, (1, 2)),  # −32 … +31
     "whole": (3, (1, 2, 4)),  # −78 … +75
@@ -35,17 +35,17 @@ class FactorRun:
 
     norm: NormKind
     padding: PaddingMode
-    field: Field
+    reach: Reach
     seed: int
 
     @property
     def name(self) -> str:
         """Of its run folder and its rows."""
-        return f"{self.norm}-{self.padding}-{self.field}-seed{self.seed}"
+        return f"{self.norm}-{self.padding}-{self.reach}-seed{self.seed}"
 
     def config(self, base: Config, rates: Mapping[str, float]) -> Config:
         """Its settings, those of ``base`` but for the factors, and for the learning rate where its norm has one."""
-        kernel, mults = FIELDS[self.field]
+        kernel, mults = REACHES[self.reach]
         model = replace(
             base.model,
             norm=self.norm,
@@ -61,8 +61,8 @@ class FactorRun:
         """The cell of a stored config."""
         model = config["model"]
         size = (model["kernel_size"], tuple(model["dim_mults"]))
-        field = next(field for field, its in FIELDS.items() if its == size)
-        return cls(model["norm"], model["padding_mode"], field, config["seed"])
+        reach = next(reach for reach, its in REACHES.items() if its == size)
+        return cls(model["norm"], model["padding_mode"], reach, config["seed"])
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,21 @@ class Grid(Settings):
 
     norms: tuple[NormKind, ...] = option(STUDIED, "Take these kinds of norm.")
     paddings: tuple[PaddingMode, ...] = option(("zeros", "replicate"), "Take these paddings.")
-    fields: tuple[Field, ...] = option(
+    reaches: tuple[Reach, ...] = option(
         ("half", "quarter", "whole"),
-        "Take these receptive fields: 18 (quarter), 32 (half), 78 (whole) points to one side.",
+        "Take these reaches of the receptive field to one side: 18 (quarter), 32 (half), 78 (whole) points.",
+        old=("--fields",),
     )
     seeds: int = option(3, "Each cell has so many training seeds.", low=1)
 
     def runs(self) -> list[FactorRun]:
         """All cells, seed by seed within a cell, the ones that decide first."""
         cells = [
-            (norm, padding, field)
-            for field in self.fields
+            (norm, padding, reach)
+            for reach in self.reaches
             for padding in self.paddings
             for norm in self.norms
-            if norm in WHOLE_KINDS or (padding, field) == (self.paddings[0], self.fields[0])
+            if norm in WHOLE_KINDS or (padding, reach) == (self.paddings[0], self.reaches[0])
         ]
         return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
 
@@ -134,7 +135,7 @@ QUICK: dict[str, Any] = {
     "episodes": 4,
     "best_of": 1,
     "paddings": ("zeros",),
-    "fields": ("half",),
+    "reaches": ("half",),
     "seeds": 1,
 }
 _MEASURED = {"multiples", "episodes", "best_of", "best_of_episodes", "seed"}
@@ -142,7 +143,7 @@ _WHERE = {"budget", "steps", "out", "runs_folder", *(item.name for item in field
 _TRAINED = {*_WHERE, "preset", "dataset", "norms"}
 READ: dict[Suite | None, set[str]] = {
     None: _MEASURED,
-    "factors": _MEASURED | _TRAINED | {"paddings", "fields", "seeds", "rates_from", "stored_only"},
+    "factors": _MEASURED | _TRAINED | {"paddings", "reaches", "seeds", "rates_from", "stored_only"},
     "rates": _TRAINED | {"rates", "episodes"},
     "fix": _MEASURED | _WHERE | {"sources", "to", "every"},
 }
@@ -162,7 +163,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     )
     suite: Suite | None = option(
         None,
-        "Train and measure: norms x paddings x fields x seeds (factors); each norm at several learning rates, on "
+        "Train and measure: norms x paddings x reaches x seeds (factors); each norm at several learning rates, on "
         "demonstrated tasks (rates); or the runs of --from, fine-tuned with another norm (fix).",
     )
     budget: Literal["quick", "full"] = option(

@@ -20,7 +20,7 @@ from norm_study.stitching.measurement import (
     interval,
     summarize,
 )
-from norm_study.stitching.settings import FactorRun, Field
+from norm_study.stitching.settings import FactorRun, Reach
 
 TABLE_MEASURES = (
     "success",
@@ -50,9 +50,9 @@ def _cell(interval: Mapping[str, Any], measure: str, percent: str = " %") -> Cel
     return measured(interval, ".0f", percent) if measure in SHARES else measured(interval)
 
 
-def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
-    """The (norm, padding, field) of the stored runs, in their order."""
-    return list(dict.fromkeys((run.norm, run.padding, run.field) for run, _ in stored))
+def cells_of(stored: Stored) -> list[tuple[str, str, Reach]]:
+    """The (norm, padding, reach) of the stored runs, in their order."""
+    return list(dict.fromkeys((run.norm, run.padding, run.reach) for run, _ in stored))
 
 
 def factor_table(stored: Stored) -> Table:
@@ -67,12 +67,12 @@ def factor_table(stored: Stored) -> Table:
                 cells = [_cell(interval(rows, name), name) for name in TABLE_MEASURES]
                 seeds = str(len({row["run"] for row in rows}))
                 lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
-    columns = ["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES]
+    columns = ["norm", "padding", "reach", "horizon", "split", "seeds", *TABLE_MEASURES]
     return Table(columns, lines, "Every cell")
 
 
-def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
-    return lambda run: (run.norm, run.padding, run.field) == (norm, padding, field)
+def _is(norm: str, padding: str, reach: str) -> Callable[[FactorRun], bool]:
+    return lambda run: (run.norm, run.padding, run.reach) == (norm, padding, reach)
 
 
 def family_table(stored: Stored) -> Table:
@@ -80,7 +80,7 @@ def family_table(stored: Stored) -> Table:
     lines = []
     for run in {run.norm: run for run, _ in base_cell(stored)}.values():
         for multiple in multiples_of(stored):
-            rows = chosen_rows(stored, _is(run.norm, run.padding, run.field), multiple=multiple)
+            rows = chosen_rows(stored, _is(run.norm, run.padding, run.reach), multiple=multiple)
             for family in dict.fromkeys(row["family"] for row in rows):
                 own = [row for row in rows if row["family"] == family]
                 cells = [_cell(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
@@ -100,7 +100,7 @@ def gap_table(stored: Stored) -> Table:
         for multiple, splits in summary["by_horizon"].items():
             gaps = [_cell(splits["gap"][name], name, " points") for name in GAP_MEASURES]
             lines.append([*cell, f"{multiple}×", *gaps])
-    columns = ["norm", "padding", "field", "horizon", *GAP_MEASURES]
+    columns = ["norm", "padding", "reach", "horizon", *GAP_MEASURES]
     return Table(columns, lines, "Compositionality gap (demonstrated minus held out)")
 
 
@@ -122,15 +122,15 @@ def explained_table(stored: Stored) -> Table:
     lines = []
     for what, measure in (("validity", "plan_valid"), ("success", "success")):
         for entry in explained(stored, measure):
-            levels = [", ".join(entry[name]) for name in ("norms", "paddings", "fields")]
+            levels = [", ".join(entry[name]) for name in ("norms", "paddings", "reaches")]
             cells = [measured(entry[name], ".0f", " %") if name in entry else "–" for name in names]
             lines.append([what, f"{entry['multiple']}×", *levels, *cells])
-    columns = ["held-out", "horizon", "norms", "paddings", "fields", *names]
+    columns = ["held-out", "horizon", "norms", "paddings", "reaches", *names]
     return Table(columns, lines, "Share of the variance between cells")
 
 
 def two_by_two(stored: Stored) -> Table:
-    """Convolution path × norm path, at the first padding and field."""
+    """Convolution path × norm path, at the first padding and reach."""
     measures = ("success", "plan_valid", "longest_step")
     head = [f"{split} {name}" for split in ("demonstrated", "held-out") for name in measures]
     lines = []
@@ -156,7 +156,7 @@ def facts_table(stored: Stored) -> Table:
         means = [sum(fact[name] for fact in facts) / len(facts) for name in names]
         reach = f"−{facts[0]['reach'][0]} … +{facts[0]['reach'][1]}"
         lines.append([*cell, reach, f"{means[0]:,.0f}", *map(number, means[1:])])
-    return Table(["norm", "padding", "field", "reach", *names], lines, "Size, speed, steadiness")
+    return Table(["norm", "padding", "reach", "points", *names], lines, "Size, speed, steadiness")
 
 
 def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:
