@@ -6,10 +6,13 @@ any, is read unchecked.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
+import uuid
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +36,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with aside.open("wb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
@@ -111,10 +114,11 @@ def with_checksum(values: Mapping[str, Any]) -> str:
 
 
 def read_checked(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; ``None`` if it is missing, cut short or not what was written."""
+    """The object in a JSON file, compressed or not; ``None`` if it is missing, cut short or not what was written."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = path.read_bytes()
+        values = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (EOFError, OSError, ValueError, zlib.error):
         return None
     if not isinstance(values, dict):
         return None

@@ -18,8 +18,10 @@ from typing import Any, Literal
 
 from groundwork.command_line import OneLineParser, run_command
 from groundwork.files import write_atomically
+from groundwork.jobs import Executor, LocalExecutor
 from groundwork.options import Settings, add_options, option, read_options
 
+JOBS = "Run so many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"
 
 
@@ -122,7 +124,19 @@ class Compute(Settings):
 class Jobs(Settings):
     """How much at a time."""
 
-    jobs: int = option(2, "Run so many jobs at a time, each on one thread.", low=1)
+    jobs: int = option(2, JOBS, low=1)
+
+    @property
+    def executor(self) -> Executor:
+        """Where the jobs run."""
+        return LocalExecutor(self.jobs)
+
+
+@dataclass(frozen=True)
+class ShortJobs(Jobs):
+    """How much at a time, of what takes less long than to start processes."""
+
+    jobs: int = option(1, JOBS, low=1)
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,15 @@ def bench(run: Callable[..., dict[str, Any]], config: Settings, compute: Compute
     emit(run(config, pick_device(compute.device)), output)
 
 
-def leakage(settings: LeakageSettings, grid: Grid, compute: Compute, output: JsonOutput) -> None:
+def leakage(settings: LeakageSettings, grid: Grid, jobs: Jobs, compute: Compute, output: JsonOutput) -> None:
     """Audits the stitching study's planners."""
-    emit(run_leakage(settings, grid, compute.device), output)
+    emit(run_leakage(settings, grid, jobs.executor, compute.device), output)
 
 
 def reproduce(settings: ReproduceSettings, jobs: Jobs, compute: Compute) -> None:
     """Runs everything, with a verdict per claim."""
     full_rows, device = settings.full_rows or full_rows_folder(), pick_device(compute.device)
-    results.reproduce(settings.budget, settings.out, full_rows, device, settings.only, jobs.jobs)
+    results.reproduce(settings.budget, settings.out, full_rows, device, settings.only, jobs.executor)
 
 
 def emit(result: dict[str, Any], output: JsonOutput) -> None:

@@ -55,7 +55,7 @@ PROGRAM = Program(
         "leakage": Command(
             "Measure the leakage of the stitching study's planners beside their held-out validity. Every finished run "
             "of the grid is audited, and one scatter figure drawn.",
-            (LeakageSettings, Grid, Compute, JsonOutput),
+            (LeakageSettings, Grid, Jobs, Compute, JsonOutput),
             Later("norm_study.commands:leakage"),
         ),
         "report": Command(

@@ -14,10 +14,11 @@ from envs.draw import draw_maze, draw_trajectories, rollout_gif
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.options import to_yaml
-from groundwork.program import Compute, JsonOutput, command_line
+from groundwork.program import Compute, Jobs, JsonOutput, command_line
 from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import sampler_ablation
+from planner.comparison import sweep as sweeping
 from planner.execution import execute_one
 from planner.measures import MEASURES
 from planner.plan import Planner
@@ -30,6 +31,7 @@ from planner.settings import (
     ComparedRuns,
     PlanSettings,
     RolloutSettings,
+    SweepSettings,
     Tasks,
     TrainedRun,
     TrainSettings,
@@ -100,7 +102,12 @@ def rollout(
                 print(f"  {name:<15} {MEASURES[name].text(cell)}")
 
 
-def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, compute: Compute) -> None:
+def sweep(settings: SweepSettings, jobs: Jobs, compute: Compute) -> None:
+    """Trains planners of several norms and seeds, and compares them."""
+    _print_comparison(sweeping.sweep(settings, jobs.executor, compute.device, command_line()))
+
+
+def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: Jobs, compute: Compute) -> None:
     """Writes table, figures and page of several runs."""
     page = comparison.compare(
         runs.runs,
@@ -110,7 +117,12 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, compute
         tasks=tasks.tasks,
         device=compute.device,
         command=command_line(),
+        executor=jobs.executor,
     )
+    _print_comparison(page)
+
+
+def _print_comparison(page: Path) -> None:
     print((page.parent / "comparison.md").read_text(encoding="utf-8"))
     print(page)
 

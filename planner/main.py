@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from groundwork.program import Command, Compute, JsonOutput, Later, Program
+from groundwork.program import Command, Compute, Jobs, JsonOutput, Later, Program, ShortJobs
 from planner.settings import (
     AblationOutput,
     AblationSettings,
@@ -13,6 +13,7 @@ from planner.settings import (
     ComparedRuns,
     PlanSettings,
     RolloutSettings,
+    SweepSettings,
     Tasks,
     TrainedRun,
     TrainSettings,
@@ -30,6 +31,11 @@ PROGRAM = Program(
             (TrainSettings, Compute),
             Later("planner.commands:train"),
         ),
+        "sweep": Command(
+            f"Train planners of several norms and seeds, and compare them. {OVERRIDES}",
+            (SweepSettings, Jobs, Compute),
+            Later("planner.commands:sweep"),
+        ),
         "plan": Command(
             "Draw plans from a start to a goal.",
             (TrainedRun, PlanSettings, Weights, Compute),
@@ -42,7 +48,7 @@ PROGRAM = Program(
         ),
         "compare": Command(
             "Make table and figures of several runs.",
-            (ComparedRuns, ComparedRollouts, Tasks, Compute),
+            (ComparedRuns, ComparedRollouts, Tasks, ShortJobs, Compute),
             Later("planner.commands:compare"),
         ),
         "samplers": Command(

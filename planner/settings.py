@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from groundwork.errors import UserError
 from groundwork.options import REQUIRED, Settings, option, part_of
-from planner.config import Config, from_dict, load_preset, merge, preset_names
+from planner.config import Config, NormKind, Placement, from_dict, load_preset, merge, preset_names
 from planner.sampling import SAMPLERS, SamplerKind, Sampling
 
 Part = Literal["training", "planning", "rollout"]
@@ -170,6 +170,30 @@ class TrainSettings(FromPreset):
         "The run folder; the same command again continues what is there. Default: runs/PRESET-NORM-seedSEED.",
         metavar="FOLDER",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(FromPreset):
+    """Which planners are trained and compared: what they share, and what they differ in."""
+
+    norms: tuple[NormKind, ...] = option(REQUIRED, "Train a planner with each of these norms.", metavar="A,B")
+    placements: tuple[Placement, ...] = option(
+        ("pre",), "Put each norm before the activation (pre), after it (post), or pre,post.", metavar="A,B"
+    )
+    seeds: int | None = option(
+        None,
+        "Train so many seeds of each, counted up from --seed. Default: that seed alone, and runs are named by their "
+        "norm alone.",
+        low=1,
+        default_text="",
+    )
+    out: Path = option(REQUIRED, OUT, metavar="FOLDER")
+    runs_folder: Path | None = option(
+        None, "The folder of the run folders.", metavar="FOLDER", default_text="that of --out"
+    )
+    episodes: int = option(10, "How many episodes of each task are executed.", low=1)
+    horizons: tuple[int, ...] = option((1, 2), "Roll out at these multiples of the training horizon.", low=1)
+    tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
 
 
 @dataclass(frozen=True, kw_only=True)

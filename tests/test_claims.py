@@ -114,10 +114,10 @@ def _rows(part, good):
 def _untrained_rows(part, good):
     """Shares as the theory has them at a gamma in favour of the claims, or others against them."""
     config, rows, depths = part.config(), [], len(part.config().depths)
-    gamma = {"init-none": 100.0, "init-layer-before": 9.0, "init-batch-before": 0.5}.get(part.name, 1e-4)
+    gamma = {"init-none": 100.0, "init-layer-pre": 9.0, "init-batch-pre": 0.5}.get(part.name, 1e-4)
     if not good:
-        gamma = {"init-none": 0.1, "init-batch-before": 9.0}.get(part.name, 0.5)
-    first_layer = 0.01 if part.name == "init-batch-before" and not good else 1.0
+        gamma = {"init-none": 0.1, "init-batch-pre": 9.0}.get(part.name, 0.5)
+    first_layer = 0.01 if part.name == "init-batch-pre" and not good else 1.0
     for seed in part.seeds:
         mean = np.sqrt(gamma) * np.random.default_rng(seed).normal(size=400)
         shares = stats.norm.cdf(mean)

@@ -61,10 +61,13 @@ REDUCED = {
 }
 # Commands that take longer even so: scripts/check --all executes them, on a tiny run for every run they name.
 SUITE = (
-    "--preset tiny.yaml --norms group --paddings zeros --fields half --seeds 1 --horizons 1,4 --episodes 1 --best-of 1 "
-    "--best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
+    "--preset tiny.yaml --norms group --paddings zeros --reaches half --seeds 1 --horizons 1,4 --episodes 1 "
+    "--best-of 1 --best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
 )
 LONG = {
+    "planner sweep": f"--data.dataset {HASH} --data.horizon 32 --data.stride 4 --model.dim 8 --diffusion.train-steps 4 "
+    "--diffusion.sampling-steps 1 --batch-size 4 --steps 4 --evaluate-every 0 --seeds 1 --episodes 1 --horizons 1 "
+    "--jobs 1 --out sweep",
     "planner samplers": "--tasks demonstrated --samplers ddim --steps 1,2 --episodes 1 --out samplers",
     "planner bench": f"--data.dataset {HASH} --data.stride 4 --model.dim 8 --diffusion.train_steps 4 --episodes 2 "
     "--diffusion.sampling_steps 1 --batch_size 4 --repeats 1 --bench-steps 1 --json bench.json",

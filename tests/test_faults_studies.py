@@ -19,9 +19,10 @@ from processes import start
 from wanted import TINY_SIZES
 
 from groundwork.files import read_checked, with_checksum
-from norm_study.reproduce.parts import collect, load_parts, rows_file, run_parts
+from groundwork.jobs import LocalExecutor
+from norm_study.reproduce.parts import answers_in, collect, load_parts, run_parts
 from norm_study.reproduce.results import write_results
-from norm_study.stitching.grid import Grid, rows_path, stored_runs
+from norm_study.stitching.grid import Grid, stored_runs
 
 CPU = torch.device("cpu")
 
@@ -30,11 +31,11 @@ CPU = torch.device("cpu")
 def parts_file(tmp_path):
     """A list of parts of a second each."""
     path = tmp_path / "parts.yaml"
-    sizes = TINY_SIZES.replace("steps: 2", "steps: 150")
+    sizes = TINY_SIZES.replace("steps: 2", "steps: 150").removesuffix("}")
     path.write_text(
         "".join(
             f"- {{name: localize-{norm}, experiment: localize, budgets: [quick, full], seeds: [0, 1, 2], "
-            f"sizes: {sizes}}}\n"
+            f"sizes: {sizes}, norm: {norm}}}}}\n"
             for norm in ("none", "instance")
         )
     )
@@ -66,7 +67,7 @@ def test_a_reproduction_stopped_at_any_time_keeps_its_rows_and_goes_on(parts_fil
         assert code == 130
         assert child.printed().splitlines()[-1] == "interrupted"
         assert "Traceback" not in child.printed()
-    list(run_parts(load_parts(parts_file), out / "rows", CPU))
+    run_parts(load_parts(parts_file), out / "rows", CPU, LocalExecutor())
     after = rows_of(out)
     assert len(after) == 6
     assert all(after[name] == content for name, content in before.items())
@@ -78,7 +79,7 @@ def test_a_stopped_reproduction_takes_its_workers_along(parts_file, tmp_path, wh
     out = tmp_path / "out"
     parts_file.write_text(parts_file.read_text().replace("steps: 150", "steps: 9000"))
     child = start(tmp_path, reproduce, str(parts_file), str(out), 2)
-    child.wait_until(lambda: "seed" in child.printed())
+    child.wait_until(lambda: list((out / "rows").glob(".claims/*")))
     workers = [int(pid) for pid in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]
     assert len(workers) >= 2
     began = time.monotonic()
@@ -102,8 +103,9 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("damage", ["flipped", "cut", "not UTF-8", "list", "empty mapping"])
 def test_damaged_rows_are_run_again_and_the_others_are_not(parts_file, tmp_path, damage):
     (part, *_) = load_parts(parts_file)
-    list(run_parts([part], tmp_path, CPU))
-    path, others = rows_file(tmp_path, part, 0), rows_file(tmp_path, part, 1).stat().st_mtime_ns
+    run_parts([part], tmp_path, CPU, LocalExecutor())
+    path, other = (answers_in(tmp_path).path(part.question(seed)) for seed in (0, 1))
+    others = other.stat().st_mtime_ns
     whole = path.read_bytes()
     number = whole.index(b'"mse": ') + 9  # a digit: still JSON
     spoilt = {
@@ -114,9 +116,9 @@ def test_damaged_rows_are_run_again_and_the_others_are_not(parts_file, tmp_path,
         "empty mapping": b"{}",
     }
     path.write_bytes(spoilt[damage])
-    assert list(run_parts([part], tmp_path, CPU)) == [(part, [0])]
+    assert run_parts([part], tmp_path, CPU, LocalExecutor()) == [f"{part.name}-seed0"]
     assert read_checked(path)["rows"] == json.loads(whole)["rows"]
-    assert rows_file(tmp_path, part, 1).stat().st_mtime_ns == others
+    assert other.stat().st_mtime_ns == others
 
 
 def test_a_seal_tells_every_change_of_a_value_and_files_without_one_are_read(tmp_path):
@@ -140,7 +142,7 @@ def write_again_and_again(parts: str, out: str) -> int:
 
 def test_a_report_killed_while_it_is_written_leaves_the_old_one_whole(parts_file, tmp_path):
     parts = load_parts(parts_file)
-    list(run_parts(parts, tmp_path / "rows", CPU))
+    run_parts(parts, tmp_path / "rows", CPU, LocalExecutor())
     for moment_s in (0.05, 0.3, 0.7):
         child = start(tmp_path, write_again_and_again, str(parts_file), str(tmp_path))
         child.wait_until(lambda: "page:" in child.printed())  # noqa: B023
@@ -170,7 +172,7 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
         "none,group",
         "--paddings",
         "zeros",
-        "--fields",
+        "--reaches",
         "half",
         "--seeds",
         "1",
@@ -207,8 +209,8 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
     assert process.returncode == (130 if what == signal.SIGINT else -what)
-    (kept, _), *_ = stored_runs(tmp_path / "out", grid)
-    before = rows_path(tmp_path / "out", kept).read_bytes()
+    kept, *_ = (tmp_path / "out" / "rows").glob("*.json.gz")
+    before = kept.read_bytes()
     subprocess.run(argv, check=True, capture_output=True, timeout=250)
     assert len(stored_runs(tmp_path / "out", grid)) == 2
-    assert rows_path(tmp_path / "out", kept).read_bytes() == before
+    assert kept.read_bytes() == before

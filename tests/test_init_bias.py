@@ -50,7 +50,7 @@ def plain_mlp(chunk, which, norm, place, activation, depth_index):
         linear.weight = nn.Parameter(weight)
         normal = {"none": nn.Identity(), "batch": nn.BatchNorm1d(config.width), "layer": nn.LayerNorm(config.width)}
         block = [normal[norm], activation]
-        layers += [linear, *(block if place == "before" else block[::-1])]
+        layers += [linear, *(block if place == "pre" else block[::-1])]
     out = nn.Linear(config.width, config.classes, bias=False)
     out.weight = nn.Parameter(chunk.out_weights[which, depth_index])
     return nn.Sequential(*layers, out)
@@ -70,7 +70,7 @@ def test_every_batched_network_is_the_network_that_torchs_layers_make(norm, plac
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "instance", "layer", "batch", "channel", "rms"])
-@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("place", ["pre", "post"])
 def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm, place):
     config = replace(SMALL, network="cnn", depth=2)
     x = torch.randn(9, 2, 6)
@@ -82,14 +82,14 @@ def test_every_batched_cnn_is_the_network_that_torchs_layers_make(norm, place):
             own = weight.view(3, config.width, -1, 3)[which]
             normalize = make_norm(norm, config.width, groups=4)
             z = nn.functional.conv1d(h, own, padding=1)
-            h = torch.relu(normalize(z)) if place == "before" else normalize(torch.relu(z))
+            h = torch.relu(normalize(z)) if place == "pre" else normalize(torch.relu(z))
         torch.testing.assert_close(outputs[which].T, h.mean(-1) @ chunk.out_weights[which, -1].T, atol=2e-5, rtol=1e-4)
 
 
 def test_a_network_does_not_depend_on_its_chunk():
     x = blobs(60, 20, 2, 0)[0]
-    together = list(MLPChunk(SMALL, 3, range(4), x).outputs("layer", "after"))[-1][0]
-    alone = list(MLPChunk(SMALL, 3, [2], x).outputs("layer", "after"))[-1][0]
+    together = list(MLPChunk(SMALL, 3, range(4), x).outputs("layer", "post"))[-1][0]
+    alone = list(MLPChunk(SMALL, 3, [2], x).outputs("layer", "post"))[-1][0]
     torch.testing.assert_close(together[2], alone[0])
 
 
@@ -107,7 +107,7 @@ def test_the_root_of_a_covariance_squares_to_it_even_where_rows_sum_to_zero():
     torch.testing.assert_close(root @ root.mT, rows @ rows.mT, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("norm", "place"), [("none", "before"), ("batch", "before"), ("layer", "after")])
+@pytest.mark.parametrize(("norm", "place"), [("none", "pre"), ("batch", "pre"), ("layer", "post")])
 def test_drawing_only_what_few_points_feel_gives_the_same_law_as_drawing_all_weights(norm, place, monkeypatch):
     config = replace(SMALL, norm=norm, place=place, width=64, points=16, dimensions=100, depth=4, inits=1500)
     few = measure_networks(config, [(norm, place)], 0, CPU)[norm, place]
@@ -138,7 +138,7 @@ def test_scales_of_points_change_the_moments_but_neither_a_guess_nor_the_scaled_
     x = blobs(60, 20, 2, 0)[0]
     factors = torch.rand(60, 1, generator=torch.Generator().manual_seed(1)) * 3 + 0.1
     plain, stretched = (
-        measure_outputs(*list(MLPChunk(SMALL, 0, range(20), data).outputs("none", "before"))[-1])
+        measure_outputs(*list(MLPChunk(SMALL, 0, range(20), data).outputs("none", "pre"))[-1])
         for data in (x, factors * x)
     )
     torch.testing.assert_close(plain["f0"], stretched["f0"])
@@ -172,17 +172,17 @@ def test_a_norm_after_the_activation_is_neutral_and_none_is_deeply_prejudiced():
     table = summarize_init_bias(config, run_init_bias(config, [0], CPU))["table"]
     deep = {(line["norm"], line["place"]): line["verdict"] for line in table if line["depth"] == 8}
     assert deep == {
-        ("none", "before"): "deeply prejudiced",
-        ("batch", "before"): "prejudiced",
-        ("batch", "after"): "neutral",
-        ("layer", "before"): "deeply prejudiced",
-        ("layer", "after"): "neutral",
+        ("none", "pre"): "deeply prejudiced",
+        ("batch", "pre"): "prejudiced",
+        ("batch", "post"): "neutral",
+        ("layer", "pre"): "deeply prejudiced",
+        ("layer", "post"): "neutral",
     }
 
 
 def test_command_gives_the_promised_summary_and_rows(capsys):
     sizes = ["--depth", "2", "--width", "8", "--inits", "5", "--points", "20", "--dimensions", "10"]
-    assert main(["init-bias", "--norm", "batch", "--place", "after", *sizes, "--classes", "4", "--json", "-"]) == 0
+    assert main(["init-bias", "--norm", "batch", "--place", "post", *sizes, "--classes", "4", "--json", "-"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert {"median_max_fraction", "p_over_95", "gamma", "verdict"} <= set(result["summary"])
     assert "ks" not in result["summary"]  # the law is that of two classes
@@ -206,7 +206,7 @@ def test_digits_need_no_download(network):
         (["--data", "digits", "--points", "3000"], "points = 3000"),
         (["--norm", "packnorm_isolated"], "packnorm_isolated"),
         (["--inits", "1"], "inits = 1"),
-        (["--network", "cnn", "--norm", "instance", "--place", "after"], "norm = instance"),
+        (["--network", "cnn", "--norm", "instance", "--place", "post"], "norm = instance"),
     ],
 )
 def test_mistakes_are_one_line(capsys, argv, named):
@@ -238,7 +238,7 @@ def test_stacked_training_equals_training_one_seed_at_a_time():
 def test_a_prejudiced_start_loses_its_bias_and_a_neutral_one_never_had_it():
     deep = run_init_bias_training(replace(TRAINING, norm="none", depth=12, even_within=0.15), [0, 1], CPU)
     neutral = run_init_bias_training(
-        replace(TRAINING, norm="batch", place="after", depth=2, even_within=0.15), [0, 1], CPU
+        replace(TRAINING, norm="batch", place="post", depth=2, even_within=0.15), [0, 1], CPU
     )
     for prejudiced, even in zip(deep, neutral, strict=True):
         assert prejudiced["initial_bias"] > 2 * even["initial_bias"]

@@ -8,6 +8,7 @@ import pytest
 from wanted import write_grid
 
 from norm_study.main import main
+from norm_study.stitching import leakage
 
 
 @pytest.fixture
@@ -26,6 +27,15 @@ def test_each_finished_run_becomes_a_point(capsys, study, tmp_path):
     assert row["leakage"] > 0
     assert result["summary"]["group"]["leakage"]["mean"] == pytest.approx(row["leakage"])
     assert (tmp_path / "out" / "leakage.png").stat().st_size > 10_000
+
+
+def test_a_planner_is_audited_once(capsys, study, tmp_path, monkeypatch):
+    argv = [*study, "--multiple", "3", "--jobs", "1", "--json", "-"]
+    assert main(argv) == 0
+    first = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(leakage, "audit", None)
+    assert main(argv) == 0
+    assert json.loads(capsys.readouterr().out) == first
 
 
 def test_a_study_that_is_not_there_is_refused(capsys, study, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from wanted import TINY_PARTS
 
+from groundwork.jobs import LocalExecutor
 from norm_study.main import main
 from norm_study.reproduce import parts as reproduction
 from norm_study.reproduce.parts import collect, load_parts, run_parts
@@ -164,25 +165,25 @@ def test_an_interrupted_run_goes_on_and_repeats_nothing(tmp_path, tiny_parts, mo
 
     monkeypatch.setattr(reproduction, "run_experiment", counted)
     with pytest.raises(KeyboardInterrupt):
-        list(run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu")))
-    before = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
-    list(run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu")))
-    after = {path.name: path.read_bytes() for path in (tmp_path / "rows").iterdir()}
+        run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"), LocalExecutor())
+    before = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
+    run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"), LocalExecutor())
+    after = {path.name: path.read_bytes() for path in (tmp_path / "rows").glob("*.json")}
     assert len(before) == 3
     assert len(after) == 6
     assert len(ran) == 7  # three, the interruption, and the three that were missing
     assert all(after[name] == content for name, content in before.items())
-    assert list(run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"))) == []
+    assert run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"), LocalExecutor()) == []
 
 
 def test_changed_sizes_and_half_written_files_are_run_again(tmp_path, tiny_parts):
     part = tiny_parts[0]
-    list(run_parts([part], tmp_path, torch.device("cpu")))
-    path = reproduction.rows_file(tmp_path, part, 0)
+    run_parts([part], tmp_path, torch.device("cpu"), LocalExecutor())
+    path = reproduction.answers_in(tmp_path).path(part.question(0))
     path.write_text(path.read_text()[:50])
-    assert list(run_parts([part], tmp_path, torch.device("cpu"))) == [(part, [0])]
+    assert run_parts([part], tmp_path, torch.device("cpu"), LocalExecutor()) == [f"{part.name}-seed0"]
     other = reproduction.Part(part.name, part.experiment, part.budgets, part.seeds, {**part.sizes, "steps": 3})
-    assert len(list(run_parts([other], tmp_path, torch.device("cpu")))) == 2
+    assert len(run_parts([other], tmp_path, torch.device("cpu"), LocalExecutor())) == 2
 
 
 def test_quick_borrows_the_slow_parts_and_says_so(tmp_path, tiny_parts, capsys):
@@ -200,7 +201,7 @@ def test_quick_borrows_the_slow_parts_and_says_so(tmp_path, tiny_parts, capsys):
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
-    list(run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu")))
+    run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"), LocalExecutor())
     write_results(tmp_path, collect(tiny_parts, tmp_path / "rows", None))
     page = (tmp_path / "report.html").read_text()
     assert not re.findall(r"(?:src|href)=\"(?!#|data:image/)[^\"]*\"", page)
@@ -211,8 +212,8 @@ def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
 
 def test_two_at_a_time_give_the_rows_of_one_at_a_time(tiny_parts, tmp_path):
     for jobs in (1, 2):
-        told = list(run_parts(tiny_parts[:1], tmp_path / str(jobs), torch.device("cpu"), jobs))
-        assert sorted(seed for _, seeds in told for seed in seeds) == list(tiny_parts[0].seeds)
+        told = run_parts(tiny_parts[:1], tmp_path / str(jobs), torch.device("cpu"), LocalExecutor(jobs))
+        assert told == [f"{tiny_parts[0].name}-seed{seed}" for seed in tiny_parts[0].seeds]
     for alone in sorted((tmp_path / "1").glob("*.json")):
         together = json.loads((tmp_path / "2" / alone.name).read_text())
         assert together["rows"] == json.loads(alone.read_text())["rows"]

@@ -96,8 +96,8 @@ def test_a_map_with_a_hole_in_its_wall_is_one_line(refused, datasets_root, tmp_p
 def test_a_folder_in_use_is_one_line(refused, hash_dataset, tiny, tmp_path):
     (tmp_path / "tiny.yaml").write_text(to_yaml(tiny()))
     folder = RunFolder(tmp_path / "run")
-    folder.lock()
-    assert "in use" in refused("planner.main", "train", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
+    with folder.claim():
+        assert "in use" in refused("planner.main", "train", tmp_path / "tiny.yaml", "--run", tmp_path / "run")
 
 
 def test_a_folder_that_is_no_run_is_one_line(refused, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,14 +18,14 @@ from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
-from norm_study.stitching.grid import Budget, FactorRun, _question, is_finished, rows_path, stored_runs
+from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.measurement import can_be_done, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
-from norm_study.stitching.settings import Grid, StitchSettings
+from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.config import from_dict, merge
+from planner.config import Config, from_dict, merge
 from planner.data import load_data
 from planner.norms import NORM_KINDS, mixes_time
 from planner.plan import Planner
@@ -147,21 +148,21 @@ def test_routes_are_told_apart_by_their_cells():
 
 
 def grid_of(share):
-    """Runs of two norms, paddings and fields over three seeds, ``share`` of four episodes valid in each."""
+    """Runs of two norms, paddings and reaches over three seeds, ``share`` of four episodes valid in each."""
     found = []
-    for norm, padding, field, seed in itertools.product((0, 1), (0, 1), (0, 1), range(3)):
-        run = FactorRun(("group", "channel")[norm], ("zeros", "replicate")[padding], ("half", "whole")[field], seed)
-        valid = round(4 * share(norm, padding, field))
+    for norm, padding, reach, seed in itertools.product((0, 1), (0, 1), (0, 1), range(3)):
+        run = FactorRun(("group", "channel")[norm], ("zeros", "replicate")[padding], ("half", "whole")[reach], seed)
+        valid = round(4 * share(norm, padding, reach))
         found.append((run, {"rows": [row(run.name, "held_out", episode < valid) for episode in range(4)]}))
     return found
 
 
 def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
-    additive = explained(grid_of(lambda norm, padding, field: 0.5 * norm + 0.25 * padding))[0]
+    additive = explained(grid_of(lambda norm, padding, reach: 0.5 * norm + 0.25 * padding))[0]
     # Variances of ±0.25 and ±0.125: four to one.
-    shares = {name: additive[name]["mean"] for name in ("norm", "padding", "field", "interactions")}
-    assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "field": 0, "interactions": 0})
-    crossed = explained(grid_of(lambda norm, padding, field: float(norm != field)))[0]
+    shares = {name: additive[name]["mean"] for name in ("norm", "padding", "reach", "interactions")}
+    assert shares == pytest.approx({"norm": 0.8, "padding": 0.2, "reach": 0, "interactions": 0})
+    crossed = explained(grid_of(lambda norm, padding, reach: float(norm != reach)))[0]
     assert crossed["interactions"]["mean"] == pytest.approx(1)
     assert crossed["norm"]["mean"] == pytest.approx(0)
 
@@ -169,13 +170,13 @@ def test_what_a_factor_explains_is_its_part_of_the_variance_between_cells():
 def test_factors_are_explained_one_by_one_where_cells_are_missing():
     runs = [
         (run, result)
-        for run, result in grid_of(lambda norm, padding, field: norm / 2 + field / 4)
-        if (run.padding, run.field) != ("replicate", "whole")
+        for run, result in grid_of(lambda norm, padding, reach: norm / 2 + reach / 4)
+        if (run.padding, run.reach) != ("replicate", "whole")
     ]
     of_padding, of_field = explained(runs)
-    assert (of_padding["fields"], of_field["paddings"]) == (["half"], ["zeros"])
+    assert (of_padding["reaches"], of_field["paddings"]) == (["half"], ["zeros"])
     assert of_padding["norm"]["mean"] == pytest.approx(1)
-    assert of_field["field"]["mean"] == pytest.approx(0.2)
+    assert of_field["reach"]["mean"] == pytest.approx(0.2)
     assert "padding" not in of_field
 
 
@@ -194,10 +195,10 @@ def test_effects_of_padding_are_told_norm_by_norm():
 
 
 def test_the_effect_of_a_norm_is_told_over_all_cells_and_at_the_reference_padding_and_field():
-    runs = grid_of(lambda norm, padding, field: norm * (1 + padding + 2 * field) / 4)
+    runs = grid_of(lambda norm, padding, reach: norm * (1 + padding + 2 * reach) / 4)
     found = {entry["within"]: (entry["mean"], entry["cells"]) for entry in effects(runs) if entry["factor"] == "norm"}
     assert found == {"all": (0.625, 4), "zeros, half": (0.25, 1)}
-    alone = [pair for pair in runs if (pair[0].padding, pair[0].field) == ("zeros", "half")]
+    alone = [pair for pair in runs if (pair[0].padding, pair[0].reach) == ("zeros", "half")]
     assert [entry["within"] for entry in effects(alone)] == ["all"]
 
 
@@ -287,16 +288,18 @@ def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():
 
 
 def test_a_stored_answer_cut_short_or_to_another_question_does_not_count(tmp_path):
-    run, settings, budget = FactorRun("none", "zeros", "half", 0), StitchSettings(), Budget()
-    assert not is_finished(tmp_path, run, settings, budget)
-    question = _question(run, settings, budget)
-    path = rows_path(tmp_path, run)
-    path.parent.mkdir()
-    path.write_bytes(gzip.compress(json.dumps({"question": question}).encode()))
-    assert is_finished(tmp_path, run, settings, budget)
-    assert not is_finished(tmp_path, run, settings, Budget(steps=7))
+    grid, run = Grid(("none",), ("zeros",), ("half",), 1), FactorRun("none", "zeros", "half", 0)
+    budget = Budget(Config(), StitchSettings())
+    assert not answered_runs(tmp_path, grid, budget)
+    store = answers_in(tmp_path)
+    store.keep(budget.question(run), {"rows": [1]})
+    assert answered_runs(tmp_path, grid, budget) == [(run, {"rows": [1]})] == stored_runs(tmp_path, grid)
+    other = replace(budget, base=Config(steps=7))
+    assert not answered_runs(tmp_path, grid, other)
+    assert not answered_runs(tmp_path, grid, replace(budget, rates={"none": 5e-3}))
+    path = store.path(budget.question(run))
     path.write_bytes(path.read_bytes()[:-12])
-    assert not is_finished(tmp_path, run, settings, budget)
+    assert not answered_runs(tmp_path, grid, budget)
 
 
 def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_path, capsys):
@@ -310,7 +313,7 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
         "none,group",
         "--paddings",
         "zeros",
-        "--fields",
+        "--reaches",
         "half",
         "--seeds",
         "1",
@@ -335,9 +338,10 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
     assert set(summary["gap"]["plan_valid"]) == {"mean", "median", "low", "high", "n", "over"}
     for name in ("tables.md", "summary.json", "section.json", *(f"{figure}.png" for figure in FIGURES)):
         assert (tmp_path / "out" / name).stat().st_size > 100
-    before = rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns
+    (path, _) = (tmp_path / "out" / "rows").glob("*.json.gz")
+    before = path.stat().st_mtime_ns
     assert main(argv) == 0
-    assert rows_path(tmp_path / "out", results[0][0]).stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before
     more = [*argv, "--seeds", "2", "--stored-only"]
     assert main(more) == 0
     assert "2 of 4 runs of this grid are stored" in (tmp_path / "out" / "tables.md").read_text()
@@ -369,15 +373,16 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
     assert {row["rate"] for row in rows} == {1e-3, 5e-3}
     assert "**" in (tmp_path / "out" / "rates.md").read_text()
     (tmp_path / "out" / "rates.json").write_text('{"none": 0.005}')
-    grid = ["--paddings", "zeros", "--fields", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
+    grid = ["--paddings", "zeros", "--reaches", "half", "--seeds", "1", "--horizons", "1", "--best-of", "1"]
     assert (
         main(["stitch", "--suite", "factors", "--rates-from", str(tmp_path / "out" / "rates.json"), *grid, *common])
         == 0
     )
     assert RunFolder(tmp_path / "runs" / "none-zeros-half-seed0").config().learning_rate == 5e-3
-    assert not is_finished(
-        tmp_path / "out", FactorRun("none", "zeros", "half", 0), StitchSettings((1,), 1, 1), Budget()
-    )
+    base = replace(from_dict(TINY), learning_rate=5e-3)
+    one = Grid(("none",), ("zeros",), ("half",), 1)
+    assert answered_runs(tmp_path / "out", one, Budget(base, StitchSettings((1,), 1, 1)))
+    assert not answered_runs(tmp_path / "out", one, Budget(from_dict(TINY), StitchSettings((1,), 1, 1)))
     capsys.readouterr()
 
 

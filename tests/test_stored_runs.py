@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from planner.comparison import compare
+from planner.comparison import kept
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
 from planner.training.run import RunFolder, shipped_names
@@ -69,8 +69,8 @@ def test_a_stored_run_resumes_with_the_bits_of_one_never_stopped_and_with_the_nu
 
 
 def test_a_rollout_that_was_kept_then_is_found_now(stored, monkeypatch):
-    monkeypatch.setattr(compare, "rollout", None)  # nothing is rolled out anew
-    rows = compare.run_rollout(stored, KEPT, ("straight",), "cpu")
+    monkeypatch.setattr(kept, "rollout", None)  # nothing is rolled out anew
+    rows = kept.run_rollout(stored, KEPT, ("straight",), "cpu")
     assert {row["family"] for row in rows} == {"straight"}
 
 

@@ -146,10 +146,8 @@ def test_a_finished_run_is_left_alone_and_other_settings_are_refused(tiny, hash_
 
 def test_a_folder_in_use_is_refused(tiny, hash_dataset, tmp_path):
     other = RunFolder(tmp_path / "run")
-    other.lock()
-    with pytest.raises(UserError, match="in use"):
+    with other.claim(), pytest.raises(UserError, match="in use"):
         train(tiny(), tmp_path / "run", "cpu", progress=False)
-    other.release()
     train(tiny(), tmp_path / "run", "cpu", progress=False)
 
 

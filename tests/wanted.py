@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from norm_study.stitching.grid import FactorRun, rows_path
+from norm_study.stitching.grid import Budget, answers_in
+from norm_study.stitching.settings import FactorRun, StitchSettings
+from planner.config import Config
 
 FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)
 """Goals in D4RL's axes: the ends of the U's right side, (row, column)."""
 
 TINY_SIZES = "{length: 24, depth: 3, kernel: 3, width: 4, batch: 4, steps: 2, predictions: 20}"
+TINY_NONE = TINY_SIZES.replace("}", ", norm: none}")
 TINY_PARTS = f"""
-- {{name: localize-none, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
+- {{name: localize-none, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_NONE}}}
 - {{name: localize-instance, experiment: localize, budgets: [quick, full], seeds: [0, 1], sizes: {TINY_SIZES}}}
 - {{name: multihop, experiment: multihop, budgets: [full], seeds: [0, 1], sizes: {TINY_SIZES}}}
 """
@@ -69,6 +70,5 @@ def write_grid(study: Path, runs: Path, finished: Path, multiple: int) -> None:
             ("demonstrated", True, 1.0),
         )
     ]
-    path = rows_path(study, run)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(json.dumps({"rows": rows}).encode()))
+    question = Budget(Config(), StitchSettings()).question(run)
+    answers_in(study).keep(question, {"rows": rows, "facts": [{"steps": Config.steps}]})

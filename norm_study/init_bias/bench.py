@@ -23,7 +23,7 @@ def torch_network(config: InitBiasConfig, inputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in [inputs] + [config.width] * (config.depth - 1):
         block = [norm(config.width), activation()]
-        layers += [nn.Linear(width, config.width), *(block if config.place == "before" else block[::-1])]
+        layers += [nn.Linear(width, config.width), *(block if config.place == "pre" else block[::-1])]
     network = nn.Sequential(*layers, nn.Linear(config.width, config.classes))
     for layer in network:
         if isinstance(layer, nn.Linear):

@@ -25,11 +25,11 @@ from planner.norms import NormKind
 Rows = list[dict[str, Any]]
 MEASURES = ("f0", "max_fraction", "mean", "deviation", "scaled_mean", "scaled_deviation")
 PAPER_VARIANTS: tuple[tuple[NormKind, Place], ...] = (
-    ("none", "before"),
-    ("batch", "before"),
-    ("batch", "after"),
-    ("layer", "before"),
-    ("layer", "after"),
+    ("none", "pre"),
+    ("batch", "pre"),
+    ("batch", "post"),
+    ("layer", "pre"),
+    ("layer", "post"),
 )
 DIGIT_SIDE = 8
 

@@ -121,7 +121,7 @@ class MLPChunk:
         kind = self.config.activation
         if norm == "none":
             return activate(z, kind)
-        if place == "before":
+        if place == "pre":
             return activate(functional.layer_norm(z, z.shape[-1:]), kind)
         return functional.layer_norm(activate(z, kind), z.shape[-1:])
 
@@ -159,7 +159,7 @@ class CNNChunk:
         h = repeat(self.x_NCT, "n c t -> n (i c) t", i=self.networks)
         for depth, weight in enumerate(self.weights, start=1):
             z = functional.conv1d(h, weight, padding=config.kernel // 2, groups=self.networks)
-            h = activate(pool(z), config.activation) if place == "before" else pool(activate(z, config.activation))
+            h = activate(pool(z), config.activation) if place == "pre" else pool(activate(z, config.activation))
             if depth in reads:
                 mean_IWN = rearrange(h.mean(-1), "n (i w) -> i w n", i=self.networks)
                 yield self.out_weights[:, reads[depth]] @ mean_IWN, torch.linalg.vector_norm(mean_IWN, dim=1)

@@ -9,7 +9,7 @@ from groundwork.errors import UserError
 from groundwork.options import Settings, option
 from planner.norms import WHOLE_KINDS, NormKind, norm_facts
 
-Place = Literal["before", "after"]
+Place = Literal["pre", "post"]
 Activation = Literal["relu", "tanh", "gelu", "mish"]
 Data = Literal["blobs", "digits"]
 MLP_NORMS: tuple[NormKind, ...] = ("none", "batch", "layer")
@@ -24,7 +24,7 @@ class NetworkSizes(Settings):
     """A classifier of equal hidden layers; Kaiming-normal weights, zero biases."""
 
     norm: NormKind = option("none", f"{NORM} An mlp has {', '.join(MLP_NORMS)}.", choices=WHOLE_KINDS)
-    place: Place = option("before", "The norm stands before or after the activation.")
+    place: Place = option("pre", "The norm stands before or after the activation.")
     depth: int = option(20, "The network has so many hidden layers.", low=1)
     width: int = option(100, "A hidden layer has so many units (mlp) or channels (cnn).", low=1)
     activation: Activation = option("relu", "The network's nonlinearity.")
@@ -58,8 +58,8 @@ class InitBiasConfig(NetworkSizes):
         if self.suite == "paper" and self.network == "cnn":
             raise UserError("suite = paper needs network = mlp")
         facts = norm_facts(self.norm)
-        if (self.network, self.place, facts.over, facts.channels) == ("cnn", "after", ("time",), "each"):
-            raise UserError(f"norm = {self.norm} with place = after takes away the mean over time that outputs read")
+        if (self.network, self.place, facts.over, facts.channels) == ("cnn", "post", ("time",), "each"):
+            raise UserError(f"norm = {self.norm} with place = post takes away the mean over time that outputs read")
         if self.kernel % 2 == 0:
             raise UserError(f"kernel = {self.kernel} must be odd")
         if not facts.fits(self.width, self.groups):

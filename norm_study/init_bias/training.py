@@ -65,7 +65,7 @@ class StackedMLP(nn.Module):
         kind = self.config.activation
         if self.config.norm == "none":
             return activate(z, kind)
-        if self.config.place == "before":
+        if self.config.place == "pre":
             return activate(self._norm(z, layer), kind)
         return self._norm(activate(z, kind), layer)
 

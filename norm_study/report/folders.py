@@ -12,7 +12,8 @@ from norm_study.report.measurements import measurement_section
 from norm_study.reproduce.parts import collect, load_parts, parts_file
 from norm_study.reproduce.results import reproduction_section
 from norm_study.stitching.fix import fix_section
-from norm_study.stitching.settings import FactorRun, Grid
+from norm_study.stitching.grid import all_runs
+from norm_study.stitching.settings import Grid
 from norm_study.stitching.tables import study_section
 from planner.comparison.report import comparison_section
 from planner.comparison.sampler_ablation import ablation_section
@@ -87,14 +88,10 @@ def _reproduction(file: Path) -> Section:
 
 
 def _stitching(file: Path) -> Section:
-    stored = []
-    for path in (file.parent / "rows").glob("*.json.gz"):
-        norm, padding, field, seed = path.name.removesuffix(".json.gz").rsplit("-", 3)
-        run = FactorRun(norm, padding, field, int(seed.removeprefix("seed")))  # type: ignore[arg-type]
-        stored.append((run, read_stored(path)))
+    stored = list(all_runs(file.parent).items())
     grid = Grid()  # whose order tells which cell the others are held against
-    order = {value: at for at, value in enumerate((*grid.norms, *grid.paddings, *grid.fields))}
-    stored.sort(key=lambda one: (order[one[0].field], order[one[0].padding], order[one[0].norm], one[0].seed))
+    order = {value: at for at, value in enumerate((*grid.norms, *grid.paddings, *grid.reaches))}
+    stored.sort(key=lambda one: (order[one[0].reach], order[one[0].padding], order[one[0].norm], one[0].seed))
     return study_section(stored, read_stored(file), f"{len(stored)} runs are stored", "")
 
 

@@ -327,27 +327,27 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "BatchNorm before the activation leaves the prejudice of one layer.",
         PLACEMENT,
-        Rule(Number("gamma at depth 1", _gamma(1)), "init-batch-before", "at least", NEUTRAL_BELOW),
+        Rule(Number("gamma at depth 1", _gamma(1)), "init-batch-pre", "at least", NEUTRAL_BELOW),
     ),
     Claim(
         "BatchNorm before the activation keeps it from growing deep.",
         PLACEMENT,
-        Rule(DEEP_GAMMA, "init-batch-before", "at most", DEEP_FROM),
+        Rule(DEEP_GAMMA, "init-batch-pre", "at most", DEEP_FROM),
     ),
     Claim(
         "BatchNorm after the activation makes the start neutral.",
         PLACEMENT,
-        Rule(DEEP_GAMMA, "init-batch-after", "at most", NEUTRAL_BELOW),
+        Rule(DEEP_GAMMA, "init-batch-post", "at most", NEUTRAL_BELOW),
     ),
     Claim(
         "LayerNorm before the activation leaves it deeply prejudiced.",
         PLACEMENT,
-        Rule(DEEP_GAMMA, "init-layer-before", "at least", DEEP_FROM),
+        Rule(DEEP_GAMMA, "init-layer-pre", "at least", DEEP_FROM),
     ),
     Claim(
         "LayerNorm after the activation makes the start neutral.",
         PLACEMENT,
-        Rule(DEEP_GAMMA, "init-layer-after", "at most", NEUTRAL_BELOW),
+        Rule(DEEP_GAMMA, "init-layer-post", "at most", NEUTRAL_BELOW),
     ),
     Claim(
         "The theory meets the median of one layer without norm.",
@@ -372,11 +372,11 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "Batch-normed after the activation, a start has no bias to lose.",
         PLACEMENT,
-        Rule(GONE_STEP, "init-training-batch-after-20", "at most", 10),
+        Rule(GONE_STEP, "init-training-batch-post-20", "at most", 10),
     ),
     Claim(
         "A neutral start stays neutral: LayerNorm after the activation.",
         "ours",
-        Rule(GONE_STEP, "init-training-layer-after-20", "at most", 10),
+        Rule(GONE_STEP, "init-training-layer-post-20", "at most", 10),
     ),
 )

@@ -15,7 +15,8 @@ from norm_study.init_bias.theory import NEUTRAL_BELOW, SMALLEST_GAMMA, gamma_of,
 from norm_study.reproduce.figures import Figures, Results
 
 COLORS = {"none": GRAY, "batch": ORANGE, "layer": BLUE}
-VARIANTS = ("none", "batch-before", "batch-after", "layer-before", "layer-after")
+VARIANTS = ("none", "batch-pre", "batch-post", "layer-pre", "layer-post")
+PLACES = {"": "", "pre": "before", "post": "after"}
 NAMES = {"none": "no norm", "batch": "BatchNorm", "layer": "LayerNorm"}
 BINS = 25
 
@@ -27,13 +28,13 @@ def _norm_and_place(variant: str) -> tuple[str, str]:
 
 def _label(variant: str) -> str:
     norm, place = _norm_and_place(variant)
-    return f"{NAMES[norm]} {place}".strip()
+    return f"{NAMES[norm]} {PLACES[place]}".strip()
 
 
 def _line(variant: str) -> dict[str, Any]:
     """Colour says which norm, line and marker say which place."""
     norm, place = _norm_and_place(variant)
-    shape = {"": ("-", "D"), "before": ("-", "o"), "after": ("--", "s")}[place]
+    shape = {"": ("-", "D"), "pre": ("-", "o"), "post": ("--", "s")}[place]
     wide = {"lw": 4} if norm == "none" else {}  # it runs under the one of LayerNorm before
     return {"color": COLORS[norm], "ls": shape[0], "marker": shape[1], "label": _label(variant), **wide}
 

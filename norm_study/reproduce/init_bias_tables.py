@@ -14,11 +14,11 @@ from norm_study.reproduce.parts import Collected
 # Another implementation's medians of max(f0, 1 - f0) at depths 1 and 20, to three digits. Its number of networks
 # is taken as that of a check that came with them.
 REPLICA: dict[tuple[str, str], tuple[float, float]] = {
-    ("none", "before"): (0.678, 1.000),
-    ("batch", "before"): (0.675, 0.672),
-    ("batch", "after"): (0.508, 0.518),
-    ("layer", "before"): (0.682, 0.998),
-    ("layer", "after"): (0.513, 0.543),
+    ("none", "pre"): (0.678, 1.000),
+    ("batch", "pre"): (0.675, 0.672),
+    ("batch", "post"): (0.508, 0.518),
+    ("layer", "pre"): (0.682, 0.998),
+    ("layer", "post"): (0.513, 0.543),
 }
 REPLICA_DEPTHS = (1, 20)
 REPLICA_NETWORKS = 400

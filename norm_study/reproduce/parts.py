@@ -1,30 +1,26 @@
 """Runs the whole study, part by part, and writes rows, figures, verdicts and a page.
 
-Every finished (part, seed) is one file under ``rows/``, written aside and renamed. A part whose file states
-the sizes that are asked for is not run again, so the same command after an interruption goes on where it
-stopped.
+Every finished (part, seed) is an answer under ``rows/``, and is not run again: the same command after an interruption
+goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from groundwork.answers import Answers
 from groundwork.errors import UserError
-from groundwork.files import read_checked, with_checksum, write_atomically
+from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.options import load_yaml
 from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
+from planner.renamed import RENAMED
 
 Budget = Literal["quick", "full"]
 
@@ -50,6 +46,10 @@ class Part:
     def config(self) -> Any:
         """The sizes in full."""
         return EXPERIMENTS[self.experiment].config(**self.sizes)
+
+    def question(self, seed: int) -> dict[str, Any]:
+        """What one seed of it answers."""
+        return {"experiment": self.experiment, "sizes": self.config(), "seed": seed}
 
 
 def parts_file() -> Path:
@@ -88,77 +88,55 @@ def load_parts(path: Path) -> list[Part]:
     return parts
 
 
-def rows_file(folder: Path, part: Part, seed: int) -> Path:
-    """Where one seed of a part is kept."""
-    return folder / f"{part.name}-seed{seed}.json"
+def answers_in(folder: Path) -> Answers:
+    """The store of finished seeds in a folder."""
+    return Answers(folder, RENAMED, _label)
 
 
-def finished(folder: Path, part: Part, seed: int) -> dict[str, Any] | None:
-    """The stored result of one seed, if there is one at exactly these sizes."""
-    stored = read_checked(rows_file(folder, part, seed))
-    if stored is None or not {"config", "rows", "summary"} <= set(stored):
-        return None
-    wanted = {**vars(part.config()), "experiment": part.experiment, "seeds": [seed]}
-    wanted = json.loads(json.dumps(wanted))
-    return stored if all(stored["config"].get(key) == value for key, value in wanted.items()) else None
+def _label(question: Any) -> str:
+    parts = [question["experiment"], *(question["sizes"].get(name) for name in ("norm", "place", "depth"))]
+    return "-".join(str(part) for part in [*parts, f"seed{question['seed']}"] if part is not None)
 
 
-def run_parts(
-    parts: Sequence[Part], folder: Path, device: torch.device, jobs: int = 1
-) -> Iterator[tuple[Part, list[int]]]:
-    """Runs what is not yet finished and yields each part with its seeds once they are written.
+def run_parts(parts: Sequence[Part], folder: Path, device: torch.device, executor: Executor) -> list[str]:
+    """Runs what is not yet finished.
 
-    On a CPU each seed is run and kept for itself, since stacks of this size gain nothing there, ``jobs`` of them at a
-    time with one thread each; a GPU takes all seeds of a part at once.
+    A CPU takes seed by seed, since stacks of this size gain nothing there; a GPU takes all seeds of a part at once.
+
+    Returns:
+        The names of the jobs that were not finished before.
+
+    Raises:
+        UserError: some failed; the others are finished first.
     """
-    missing = [(part, [seed for seed in part.seeds if finished(folder, part, seed) is None]) for part in parts]
-    if device.type == "cuda":
-        work = [(part, seeds) for part, seeds in missing if seeds]
-    else:
-        work = [(part, [seed]) for part, seeds in missing for seed in seeds]
-    if jobs == 1:
-        for part, seeds in work:
-            yield _run_seeds(part, seeds, folder, device)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker) as pool:
-        running = [pool.submit(_run_seeds, part, seeds, folder, device) for part, seeds in work]
-        try:
-            for done in as_completed(running):
-                yield done.result()
-        except (KeyboardInterrupt, GeneratorExit):  # what is begun but not finished is begun again next time
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+    store, jobs = answers_in(folder), []
+    for part in parts:
+        for seeds in [part.seeds] if device.type == "cuda" else [(seed,) for seed in part.seeds]:
+            name = f"{part.name}-seed{','.join(map(str, seeds))}"
+            asked = (store, part, seeds)
+            jobs.append(Job(name, partial(_run_seeds, *asked, device), partial(_all_finished, *asked)))
+    return run_jobs(jobs, executor, "experiments")
 
 
-def _begin_worker() -> None:
-    """One thread; Ctrl-C is the parent's to handle, and a parent that was killed takes its workers along."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _all_finished(store: Answers, part: Part, seeds: Sequence[int]) -> bool:
+    return all(store.find(part.question(seed)) is not None for seed in seeds)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _run_seeds(part: Part, seeds: list[int], folder: Path, device: torch.device) -> tuple[Part, list[int]]:
-    """Runs some seeds of a part and writes one file for each."""
-    print(f"{part.name}: seed {', '.join(map(str, seeds))}", file=sys.stderr, flush=True)
-    result = run_experiment(part.experiment, part.config(), seeds, device)
-    for seed in seeds:
-        own = [row for row in result["rows"] if row["seed"] == seed]
-        about = {**result["config"], "seeds": [seed]}
-        about["seconds"] = round(about["seconds"] / len(seeds), 1)
-        summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
-        text = with_checksum({"config": about, "rows": own, "summary": summary})
-        write_atomically(rows_file(folder, part, seed), text + "\n")
-    return part, seeds
+def _run_seeds(store: Answers, part: Part, seeds: Sequence[int], device: torch.device) -> None:
+    """Runs the seeds of a part that are not finished, and keeps each for itself."""
+    with ExitStack() as claims:
+        for seed in seeds:
+            claims.enter_context(store.claim(part.question(seed)))
+        missing = [seed for seed in seeds if store.find(part.question(seed)) is None]
+        if not missing:
+            return
+        result = run_experiment(part.experiment, part.config(), missing, device)
+        seconds = round(result["config"]["seconds"] / len(missing), 1)
+        for seed in missing:
+            own = [row for row in result["rows"] if row["seed"] == seed]
+            summary = EXPERIMENTS[part.experiment].summarize(part.config(), own)
+            about = {**result["config"], "seeds": [seed], "seconds": seconds}
+            store.keep(part.question(seed), {"config": about, "rows": own, "summary": summary})
 
 
 @dataclass(frozen=True)
@@ -190,7 +168,8 @@ def collect(parts: Sequence[Part], folder: Path, full_folder: Path | None) -> di
         for source, borrowed in ((folder, False), (full_folder, True)):
             if source is None:
                 continue
-            stored = [one for seed in part.seeds if (one := finished(source, part, seed)) is not None]
+            store = answers_in(source)
+            stored = [one for seed in part.seeds if (one := store.find(part.question(seed))) is not None]
             if stored:
                 rows = [row for one in stored for row in one["rows"]]
                 seconds = sum(one["config"]["seconds"] for one in stored)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from groundwork.files import write_atomically
+from groundwork.jobs import Executor
 from groundwork.page import page
 from groundwork.section import (
     Picture,
@@ -94,7 +95,7 @@ def reproduction_section(folder: Path, results: Mapping[str, Collected]) -> Sect
     )
 
 
-def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str = "", jobs: int = 1) -> None:
+def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, only: str, executor: Executor) -> None:
     """Runs the budget's parts, those whose names begin with ``only``, then writes figures, claims and the page.
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
@@ -104,8 +105,7 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
     )
     parts = load_parts(parts_file())
     chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
-    for _ in run_parts(chosen, out / "rows", device, jobs):
-        pass
+    run_parts(chosen, out / "rows", device, executor)
     write_results(out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
 
 

@@ -12,8 +12,8 @@ from groundwork.intervals import difference_over_seeds, student_interval
 from norm_study.stitching.grid import FactorRun, Stored
 from norm_study.stitching.summary import MEASURES, Rows, by_run, countable
 
-FACTORS = ("norm", "padding", "field")
-REFERENCE = {"norm": "group", "padding": "zeros", "field": "half"}
+FACTORS = ("norm", "padding", "reach")
+REFERENCE = {"norm": "group", "padding": "zeros", "reach": "half"}
 """The level of each factor that the others are held against."""
 
 Pair = tuple[FactorRun, FactorRun]
@@ -37,7 +37,7 @@ def multiples_of(stored: Stored) -> list[int]:
 def effects(stored: Stored, measure: str = "plan_valid", split: str = "held_out") -> list[dict[str, Any]]:
     """Effect of each level of each factor, everything else equal.
 
-    Over all cells; of padding and field also within each norm, of a norm also at the reference padding and field.
+    Over all cells; of padding and reach also within each norm, of a norm also at the reference padding and reach.
 
     Each run is paired with the run that differs from it in this factor alone (same seed); pairs are averaged within
     a seed, and the interval is that of :func:`groundwork.intervals.difference_over_seeds`.
@@ -63,11 +63,11 @@ def _subsets(factor: str, pairs: list[Pair]) -> dict[str, list[Pair]]:
     parts: dict[str, list[Pair]] = {}
     for pair in pairs:
         run = pair[0]
-        parts.setdefault(f"{run.padding}, {run.field}" if factor == "norm" else run.norm, []).append(pair)
+        parts.setdefault(f"{run.padding}, {run.reach}" if factor == "norm" else run.norm, []).append(pair)
     if len(parts) == 1:
         parts = {}
     elif factor == "norm":
-        reference = f"{REFERENCE['padding']}, {REFERENCE['field']}"
+        reference = f"{REFERENCE['padding']}, {REFERENCE['reach']}"
         parts = {name: own for name, own in parts.items() if name == reference}
     return {"all": pairs, **parts} if pairs else {}
 
@@ -76,42 +76,42 @@ def explained(stored: Stored, measure: str = "plan_valid", split: str = "held_ou
     """Share of the variance between cells that each factor explains alone (η²), and all their interactions together.
 
     The sums of squares of a balanced analysis of variance, seed by seed, over the norms that were run at every padding
-    and receptive field. Where not two norms were, padding and field are looked at one by one, the other at its
+    and receptive field. Where not two norms were, padding and reach are looked at one by one, the other at its
     reference. Intervals are Student's over the seeds, cut to 0 … 1.
 
     Returns:
-        Entries ``{"multiple", "norms", "paddings", "fields"}`` with the interval of ``interactions`` and of each factor
-        of several levels; none where all cells of a seed are equal.
+        Entries ``{"multiple", "norms", "paddings", "reaches"}`` with the interval of ``interactions`` and of each
+        factor of several levels; none where all cells of a seed are equal.
     """
     found = []
     for multiple in multiples_of(stored):
         means = {run: float(np.mean(values)) for run, values in _episodes(stored, measure, split, multiple).items()}
-        whole = _levels(means, "padding"), _levels(means, "field")
-        one_by_one = (whole[0], [REFERENCE["field"]]), ([REFERENCE["padding"]], whole[1])
-        for paddings, fields in [whole] if _complete_norms(means, *whole) else one_by_one:
-            levels = _complete_norms(means, paddings, fields), paddings, fields
+        whole = _levels(means, "padding"), _levels(means, "reach")
+        one_by_one = (whole[0], [REFERENCE["reach"]]), ([REFERENCE["padding"]], whole[1])
+        for paddings, reaches in [whole] if _complete_norms(means, *whole) else one_by_one:
+            levels = _complete_norms(means, paddings, reaches), paddings, reaches
             several = [name for name, values in zip(FACTORS, levels, strict=True) if len(values) > 1]
             if len(several) < 2:
                 continue
             shares = [_shares(_cells(means, *levels, seed)) for seed in _levels(means, "seed")]
             if all(shares):
-                about = {"multiple": multiple, "norms": levels[0], "paddings": paddings, "fields": fields}
+                about = {"multiple": multiple, "norms": levels[0], "paddings": paddings, "reaches": reaches}
                 names = (*several, "interactions")
                 found.append(about | {n: student_interval([share[n] for share in shares], (0.0, 1.0)) for n in names})
     return found
 
 
 def _cells(
-    means: Mapping[FactorRun, float], norms: list[Any], paddings: list[Any], fields: list[Any], seed: int
+    means: Mapping[FactorRun, float], norms: list[Any], paddings: list[Any], reaches: list[Any], seed: int
 ) -> np.ndarray:
-    """The outcome of each (norm, padding, field) at one seed."""
-    cells = [means[FactorRun(*place, seed)] for place in product(norms, paddings, fields)]
-    return np.reshape(cells, (len(norms), len(paddings), len(fields)))
+    """The outcome of each (norm, padding, reach) at one seed."""
+    cells = [means[FactorRun(*place, seed)] for place in product(norms, paddings, reaches)]
+    return np.reshape(cells, (len(norms), len(paddings), len(reaches)))
 
 
-def _complete_norms(runs: Collection[FactorRun], paddings: list[Any], fields: list[Any]) -> list[Any]:
+def _complete_norms(runs: Collection[FactorRun], paddings: list[Any], reaches: list[Any]) -> list[Any]:
     """The norms with all of these cells at every seed, if they are two or more."""
-    places = list(product(paddings, fields, _levels(runs, "seed")))
+    places = list(product(paddings, reaches, _levels(runs, "seed")))
     norms = [norm for norm in _levels(runs, "norm") if all(FactorRun(norm, *place) in runs for place in places)]
     return norms if len(norms) > 1 else []
 

@@ -16,7 +16,7 @@ from envs.maps import MazeMap
 from groundwork.files import save_figure
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.settings import FIELDS
+from norm_study.stitching.settings import REACHES
 from norm_study.stitching.summary import Rows, countable, interval
 from planner.config import PaddingMode
 from planner.norms import NORM_KINDS, NORM_TABLE
@@ -36,7 +36,7 @@ WIDEST = 4
 def base_cell(stored: Stored) -> Stored:
     """The runs at the first padding and receptive field, where only the norm differs."""
     first = stored[0][0]
-    return [(run, result) for run, result in stored if (run.padding, run.field) == (first.padding, first.field)]
+    return [(run, result) for run, result in stored if (run.padding, run.reach) == (first.padding, first.reach)]
 
 
 def norms_of(stored: Stored) -> list[str]:
@@ -105,8 +105,8 @@ def plans(stored: Stored) -> Figure:
 def heat_map(stored: Stored) -> Figure:
     """Held-out validity of every cell: norms (rows) against padding and receptive field (columns), per multiple."""
     multiples = sorted({row["multiple"] for _, result in stored for row in result["rows"]})
-    there = {(run.field, run.padding) for run, _ in stored}
-    columns = [place for place in product(FIELDS, get_args(PaddingMode)) if place in there]
+    there = {(run.reach, run.padding) for run, _ in stored}
+    columns = [place for place in product(REACHES, get_args(PaddingMode)) if place in there]
     norms = norms_of(stored)
     figure = Figure(
         figsize=(1.3 + len(multiples) * (0.62 * len(columns) + 0.5), 0.42 * len(norms) + 1.6), layout="constrained"
@@ -117,7 +117,7 @@ def heat_map(stored: Stored) -> Figure:
         share = np.full((len(norms), len(columns)), np.nan)
         for row, norm in enumerate(norms):
             for column, place in enumerate(columns):
-                here = [(run, result) for run, result in stored if (run.field, run.padding) == place]
+                here = [(run, result) for run, result in stored if (run.reach, run.padding) == place]
                 rows = _rows(here, norm, multiple)
                 if rows:
                     share[row, column] = 100 * interval(rows, "plan_valid")["mean"]
@@ -126,7 +126,7 @@ def heat_map(stored: Stored) -> Figure:
         for row, column in np.argwhere(~np.isnan(share)):
             value = share[row, column]
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value < 55 else "black")
-        axis.set_xticks(range(len(columns)), [f"{field},\n{padding}" for field, padding in columns], fontsize=7)
+        axis.set_xticks(range(len(columns)), [f"{reach},\n{padding}" for reach, padding in columns], fontsize=7)
         axis.set_yticks(range(len(norms)), norms)
         axis.set_title(f"{multiple}×", fontsize=9)
     figure.suptitle("planned points / training horizon", fontsize=9)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,69 +14,109 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from groundwork.answers import Answers
 from groundwork.files import save_figure, write_atomically
+from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table
-from norm_study.stitching.measurement import StitchSettings, stitch_rows
+from norm_study.stitching.measurement import stitch_rows
+from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import Rows, countable, interval, study_cell
+from planner.config import Config
 from planner.norms import NormKind
-from planner.training.run import find_run
-from planner.training.train import train
+from planner.renamed import RENAMED
+from planner.training.run import RunFolder, find_run
+from planner.training.train import train_job
 
 FINE_TUNING_RATE = 1e-3
 HOW = "All stages but the first two are checkpoints of one fine-tuning, whose learning rate falls along one cosine."
 
 
-def fix_rows(
-    source: str | Path,
-    to: NormKind,
-    steps: int,
-    every: int,
-    settings: StitchSettings,
-    runs_folder: Path,
-    device: str = "auto",
-) -> Rows:
-    """Measures a run before its norm is exchanged and every so many steps of fine-tuning after.
+@dataclass(frozen=True)
+class Fix:
+    """What is exchanged in which run, and when it is measured.
 
-    Args:
+    Attributes:
         source: a finished run's folder, or the name of a shipped planner.
         to: the norm that replaces its own; weights that both have are carried over.
         steps: of fine-tuning, at a peak learning rate of 1e-3 with a cosine.
         every: steps between measurements.
-        settings: of the measurement.
-        runs_folder: where the fine-tuned run is kept; it resumes.
+        measured: settings of the measurement.
+    """
+
+    source: str
+    to: NormKind
+    steps: int
+    every: int
+    measured: StitchSettings
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{Path(self.source).name}-to-{self.to}"
+
+    def config(self, steps: int) -> Config:
+        """Of a fine-tuning of so many steps."""
+        before = find_run(self.source).config()
+        return replace(
+            before,
+            model=replace(before.model, norm=self.to),
+            init_from=self.source,
+            steps=steps,
+            learning_rate=FINE_TUNING_RATE,
+            evaluate_every=0,
+            checkpoint_every=self.every,
+            keep_checkpoints=0,
+        )
+
+    def stages(self, runs_folder: Path) -> Iterator[tuple[int | None, Config, Path, int]]:
+        """Steps spent, and the config, folder and checkpoint of the run that is measured then."""
+        source = find_run(self.source)
+        yield None, source.config(), source.path, _step(source)
+        yield 1, self.config(1), runs_folder / f"{self.name}-exchanged", 1
+        for step in sorted({*range(self.every, self.steps + 1, self.every), self.steps}):
+            yield step, self.config(self.steps), runs_folder / self.name, step
+
+
+def _step(folder: RunFolder) -> int:
+    return int(folder.checkpoint().name.removeprefix("step_"))
+
+
+def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: Path, device: str) -> Rows:
+    """Measures runs before their norm is exchanged and every so many steps of fine-tuning after.
+
+    Args:
+        fixes: what is exchanged.
+        out: rows of each stage are kept in ``out/fix``.
+        executor: where trainings and measurements run.
+        runs_folder: where the fine-tuned runs are kept; they resume.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        The rows of :func:`norm_study.stitching.measurement.stitch_rows` with ``steps_spent``: ``None`` before the
-        exchange, 1 right after it (one step, at a hundredth of the rate).
+        The rows of :func:`norm_study.stitching.measurement.stitch_rows` with ``source`` and ``steps_spent``: ``None``
+        before the exchange, 1 right after it (one step, at a hundredth of the rate).
 
     Raises:
         UserError: no such run, or settings out of range.
     """
-    before = find_run(source).config()
-    settings = replace(settings, best_of=1)
-    config = replace(
-        before,
-        model=replace(before.model, norm=to),
-        init_from=str(source),
-        steps=steps,
-        learning_rate=FINE_TUNING_RATE,
-        evaluate_every=0,
-        checkpoint_every=every,
-        keep_checkpoints=0,
-    )
-    exchanged = replace(config, steps=1)
-    name = f"{Path(source).name}-to-{to}"
-    rows = [row | {"steps_spent": None} for row in stitch_rows(source, settings, device)]
-    train(exchanged, str(runs_folder / f"{name}-exchanged"), device)
-    rows += [row | {"steps_spent": 1} for row in stitch_rows(runs_folder / f"{name}-exchanged", settings, device)]
-    folder = train(config, str(runs_folder / name), device)
-    for checkpoint in folder.checkpoints():
-        step = int(checkpoint.name.removeprefix("step_"))
-        rows += [row | {"steps_spent": step} for row in stitch_rows(folder.path, settings, device, step)]
-    return [row | {"source": Path(source).name, "run_seed": before.seed} for row in rows]
+    store = Answers(out / "fix", RENAMED)
+    jobs: dict[str, Job] = {}
+    asked = []
+    for fix in fixes:
+        for spent, config, folder, step in fix.stages(runs_folder):
+            question = {"config": config, "run": folder.name, "step": step, "measured": fix.measured}
+            training = train_job(config, folder, device) if spent else None
+            work = partial(_stage, folder, fix.measured, device, step)
+            measuring = store.job(question, work, after=training.name if training else None)
+            jobs |= {job.name: job for job in (training, measuring) if job}
+            asked.append((question, {"steps_spent": spent, "source": Path(fix.source).name, "run_seed": config.seed}))
+    run_jobs(list(jobs.values()), executor, "fix")
+    return [row | about for question, about in asked for row in store.answer(question, dict)["rows"]]
+
+
+def _stage(folder: Path, settings: StitchSettings, device: str, step: int) -> dict[str, Rows]:
+    return {"rows": stitch_rows(folder, settings, device, step)}
 
 
 def write_fix(rows: Rows, out: Path, command: str) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,30 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
+from groundwork.answers import Answers
 from groundwork.errors import UserError
 from groundwork.files import save_figure
 from groundwork.intervals import interval_over_seeds, student_interval
+from groundwork.jobs import Executor, run_jobs
+from groundwork.options import part_of
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import AuditReport, audit
 from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, stored_runs
-from norm_study.stitching.settings import Grid, LeakageSettings
+from norm_study.stitching.settings import AuditedPlans, Grid, LeakageSettings
 from norm_study.stitching.summary import countable
 from planner.norms import NORM_TABLE
 from planner.plan import pick_device
+from planner.renamed import RENAMED
 from planner.training.run import RunFolder
 
 LINEAR_BELOW = 1e-4
 
 
-def run_leakage(settings: LeakageSettings, grid: Grid, device_name: str = "auto") -> dict[str, Any]:
-    """Audits the stored runs; draws the figure if ``settings.out`` says where.
+def run_leakage(settings: LeakageSettings, grid: Grid, executor: Executor, device_name: str) -> dict[str, Any]:
+    """Audits the stored runs that are not audited yet; draws the figure if ``settings.out`` says where.
 
     Raises:
         UserError: no finished run, or none measured at the asked multiple.
@@ -38,13 +43,22 @@ def run_leakage(settings: LeakageSettings, grid: Grid, device_name: str = "auto"
     stored = stored_runs(settings.stitching, grid)
     if not stored:
         raise UserError(f"stitching = {settings.stitching} holds no finished run; norm-study stitch makes them")
-    device, rows = pick_device(device_name), []
-    for run, result in tqdm(stored, desc="audits", unit="run"):
-        valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=settings.multiple)]
+    asked = part_of(AuditedPlans, settings)
+    store = Answers(
+        settings.stitching / "leakage", RENAMED, _label, others=[settings.out] if settings.out is not None else []
+    )
+    jobs, found = [], []
+    for run, result in stored:
+        valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=asked.multiple)]
         if valid:
-            rows.append(leakage_row(run, settings.runs_folder / run.name, valid, settings, device))
-    if not rows:
+            question = {"leakage": asked, "run": run.name, "steps": result["facts"][0]["steps"]}
+            work = partial(_audited, run, settings.runs_folder / run.name, asked, pick_device(device_name))
+            jobs.append(store.job(question, work))
+            found.append((question, {"held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid)}))
+    if not found:
         raise UserError(f"multiple = {settings.multiple} was not measured in {settings.stitching}")
+    run_jobs(jobs, executor, "audits")
+    rows = [store.answer(question, dict)["row"] | about for question, about in found]
     if settings.out is not None:
         settings.out.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
@@ -52,27 +66,29 @@ def run_leakage(settings: LeakageSettings, grid: Grid, device_name: str = "auto"
             save_figure(figure, settings.out / "leakage.png", dpi=160)
             save_figure(figure, settings.out / "leakage.svg", metadata={"Date": None})
     return {
-        "config": {name: getattr(settings, name) for name in ("multiple", "times", "seed")},
+        "config": asdict(asked),
         "rows": rows,
         "summary": summarize(rows),
     }
 
 
-def leakage_row(
-    run: FactorRun, folder: Path, valid: Sequence[float], settings: LeakageSettings, device: torch.device
-) -> dict[str, Any]:
-    """One planner: what its norms leak, and what its plans are worth."""
+def _label(question: Any) -> str:
+    return question["run"]
+
+
+def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch.device) -> dict[str, Any]:
+    """What the norms of one planner leak."""
     horizon = RunFolder(folder).config().data.horizon
     network, inputs = planner_inputs(folder, length=settings.multiple * horizon, seed=settings.seed, device=device)
     report: AuditReport = audit(
         network, inputs, times=settings.times, attribution=False, dtype=torch.float64, seed=settings.seed
     )
     leakage, moved = report.leakage, [m.value for m in report.finite if m.value is not None]
-    return {
+    row = {
         "run": run.name,
         "norm": run.norm,
         "padding": run.padding,
-        "field": run.field,
+        "reach": run.reach,
         "seed": run.seed,
         "length": settings.multiple * horizon,
         "receptive_field": list(report.receptive_field),
@@ -81,9 +97,8 @@ def leakage_row(
         "norm_borne": report.norm_borne.value,
         "movement": float(np.mean(moved)) if moved else None,
         "leaking_modules": len(report.leaking_modules),
-        "held_out_valid": float(np.mean(valid)),
-        "held_out_plans": len(valid),
     }
+    return {"row": row}
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

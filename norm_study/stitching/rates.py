@@ -13,20 +13,23 @@ import numpy as np
 from groundwork.errors import UserError
 from groundwork.files import read_json, write_atomically
 from groundwork.intervals import mean_interval
+from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.section import Section
 from groundwork.tables import Cell, Table
-from norm_study.stitching.grid import Budget, FactorRun, in_parallel, run_module
-from norm_study.stitching.settings import RateSettings
+from norm_study.stitching.settings import FactorRun, RateSettings
 from norm_study.stitching.summary import study_cell
-from planner.norms import NormKind
+from planner.comparison.kept import rollout_job, run_rollout
+from planner.config import Config
+from planner.settings import RolloutSettings
+from planner.training.train import train_job
 
 CHOICE_SEED = 100
 """Training seed of the runs that choose; none of the study's own."""
-MULTIPLES = (1, 2)
+MULTIPLES, TASKS = (1, 2), ("demonstrated",)
 
 
 def choose_rates(
-    settings: RateSettings, budget: Budget, out: Path, *, jobs: int, runs_folder: Path
+    settings: RateSettings, base: Config, out: Path, executor: Executor, runs_folder: Path, device: str
 ) -> dict[str, float]:
     """Trains every norm at every rate with one seed, and takes the rate whose demonstrated plans are valid most often.
 
@@ -35,10 +38,11 @@ def choose_rates(
 
     Args:
         settings: norms and rates.
-        budget: of the training; its own rates are not used.
+        base: what all trainings share.
         out: ``rates.json`` (norm → rate), ``rates.md`` and the rows go there.
-        jobs: runs at a time.
+        executor: where trainings and rollouts run.
         runs_folder: where run folders are kept.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
         Norm → chosen rate.
@@ -46,21 +50,21 @@ def choose_rates(
     Raises:
         UserError: a run failed.
     """
-    tried = [(norm, rate) for norm in settings.norms for rate in settings.rates]
-
-    def one(pair: tuple[NormKind, float]) -> str | None:
-        run = FactorRun(pair[0], "zeros", "half", CHOICE_SEED)
-        folder = runs_folder / _name(*pair)
-        trained = ["train", *budget.options(), "--run", str(folder), *run.options(), "--learning_rate", repr(pair[1])]
-        asked = ["--episodes", str(settings.episodes), "--multiples", ",".join(map(str, MULTIPLES))]
-        compared = ["compare", str(folder), "--tasks", "demonstrated", *asked, "--out", str(folder / "compare")]
-        return run_module("planner.main", trained, jobs) or run_module("planner.main", compared, jobs)
-
-    in_parallel(tried, one, jobs, "learning rates")
+    tried = {(norm, rate): runs_folder / _name(norm, rate) for norm in settings.norms for rate in settings.rates}
+    asked = [
+        RolloutSettings(episodes=settings.episodes, horizon=multiple * base.data.horizon) for multiple in MULTIPLES
+    ]
+    jobs: list[Job] = []
+    for (norm, rate), folder in tried.items():
+        config = FactorRun(norm, "zeros", "half", CHOICE_SEED).config(base, {norm: rate})
+        training = train_job(config, folder, device)
+        jobs += [training, *(rollout_job(folder, one, TASKS, device, after=training.name) for one in asked)]
+    run_jobs(jobs, executor, "learning rates")
     rows = [
-        {"norm": norm, "rate": rate, **row}
-        for norm, rate in tried
-        for row in read_json(runs_folder / _name(norm, rate) / "compare" / "comparison.json")["rows"]
+        {"norm": norm, "rate": rate, "run_seed": CHOICE_SEED, **row}
+        for (norm, rate), folder in tried.items()
+        for one in asked
+        for row in run_rollout(folder, one, TASKS, device)
     ]
     chosen: dict[str, float] = {
         norm: best_rate([row for row in rows if row["norm"] == norm]) for norm in settings.norms

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from groundwork.errors import UserError
 from groundwork.options import Settings, from_dict, option, part_of
-from planner.config import PaddingMode
+from groundwork.program import Jobs
+from planner.config import Config, PaddingMode
 from planner.norms import WHOLE_KINDS, NormKind, packs_of
 
-Field = Literal["quarter", "half", "whole"]
-"""Receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
+Reach = Literal["quarter", "half", "whole"]
+"""Reach of the receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
 
-FIELDS: dict[Field, dict[str, str]] = {
-    "quarter": {"model.kernel_size": "5", "model.dim_mults": "1"},  # −18 … +18
-    "half": {"model.kernel_size": "3", "model.dim_mults": "1,2"},  # −32 … +31
-    "whole": {"model.kernel_size": "3", "model.dim_mults": "1,2,4"},  # −78 … +75
+REACHES: dict[Reach, tuple[int, tuple[int, ...]]] = {
+    "quarter": (5, (1,)),  # −18 … +18
+    "half": (3, (1, 2)),  # −32 … +31
+    "whole": (3, (1, 2, 4)),  # −78 … +75
 }
+"""Kernel size and width multipliers of the network."""
 STUDIED: tuple[NormKind, ...] = (
     *("group", "none", "channel", "instance", "layer", "batch", "rms"),
     *("packnorm_isolated", "instance_isolated"),
@@ -33,27 +35,34 @@ class FactorRun:
 
     norm: NormKind
     padding: PaddingMode
-    field: Field
+    reach: Reach
     seed: int
 
     @property
     def name(self) -> str:
         """Of its run folder and its rows."""
-        return f"{self.norm}-{self.padding}-{self.field}-seed{self.seed}"
+        return f"{self.norm}-{self.padding}-{self.reach}-seed{self.seed}"
 
-    def overrides(self) -> dict[str, str]:
-        """The settings in which it differs from the preset."""
-        return {
-            "model.norm": self.norm,
-            "model.num_packs": str(packs_of(self.norm)),
-            "model.padding_mode": self.padding,
-            "seed": str(self.seed),
-            **FIELDS[self.field],
-        }
+    def config(self, base: Config, rates: Mapping[str, float]) -> Config:
+        """Its settings, those of ``base`` but for the factors, and for the learning rate where its norm has one."""
+        kernel, mults = REACHES[self.reach]
+        model = replace(
+            base.model,
+            norm=self.norm,
+            num_packs=packs_of(self.norm),
+            padding_mode=self.padding,
+            kernel_size=kernel,
+            dim_mults=mults,
+        )
+        return replace(base, model=model, seed=self.seed, learning_rate=rates.get(self.norm, base.learning_rate))
 
-    def options(self) -> list[str]:
-        """The same as words of ``planner train``."""
-        return [word for key, value in self.overrides().items() for word in (f"--{key}", value)]
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """The cell of a stored config."""
+        model = config["model"]
+        size = (model["kernel_size"], tuple(model["dim_mults"]))
+        reach = next(reach for reach, its in REACHES.items() if its == size)
+        return cls(model["norm"], model["padding_mode"], reach, config["seed"])
 
 
 @dataclass(frozen=True)
@@ -65,20 +74,21 @@ class Grid(Settings):
 
     norms: tuple[NormKind, ...] = option(STUDIED, "Take these kinds of norm.")
     paddings: tuple[PaddingMode, ...] = option(("zeros", "replicate"), "Take these paddings.")
-    fields: tuple[Field, ...] = option(
+    reaches: tuple[Reach, ...] = option(
         ("half", "quarter", "whole"),
-        "Take these receptive fields: 18 (quarter), 32 (half), 78 (whole) points to one side.",
+        "Take these reaches of the receptive field to one side: 18 (quarter), 32 (half), 78 (whole) points.",
+        old=("--fields",),
     )
     seeds: int = option(3, "Each cell has so many training seeds.", low=1)
 
     def runs(self) -> list[FactorRun]:
         """All cells, seed by seed within a cell, the ones that decide first."""
         cells = [
-            (norm, padding, field)
-            for field in self.fields
+            (norm, padding, reach)
+            for reach in self.reaches
             for padding in self.paddings
             for norm in self.norms
-            if norm in WHOLE_KINDS or (padding, field) == (self.paddings[0], self.fields[0])
+            if norm in WHOLE_KINDS or (padding, reach) == (self.paddings[0], self.reaches[0])
         ]
         return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
 
@@ -125,22 +135,23 @@ QUICK: dict[str, Any] = {
     "episodes": 4,
     "best_of": 1,
     "paddings": ("zeros",),
-    "fields": ("half",),
+    "reaches": ("half",),
     "seeds": 1,
 }
 _MEASURED = {"multiples", "episodes", "best_of", "best_of_episodes", "seed"}
-_TRAINED = {"budget", "preset", "dataset", "steps", "jobs", "out", "runs_folder", "norms"}
+_WHERE = {"budget", "steps", "out", "runs_folder", *(item.name for item in fields(Jobs))}
+_TRAINED = {*_WHERE, "preset", "dataset", "norms"}
 READ: dict[Suite | None, set[str]] = {
     None: _MEASURED,
-    "factors": _MEASURED | _TRAINED | {"paddings", "fields", "seeds", "rates_from", "stored_only"},
+    "factors": _MEASURED | _TRAINED | {"paddings", "reaches", "seeds", "rates_from", "stored_only"},
     "rates": _TRAINED | {"rates", "episodes"},
-    "fix": _MEASURED | {"sources", "to", "every", "steps", "budget", "out", "runs_folder"},
+    "fix": _MEASURED | _WHERE | {"sources", "to", "every"},
 }
 """What is read of the options, with a suite and without one."""
 
 
 @dataclass(frozen=True)
-class StitchOptions(StitchSettings, Grid, RateSettings):
+class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     """Finished runs to measure, or a suite that trains and measures."""
 
     runs_measured: tuple[str, ...] | None = option(
@@ -152,7 +163,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings):
     )
     suite: Suite | None = option(
         None,
-        "Train and measure: norms x paddings x fields x seeds (factors); each norm at several learning rates, on "
+        "Train and measure: norms x paddings x reaches x seeds (factors); each norm at several learning rates, on "
         "demonstrated tasks (rates); or the runs of --from, fine-tuned with another norm (fix).",
     )
     budget: Literal["quick", "full"] = option(
@@ -173,7 +184,6 @@ class StitchOptions(StitchSettings, Grid, RateSettings):
         metavar="FILE",
         default_text="the preset's rate for every norm",
     )
-    jobs: int = option(2, "Run so many jobs at a time, each on one thread.", low=1)
     stored_only: bool = option(False, "Suite factors makes tables and figures of what is stored, and trains nothing.")
     out: Path | None = option(
         None,
@@ -232,13 +242,9 @@ class StitchOptions(StitchSettings, Grid, RateSettings):
 
 
 @dataclass(frozen=True)
-class LeakageSettings(Settings):
-    """What the audits are asked for, of which planners."""
+class AuditedPlans(Settings):
+    """What the audits are asked for."""
 
-    stitching: Path = option(
-        OUT["full"], "The folder that norm-study stitch --suite factors put its rows in.", metavar="FOLDER"
-    )
-    runs_folder: Path = option(OUT["full"] / "runs", "The folder of the run folders.", metavar="FOLDER")
     multiple: int = option(
         2,
         "Plans are audited, and their validity is read, at this multiple of the training horizon.",
@@ -248,6 +254,16 @@ class LeakageSettings(Settings):
     )
     times: int = option(16, "So many output times are measured per noise level.", low=1)
     seed: int = option(0, "The seed of the audited plans and of everything random in an audit.", low=0)
+
+
+@dataclass(frozen=True)
+class LeakageSettings(AuditedPlans):
+    """What the audits are asked for, of which planners."""
+
+    stitching: Path = option(
+        OUT["full"], "The folder that norm-study stitch --suite factors put its rows in.", metavar="FOLDER"
+    )
+    runs_folder: Path = option(OUT["full"] / "runs", "The folder of the run folders.", metavar="FOLDER")
     out: Path | None = option(
         None, "Draw the figure into this folder, as leakage.png and leakage.svg.", metavar="FOLDER"
     )

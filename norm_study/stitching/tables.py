@@ -13,7 +13,7 @@ from groundwork.tables import Cell, Table, interval_text, measured, number
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import FIGURES, base_cell, draw_study
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.settings import FactorRun, Field
+from norm_study.stitching.settings import FactorRun, Reach
 from norm_study.stitching.summary import FLAWS, GAP_MEASURES, MEASURES, interval, study_cell, summarize
 
 TABLE_MEASURES = (
@@ -39,9 +39,9 @@ TWO_BY_TWO = (
 """(norm, convolutions cross the middle, norm crosses the middle)."""
 
 
-def cells_of(stored: Stored) -> list[tuple[str, str, Field]]:
-    """The (norm, padding, field) of the stored runs, in their order."""
-    return list(dict.fromkeys((run.norm, run.padding, run.field) for run, _ in stored))
+def cells_of(stored: Stored) -> list[tuple[str, str, Reach]]:
+    """The (norm, padding, reach) of the stored runs, in their order."""
+    return list(dict.fromkeys((run.norm, run.padding, run.reach) for run, _ in stored))
 
 
 def factor_table(stored: Stored) -> Table:
@@ -56,12 +56,12 @@ def factor_table(stored: Stored) -> Table:
                 cells = [study_cell(interval(rows, name), name) for name in TABLE_MEASURES]
                 seeds = str(len({row["run"] for row in rows}))
                 lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
-    columns = ["norm", "padding", "field", "horizon", "split", "seeds", *TABLE_MEASURES]
+    columns = ["norm", "padding", "reach", "horizon", "split", "seeds", *TABLE_MEASURES]
     return Table(columns, lines, "Every cell")
 
 
-def _is(norm: str, padding: str, field: str) -> Callable[[FactorRun], bool]:
-    return lambda run: (run.norm, run.padding, run.field) == (norm, padding, field)
+def _is(norm: str, padding: str, reach: str) -> Callable[[FactorRun], bool]:
+    return lambda run: (run.norm, run.padding, run.reach) == (norm, padding, reach)
 
 
 def family_table(stored: Stored) -> Table:
@@ -69,7 +69,7 @@ def family_table(stored: Stored) -> Table:
     lines = []
     for run in {run.norm: run for run, _ in base_cell(stored)}.values():
         for multiple in multiples_of(stored):
-            rows = chosen_rows(stored, _is(run.norm, run.padding, run.field), multiple=multiple)
+            rows = chosen_rows(stored, _is(run.norm, run.padding, run.reach), multiple=multiple)
             for family in dict.fromkeys(row["family"] for row in rows):
                 own = [row for row in rows if row["family"] == family]
                 cells = [study_cell(interval(own, name), name) for name in ("success", "plan_valid", "wall_contact")]
@@ -89,7 +89,7 @@ def gap_table(stored: Stored) -> Table:
         for multiple, splits in summary["by_horizon"].items():
             gaps = [study_cell(splits["gap"][name], name, " points") for name in GAP_MEASURES]
             lines.append([*cell, f"{multiple}×", *gaps])
-    columns = ["norm", "padding", "field", "horizon", *GAP_MEASURES]
+    columns = ["norm", "padding", "reach", "horizon", *GAP_MEASURES]
     return Table(columns, lines, "Compositionality gap (demonstrated minus held out)")
 
 
@@ -111,15 +111,15 @@ def explained_table(stored: Stored) -> Table:
     lines = []
     for what, measure in (("validity", "plan_valid"), ("success", "success")):
         for entry in explained(stored, measure):
-            levels = [", ".join(entry[name]) for name in ("norms", "paddings", "fields")]
+            levels = [", ".join(entry[name]) for name in ("norms", "paddings", "reaches")]
             cells = [measured(entry[name], ".0f", " %") if name in entry else "–" for name in names]
             lines.append([what, f"{entry['multiple']}×", *levels, *cells])
-    columns = ["held-out", "horizon", "norms", "paddings", "fields", *names]
+    columns = ["held-out", "horizon", "norms", "paddings", "reaches", *names]
     return Table(columns, lines, "Share of the variance between cells")
 
 
 def two_by_two(stored: Stored) -> Table:
-    """Convolution path × norm path, at the first padding and field."""
+    """Convolution path × norm path, at the first padding and reach."""
     measures = ("success", "plan_valid", "longest_step")
     head = [f"{split} {name}" for split in ("demonstrated", "held-out") for name in measures]
     lines = []
@@ -145,7 +145,7 @@ def facts_table(stored: Stored) -> Table:
         means = [sum(fact[name] for fact in facts) / len(facts) for name in names]
         reach = f"−{facts[0]['reach'][0]} … +{facts[0]['reach'][1]}"
         lines.append([*cell, reach, f"{means[0]:,.0f}", *map(number, means[1:])])
-    return Table(["norm", "padding", "field", "reach", *names], lines, "Size, speed, steadiness")
+    return Table(["norm", "padding", "reach", "points", *names], lines, "Size, speed, steadiness")
 
 
 def write_study(stored: Stored, asked: int, out: Path, command: str) -> Path:

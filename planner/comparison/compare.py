@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,19 @@ from matplotlib.figure import Figure
 
 from envs.maps import MazeMap
 from groundwork.errors import UserError
-from groundwork.files import read_checked, save_figure, with_checksum, write_atomically
+from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
+from groundwork.jobs import Executor, run_jobs
 from groundwork.page import page
 from planner.comparison.figures import bar_figure, family_plans, plans_figure
+from planner.comparison.kept import rollout_job, run_rollout
 from planner.comparison.report import comparison_section, comparison_table, family_table
 from planner.comparison.run_facts import network_facts, run_facts
 from planner.config import Config
 from planner.data import PlannerData, load_data
 from planner.measures import MEASURES, held, plan_measures
 from planner.plan import Planner, pick_device
-from planner.rollout import RolloutSettings, choose_tasks, rollout
+from planner.rollout import RolloutSettings
 from planner.training.run import RunFolder, find_run, provenance
 
 REFERENCE_WINDOWS = 2000
@@ -39,38 +40,6 @@ class Measured:
     seed: int
     multiple: int
     rows: list[dict[str, Any]]
-
-
-def run_rollout(path: str | Path, settings: RolloutSettings, tasks: Sequence[str], device: str = "auto") -> list[dict]:
-    """Rows of a run's rollout; kept in the run folder, so that the same question is answered once.
-
-    Raises:
-        UserError: no such run, tasks or settings.
-    """
-    folder = find_run(path)
-    checkpoint = folder.checkpoint().name
-    # As JSON gives it back, with lists for tuples.
-    question = json.loads(json.dumps({"settings": asdict(settings), "tasks": tasks, "checkpoint": checkpoint}))
-    store = folder.path / "rollouts"
-    defaults: dict[str, Any] = asdict(RolloutSettings())
-    for known in sorted(store.glob("*.json")):
-        answer = read_checked(known)
-        if answer is None:  # damaged: the question is answered anew
-            continue
-        asked: dict[str, Any] = answer["question"]
-        # A setting that did not exist yet had the effect of its default.
-        if asked | {"settings": defaults | asked["settings"]} == question:
-            return answer["rows"]
-    planner = Planner.from_run(path, step=int(checkpoint.removeprefix("step_")), device=device)
-    if planner.statistics.maze is None:
-        raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
-    rows = rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows
-    try:
-        name = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:16]
-        write_atomically(store / f"{name}.json", with_checksum({"question": question, "rows": rows}))
-    except OSError as error:  # a run that may only be read can be compared too
-        print(f"note: {store}: the rollout is not kept ({error.strerror})", file=sys.stderr)
-    return rows
 
 
 def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
@@ -175,8 +144,9 @@ def compare(
     tasks: Sequence[str] = ("demonstrated", "held_out"),
     device: str = "auto",
     command: str = "planner compare",
+    executor: Executor | None = None,
 ) -> Path:
-    """Rolls out finished runs and writes what sets them apart.
+    """Rolls out finished runs, on ``executor`` if one is given, and writes what sets them apart.
 
     Writes into ``out``: ``report.html`` (self-contained), ``comparison.json`` (rows and summaries),
     ``comparison.md``, ``families.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
@@ -189,12 +159,16 @@ def compare(
     """
     folders, multiples = _comparable(paths), list(dict.fromkeys(multiples))
     labels = _labels(folders)
-    measured = [
-        Measured(label, config.seed, multiple, run_rollout(folder.path, scaled, tasks, device))
+    asked = [
+        (label, folder, multiple, replace(settings, horizon=multiple * folder.config().data.horizon))
         for label, folder in zip(labels, folders, strict=True)
-        for config in [folder.config()]
         for multiple in multiples
-        for scaled in [replace(settings, horizon=multiple * config.data.horizon)]
+    ]
+    if executor is not None:
+        run_jobs([rollout_job(one.path, scaled, tasks, device) for _, one, _, scaled in asked], executor, "rollouts")
+    measured = [
+        Measured(label, folder.config().seed, multiple, run_rollout(folder.path, scaled, tasks, device))
+        for label, folder, multiple, scaled in asked
     ]
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one

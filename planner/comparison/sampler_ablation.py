@@ -21,7 +21,7 @@ from groundwork.intervals import mean_interval, paired_difference
 from groundwork.section import Picture, Section
 from groundwork.style import PALETTE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import Table, measured
-from planner.comparison.compare import run_rollout
+from planner.comparison.kept import run_rollout
 from planner.measures import MEASURES
 from planner.plan import Planner
 from planner.rollout import choose_tasks

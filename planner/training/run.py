@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -26,10 +25,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from groundwork.claims import Claim
 from groundwork.errors import UserError
 from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml
@@ -78,26 +78,14 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._lock: IO[str] | None = None
 
-    def lock(self) -> None:
-        """Creates the folder and takes it for this process, until the process ends.
+    def claim(self) -> Claim:
+        """The right to write here, for one process at a time: ``with folder.claim(): …``.
 
         Raises:
-            UserError: another process is writing here.
+            InUseError: on entering, if another process writes here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"run folder {self.path} is in use by another process") from None
-
-    def release(self) -> None:
-        """Gives the folder back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        return Claim(self.path / ".claim", f"run folder {self.path}")
 
     @property
     def done(self) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from groundwork.errors import UserError, out_of_memory
+from groundwork.jobs import Job
 from planner.config import Config
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
@@ -177,7 +180,7 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def train(config: Config, path: str, device_name: str = "auto", progress: bool = True) -> RunFolder:
+def train(config: Config, path: str | Path, device_name: str = "auto", progress: bool = True) -> RunFolder:
     """Trains a planner into a run folder, or continues one there.
 
     Args:
@@ -196,12 +199,12 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
     device = pick_device(device_name)
     folder = RunFolder(path)
     data = load_data(config.data, device)
-    folder.lock()
     try:
-        folder.start(config, data.statistics, device)
-        if not folder.done:
-            _train(Trainer(config, data, device), folder, progress)
-            folder.mark_done()
+        with folder.claim():
+            folder.start(config, data.statistics, device)
+            if not folder.done:
+                _train(Trainer(config, data, device), folder, progress)
+                folder.mark_done()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -209,9 +212,17 @@ def train(config: Config, path: str, device_name: str = "auto", progress: bool =
             "not enough memory: a smaller batch_size, model.dim or data.horizon needs less; "
             "--device cpu has the machine's"
         ) from error
-    finally:
-        folder.release()
     return folder
+
+
+def train_job(config: Config, path: str | Path, device_name: str) -> Job:
+    """A training for :func:`groundwork.jobs.run_jobs`, done when its folder holds a finished run of these settings."""
+    return Job(str(path), partial(train, config, path, device_name), partial(_is_trained, config, path))
+
+
+def _is_trained(config: Config, path: str | Path) -> bool:
+    folder = RunFolder(path)
+    return folder.done and folder.config() == config
 
 
 def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
@@ -225,7 +236,7 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
         with tqdm(
             total=trainer.config.steps,
             initial=trainer.step,
-            disable=not progress,
+            **({} if progress else {"disable": True}),  # else as the environment says
             unit="step",
             desc=folder.path.name,
         ) as bar:

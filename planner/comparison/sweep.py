@@ -1,0 +1,54 @@
+"""One planner per norm, placement and seed, trained and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from groundwork.jobs import Executor, Job, run_jobs
+from planner.comparison.compare import compare
+from planner.comparison.kept import rollout_job
+from planner.config import Config
+from planner.norms import packs_of
+from planner.settings import RolloutSettings, SweepSettings
+from planner.training.train import train_job
+
+
+def swept(settings: SweepSettings) -> Iterator[tuple[str, Config]]:
+    """Names and settings of the runs, norm by norm; ``none`` has one placement, isolated norms have two packs."""
+    base = settings.config
+    for norm in settings.norms:
+        for seed in range(base.seed, base.seed + (settings.seeds or 1)):
+            for placement in settings.placements[:1] if norm == "none" else settings.placements:
+                model = replace(base.model, norm=norm, norm_placement=placement, num_packs=packs_of(norm))
+                parts = [norm, "" if placement == "pre" else placement, f"seed{seed}" if settings.seeds else ""]
+                yield "-".join(filter(None, parts)), replace(base, model=model, seed=seed)
+
+
+def sweep(settings: SweepSettings, executor: Executor, device: str, command: str) -> Path:
+    """Trains what is not trained yet, rolls it out, and compares; see :func:`planner.comparison.compare.compare`.
+
+    Args:
+        settings: which planners; the comparison goes to ``settings.out``.
+        executor: where trainings and rollouts run.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        command: what made it, for the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: a run failed, told when the others are done; or its folder holds a run of other settings.
+    """
+    runs = {(settings.runs_folder or settings.out) / name: config for name, config in swept(settings)}
+    asked, multiples = RolloutSettings(episodes=settings.episodes), list(dict.fromkeys(settings.horizons))
+    jobs: list[Job] = []
+    for run, config in runs.items():
+        training = train_job(config, run, device)
+        scaled = [replace(asked, horizon=multiple * config.data.horizon) for multiple in multiples]
+        jobs += [training, *(rollout_job(run, one, settings.tasks, device, after=training.name) for one in scaled)]
+    run_jobs(jobs, executor, "sweep")
+    return compare(
+        list(runs), settings.out, asked, multiples=multiples, tasks=settings.tasks, device=device, command=command
+    )

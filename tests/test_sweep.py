@@ -1,0 +1,61 @@
+"""A sweep trains each norm, placement and seed once and compares them; it can be stopped and done again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY
+
+from planner.comparison.sweep import swept
+from planner.settings import SweepSettings
+from planner.training.run import RunFolder
+
+
+def names_and_configs(tmp_path, **given):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return dict(swept(SweepSettings.from_options({"preset": str(tmp_path / "tiny.yaml"), "out": tmp_path, **given})))
+
+
+def test_a_sweep_has_every_norm_placement_and_seed_once(tmp_path):
+    norms, placements = ("none", "group", "packnorm_isolated"), ("pre", "post")
+    runs = names_and_configs(tmp_path, norms=norms, placements=placements, seeds=2, steps=7)
+    assert len(runs) == (1 + 2 + 2) * 2
+    assert list(runs)[:4] == ["none-seed0", "none-seed1", "group-seed0", "group-post-seed0"]
+    assert {config.model.num_packs for name, config in runs.items() if name.startswith("pack")} == {2}
+    assert runs["group-post-seed1"].model.norm_placement == "post"
+    assert {(config.seed, config.steps) for config in runs.values()} == {(0, 7), (1, 7)}
+    assert list(names_and_configs(tmp_path, norms=("none", "group"))) == ["none", "group"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"), [(["--norms", "gruop"], "gruop"), (["--norms", "none", "--seeds", 0], "seeds")]
+)
+def test_a_sweep_of_nothing_is_refused(refused, tmp_path, given, named):
+    assert named in refused("planner.main", "sweep", "hash", "--out", tmp_path, *given)
+
+
+def test_a_sweep_trains_compares_and_does_nothing_twice(command, refused, hash_dataset, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    argv = [
+        "planner.main",
+        "sweep",
+        tmp_path / "tiny.yaml",
+        "--norms",
+        "none,instance_isolated",
+        "--out",
+        tmp_path / "out",
+    ]
+    argv += ["--episodes", 1, "--horizons", 1, "--jobs", 2, "--steps", 6]
+    done = command(*argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "out" / "report.html")
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert {row["norm"] for row in rows} == {"none", "instance_isolated"}
+    run = RunFolder(tmp_path / "out" / "instance_isolated")
+    assert (run.config().steps, run.config().model.num_packs) == (6, 2)
+    trained = {path: path.stat().st_mtime_ns for path in Path(tmp_path / "out").rglob("*") if path.suffix != ".html"}
+    kept = {path: time for path, time in trained.items() if "checkpoints" in path.parts or "rollouts" in path.parts}
+    assert command(*argv).returncode == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items() if path.is_file())
+    assert "steps = 6, not 7" in refused(*argv[:-1], 7)
