@@ -1,17 +1,18 @@
 """The leak audit of any network: how much its output hears from beyond its receptive field, and by whom."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from norm_study.audit.assertions import assert_causal, assert_independent_batch, assert_local
     from norm_study.audit.leakage import audit
 
-__all__ = ["audit"]
+__all__ = ["assert_causal", "assert_independent_batch", "assert_local", "audit"]
+_HOMES = {name: "assertions" for name in __all__} | {"audit": "leakage"}
 
 
 def __getattr__(name: str) -> Any:
     """Imports the audit when it is asked for: the settings of its command are read without torch."""
-    if name != "audit":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from norm_study.audit.leakage import audit
-
-    return audit
+    return getattr(import_module(f"norm_study.audit.{_HOMES[name]}"), name)
