@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from norm_study.audit.assertions import assert_causal, assert_independent_batch, assert_local
     from norm_study.audit.leakage import audit
+    from norm_study.audit.monitor import LeakMonitor
 
-__all__ = ["assert_causal", "assert_independent_batch", "assert_local", "audit"]
-_HOMES = {name: "assertions" for name in __all__} | {"audit": "leakage"}
+__all__ = ["LeakMonitor", "assert_causal", "assert_independent_batch", "assert_local", "audit"]
+_HOMES = {name: "assertions" for name in __all__} | {"LeakMonitor": "monitor", "audit": "leakage"}
 
 
 def __getattr__(name: str) -> Any:
