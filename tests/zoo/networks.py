@@ -37,6 +37,7 @@ class Specimen:
         dim: its time axis.
         condition: the size of a second argument (B, E), if there is one.
         zeros: whether the input is zeros rather than drawn from a standard normal.
+        otherwise: what may be said instead of ``not measured``, of other weights or another input, if that is said.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Specimen:
     dim: int = -1
     condition: int = 0
     zeros: bool = False
+    otherwise: str = ""
 
     def network(self, mixing: bool = True) -> nn.Module:
         """The network in evaluation mode, or the same with local modules of the same names for those that mix."""
@@ -286,7 +288,7 @@ def unet_linear_attention(mix):
     return parts.UNet(no_norm, Residual(parts.ChannelsLast(attention)))
 
 
-@specimen("not measured", "Dhariwal & Nichol 2021: the last layer begins at zero", UNET)
+@specimen("not measured", "Dhariwal & Nichol 2021: the last layer begins at zero", UNET, otherwise="leaks")
 def unet_zero_outlet(mix):
     unet = parts.UNet(group(mix), nn.Identity())
     nn.init.zeros_(unet.outlet[2].weight), nn.init.zeros_(unet.outlet[2].bias)
@@ -378,7 +380,7 @@ def detached_statistics(mix):
     return between(mix(parts.DetachedNorm()), nn.Mish())
 
 
-@specimen("not measured", "ReLUs without biases on an input of zeros", around(conv(5)), zeros=True)
+@specimen("not measured", "ReLUs without biases on an input of zeros", around(conv(5)), zeros=True, otherwise="local")
 def relu_on_zeros(mix):
     layers = [
         nn.Conv1d(3, 8, 3, padding=1, bias=False),
