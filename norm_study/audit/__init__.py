@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from norm_study.audit.monitor import LeakMonitor
 
 __all__ = ["LeakMonitor", "assert_causal", "assert_independent_batch", "assert_local", "audit"]
-_HOMES = {name: "assertions" for name in __all__} | {"LeakMonitor": "monitor", "audit": "leakage"}
+_HOMES = dict.fromkeys(__all__, "assertions") | {"LeakMonitor": "monitor", "audit": "leakage"}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from groundwork.files import write_atomically
-from groundwork.tables import markdown_table, number
+from groundwork.tables import Table, number
 from norm_study.audit.foreign import FOREIGN
 from norm_study.audit.leakage import audit
 from norm_study.audit.surgery import replace_norms
@@ -184,7 +184,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         chosen = [row for row in rows if (row["planner"], row["stage"]) == (planner, stage)]
         cells = [number(mean(chosen, "loss")), number(100 * mean(chosen, "leakage")), number(mean(chosen, "movement"))]
         body.append([planner, stage, *cells, *(f"{100 * mean(chosen, name):.0f}" for name in shares)])
-    return markdown_table(titles, body)
+    return Table(titles, body).markdown()
 
 
 def main() -> None:
