@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from groundwork.errors import UserError
 from norm_study.audit.offender import first_beyond
-from norm_study.audit.subject import Arguments, Subject, aligned, borrowed, check_arguments, is_real
+from norm_study.audit.preparation import borrowed, draw_zeros, unwrapped
+from norm_study.audit.subject import Arguments, Subject, aligned, check_arguments, is_real
 
 CONSECUTIVE, SPREAD, CHANGED = 8, 4, 4
 ROUNDING = 64.0  # in units of the precision: what transforms and sums in another order leave
@@ -120,10 +121,12 @@ def _check(
     noun: str,
 ) -> None:
     """Raises what the assertions raise; a network that fails in another precision is asked in its own."""
+    network = unwrapped(network)
     arguments, dims = check_arguments(inputs, time_dims, dtype)
     assert dims[0] is not None
     try:
         with borrowed(network, dtype, training):
+            draw_zeros(network, seed)  # what is shut off at first must not leak later either
             subject = Subject(network, dims, dims[0] if output_dim is None else output_dim, seed)
             test = _Test(subject, arguments, allowed)
             violation = test.find()

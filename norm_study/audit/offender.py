@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from norm_study.audit.recording import stretched_arguments
-from norm_study.audit.subject import Arguments, Subject, aligned, is_real
+from norm_study.audit.subject import Arguments, Subject, aligned, is_real, stretched
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def first_beyond(subject: Subject, arguments: Arguments, other: Arguments, step:
     base, moved = _watched(subject, arguments), _watched(subject, (changed, *arguments[1:]))
     length = subject.length(arguments)
     try:
-        longer = _watched(subject, stretched_arguments(subject, arguments, "time"))
+        longer = _watched(subject, stretched(subject, arguments, "time"))
     except Exception:  # a network of one length: axes as long as the input are taken for time
         longer = []
     calls = [

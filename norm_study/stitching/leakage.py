@@ -17,7 +17,8 @@ from groundwork.files import save_figure
 from groundwork.intervals import interval_over_seeds, student_interval
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
-from norm_study.audit.leakage import AuditReport, audit
+from norm_study.audit.findings import AuditReport
+from norm_study.audit.leakage import audit
 from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.measurement import countable
@@ -78,7 +79,7 @@ def leakage_row(
         "receptive_field": list(report.receptive_field),
         "leakage": None if leakage is None else leakage.value,
         "standard_error": None if leakage is None else leakage.standard_error,
-        "norm_borne": report.norm_borne.value,
+        "jacobian_change": report.jacobian_change.value,
         "movement": float(np.mean(moved)) if moved else None,
         "leaking_modules": len(report.leaking_modules),
         "held_out_valid": float(np.mean(valid)),
@@ -96,7 +97,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
         if by_seed:
-            names = ("leakage", "norm_borne", "movement")
+            names = ("leakage", "jacobian_change", "movement")
             summary[norm] = {
                 name: student_interval([np.mean([row[name] for row in one]) for one in by_seed]) for name in names
             }
