@@ -21,6 +21,9 @@ from norm_study.audit.local_forms import LocalForm, made_local
 from norm_study.audit.subject import Arguments, Subject, aligned
 
 
+WINDOW = 16
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A ratio and its standard error.
@@ -227,9 +230,13 @@ def sampled_times(length: int, count: int, generator: torch.Generator) -> list[i
 
 
 def phase_times(length: int, phases: int) -> list[int]:
-    """Runs of consecutive output times at both ends, where the whole reach of one side shows, and in the middle."""
-    starts = (0, (length - phases) // 2, length - phases)
-    return sorted({t for start in starts for t in range(max(0, start), min(length, start + phases))})
+    """Runs of consecutive output times at both ends, where the whole reach of one side shows, and in the middle.
+
+    The middle one is long enough for windows of attention too, of which no stride tells.
+    """
+    middle = max(phases, WINDOW)
+    runs = ((0, phases), ((length - middle) // 2, middle), (length - phases, phases))
+    return sorted({t for start, size in runs for t in range(max(0, start), min(length, start + size))})
 
 
 def by_distance(rows: Rows) -> list[dict[str, float]]:

@@ -161,8 +161,8 @@ def audit_section(report: AuditReport) -> Section:
     facts["settings"] = "; ".join(f"{name} {value}" for name, value in report.settings.items())
     return Section(
         f"Leak audit of {report.settings['network']}",
-        f"**{report.verdict}**: {report.reason}. {summary} {len(report.leaking_modules)} of {len(report.modules)} modules "
-        "mix time by themselves.",
+        f"**{report.verdict}**: {report.reason}. {summary} "
+        f"{len(report.leaking_modules)} of {len(report.modules)} modules mix time by themselves.",
         tables=_modules_tables(report),
         notes=[f"Note: {note}." for note in report.notes],
         facts=facts,
