@@ -20,7 +20,6 @@ from torch import Tensor
 from norm_study.audit.local_forms import LocalForm, made_local
 from norm_study.audit.subject import Arguments, Subject, aligned
 
-
 WINDOW = 16
 
 
