@@ -32,56 +32,43 @@ class Site:
     """Where one module stands in a graph, and what its Jacobian's difference made of the cotangents so far.
 
     Attributes:
-        form: of the module.
         inputs: the tensors that it was given, in the graph.
         outputs: the tensors that it returned, in the graph.
         own_inputs: copies of the inputs, outside the graph.
-        own_outputs: what the module returns for these in its other form: local if it is not in the graph, else native.
-        basis: orthonormal rows that span what the difference made.
-        coefficients: per cotangent those of the basis.
+        differences: what the module returns for these less what its local form does: zeros with N as their Jacobian.
+        basis: (R, D) orthonormal rows that span what N made.
+        coefficients: per cotangent (R,) those of the basis.
     """
 
-    form: LocalForm
     inputs: list[Tensor]
-    outputs: list[Tensor] = field(default_factory=list)
-    own_inputs: list[Tensor] = field(default_factory=list)
-    own_outputs: list[Tensor] = field(default_factory=list)
-    basis: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor]
+    own_inputs: list[Tensor]
+    differences: list[Tensor]
+    basis: Tensor = field(init=False)
     coefficients: list[Tensor] = field(default_factory=list)
 
-    def add(self, gradients: Sequence[Tensor | None]) -> None:
+    def __post_init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the cotangents so far."""
+        self.basis = self.inputs[0].new_zeros(0, sum(value.numel() for value in self.inputs))
+        self.coefficients.clear()
+
+    def add(self, gradients: Sequence[Tensor]) -> None:
         """Takes in the gradients of the outputs for one more cotangent."""
-        made = self._difference(gradients)
-        size = made.norm()
-        found: list[Tensor] = []
+        pulled = products(self.differences, self.own_inputs, gradients)
+        made = torch.cat([value.flatten() for value in pulled])
+        size, found = made.norm(), made.new_zeros(len(self.basis))
         for _ in range(2):  # twice is enough (Kahan)
-            for i, one in enumerate(self.basis):
-                share = one @ made
-                made = made - share * one
-                if i < len(found):
-                    found[i] = found[i] + share
-                else:
-                    found.append(share)
+            shares = self.basis @ made
+            made = made - shares @ self.basis
+            found = found + shares
         rest = made.norm()
         if rest > torch.finfo(made.dtype).eps ** 0.75 * size:
-            self.basis.append(made / rest)
-            found.append(rest)
-        self.coefficients.append(torch.stack(found) if found else made.new_zeros(0))
-
-    def _difference(self, gradients: Sequence[Tensor | None]) -> Tensor:
-        """The module's Jacobian in this graph's form less that in its other form, applied to the gradients."""
-        totals = [torch.zeros_like(value) for value in self.inputs]
-        for sign, outputs, inputs in ((1, self.outputs, self.inputs), (-1, self.own_outputs, self.own_inputs)):
-            given = [(o, g) for o, g in zip(outputs, gradients, strict=True) if g is not None and o.requires_grad]
-            if not given:
-                continue
-            found = torch.autograd.grad(
-                [o for o, _ in given], inputs, [g for _, g in given], retain_graph=True, allow_unused=True
-            )
-            for total, one in zip(totals, found, strict=True):
-                if one is not None:
-                    total += sign * one
-        return torch.cat([total.flatten() for total in totals])
+            self.basis = torch.cat([self.basis, made[None] / rest])
+            found = torch.cat([found, rest[None]])
+        self.coefficients.append(found)
 
     def pushed(self, leaves: Sequence[Tensor]) -> list[list[Tensor]]:
         """Per row of the basis its gradients of the leaves."""
@@ -116,26 +103,27 @@ class _Watch:
         return tree_unflatten([leaf.clone() if is_real(leaf) else leaf for leaf in leaves], spec)
 
     def site(self, local: Sequence[LocalForm]) -> Site | None:
-        """The site, if the module was called once and gradients pass it; run again in its other form."""
+        """The site, if the module was called once and gradients pass it."""
         if self.calls != 1:
             return None
-        site = Site(self.form, [leaf for leaf in self.leaves if is_real(leaf) and leaf.requires_grad], self.outputs)
-        if not site.inputs or not any(output.requires_grad for output in site.outputs):
+        passed = [i for i, leaf in enumerate(self.leaves) if is_real(leaf) and leaf.requires_grad]
+        if not passed or not any(output.requires_grad for output in self.outputs):
             return None
-        torch.set_rng_state(self.random)
-        copies = []
-        for leaf in self.leaves:
-            if is_real(leaf) and leaf.requires_grad:
-                site.own_inputs.append(leaf.detach().clone().requires_grad_())
-                copies.append(site.own_inputs[-1].clone())
-            else:
-                copies.append(leaf.clone() if isinstance(leaf, Tensor) else leaf)
-        args, kwargs = tree_unflatten(copies, self.spec)
+        own = {i: self.leaves[i].detach().clone().requires_grad_() for i in passed}
         rest = [form for form in local if form is not self.form]
-        with made_local(rest if self.form in local else [*rest, self.form]):
+        native, localized = (self._again(own, forms) for forms in (rest, [*rest, self.form]))
+        differences = [a - b for a, b in zip(native, localized, strict=True)]
+        return Site([self.leaves[i] for i in passed], self.outputs, list(own.values()), differences)
+
+    def _again(self, own: dict[int, Tensor], forms: Sequence[LocalForm]) -> list[Tensor]:
+        """What the module returns for the same arguments with some forms local."""
+        torch.set_rng_state(self.random)
+        given = [own.get(i, leaf) for i, leaf in enumerate(self.leaves)]
+        copies = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
+        args, kwargs = tree_unflatten(copies, self.spec)
+        with made_local(forms):
             returned = tree_flatten(self.form.module(*args, **kwargs))[0]
-        site.own_outputs = [leaf for leaf in returned if is_real(leaf)]
-        return site
+        return [leaf for leaf in returned if is_real(leaf)]
 
 
 @contextmanager
@@ -182,7 +170,7 @@ def contributions(
         leaves, output = subject.with_gradients(arguments)
     sites = {i: site for i, watch in enumerate(watches) if (site := watch.site(local)) is not None}
     tensors = [tensor for site in sites.values() for tensor in site.outputs if tensor.requires_grad]
-    dim, rows = subject.output_time_dim, []
+    dim, rows, sign = subject.output_time_dim, [], 1 if local else -1
     found: dict[int, list[np.ndarray]] = {i: [] for i in sites}
     pending: list[list[Tensor]] = []
     for time in times:
@@ -192,11 +180,11 @@ def contributions(
             rest = gradients[len(leaves) :]
             pending.append(gradients[: len(leaves)])
             for site in sites.values():
-                site.add([rest.pop(0) if tensor.requires_grad else None for tensor in site.outputs])
-            if sum(one.numel() for site in sites.values() for one in site.basis) > MOST_NUMBERS:
-                _settle(subject, arguments, leaves, sites, pending, found)
+                site.add([rest.pop(0) if tensor.requires_grad else torch.zeros_like(tensor) for tensor in site.outputs])
+            if sum(site.basis.numel() for site in sites.values()) > MOST_NUMBERS:
+                _settle(subject, arguments, leaves, sites, pending, found, sign)
             rows.append(time)
-    _settle(subject, arguments, leaves, sites, pending, found)
+    _settle(subject, arguments, leaves, sites, pending, found, sign)
     total, per_time = output.shape[dim], len(rows) // len(times)
     result = {}
     for i, energies in found.items():
@@ -213,8 +201,19 @@ def _settle(
     sites: dict[int, Site],
     pending: list[list[Tensor]],
     found: dict[int, list[np.ndarray]],
+    sign: int,
 ) -> None:
-    """Takes every basis to the inputs, notes the energies of the cotangents so far, and begins anew."""
+    """Takes every basis to the inputs, notes the energies of the cotangents so far, and begins anew.
+
+    Args:
+        subject: the network.
+        arguments: one input.
+        leaves: its sequences, in the graph.
+        sites: of the modules.
+        pending: per cotangent the gradients of the leaves.
+        found: per module the energies, to be added to.
+        sign: with which a module's contribution is added.
+    """
     length = subject.length(arguments)
     for i, site in sites.items():
         pushed = site.pushed(leaves)
@@ -222,8 +221,7 @@ def _settle(
             changed = [leaf.clone() for leaf in row]
             for share, one in zip(coefficients, pushed, strict=False):
                 for leaf, gradient in zip(changed, one, strict=True):
-                    leaf.sub_(share * gradient)
+                    leaf.add_(sign * share * gradient)
             found[i].append(energy(subject, arguments, changed, length))
-        site.basis.clear()
-        site.coefficients.clear()
+        site.clear()
     pending.clear()

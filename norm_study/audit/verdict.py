@@ -61,7 +61,10 @@ def decide(
         )
     if leaks:
         assert leakage is not None
-        return LEAKS, f"{100 * leakage.value:.2g} % of the Jacobian's energy lies beyond the receptive field: {names}"
+        return (
+            LEAKS,
+            f"{100 * leakage.value:.2g} % of the Jacobian's energy lies beyond the receptive field, through {names}",
+        )
     if not depends:
         return NOT_MEASURED, "the output does not depend on the input, as far as gradients tell"
     if leakage is None:
@@ -75,5 +78,5 @@ def decide(
 
 
 def _names(modules: Sequence[ModuleReport]) -> str:
-    shown = [module.name or "the network itself" for module in modules]
+    shown = [f"{module.name or 'the network itself'} ({module.type})" for module in modules]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
