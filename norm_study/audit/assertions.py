@@ -128,6 +128,7 @@ def _check(
         with borrowed(network, dtype, training):
             draw_zeros(network, seed)  # what is shut off at first must not leak later either
             subject = Subject(network, dims, dims[0] if output_dim is None else output_dim, seed)
+            arguments = subject.varied(arguments)
             test = _Test(subject, arguments, allowed)
             violation = test.find()
             words = None if violation is None else test.words(violation, noun)

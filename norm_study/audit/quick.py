@@ -77,8 +77,7 @@ def is_local(
 
 
 def _is_local(subject: Subject, arguments: Arguments, seed: int) -> bool:
-    if all(subject.is_constant(arguments, i) for i in subject.timed(arguments)):
-        arguments = subject.redraw(arguments, torch.Generator().manual_seed(seed))
+    arguments = subject.varied(arguments)
     axes: Axes = []
     for dim, value in zip(subject.time_dims, arguments, strict=True):
         axes += [() for _ in tree_leaves(value)] if dim is None else [(dim % value.ndim,)]

@@ -146,6 +146,12 @@ class Subject:
         value, time = arguments[which], self.time_dims[which]
         return bool((value == value.narrow(time, 0, 1)).all())
 
+    def varied(self, arguments: Arguments) -> Arguments:
+        """The arguments, redrawn if none of them changes over time, since what is alike everywhere hides what mixes."""
+        if not all(self.is_constant(arguments, i) for i in self.timed(arguments)):
+            return arguments
+        return self.redraw(arguments, torch.Generator().manual_seed(self.seed))
+
     def with_gradients(self, arguments: Arguments) -> tuple[list[Tensor], Tensor]:
         """The arguments with a time axis as leaves, and the output as a function of them."""
         given, leaves = list(arguments), []
