@@ -45,7 +45,8 @@ def train(settings: TrainSettings, compute: Compute) -> None:
     config = settings.config
     print(to_yaml(config), end="", file=sys.stderr)
     default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
-    print(train_run(config, settings.run or default, compute.device).path)
+    run = train_run(config, settings.run or default, compute.device, leakage_every=settings.leakage_every)
+    print(run.path)
 
 
 def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:

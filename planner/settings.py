@@ -170,6 +170,9 @@ class TrainSettings(FromPreset):
         "The run folder; the same command again continues what is there. Default: runs/PRESET-NORM-seedSEED.",
         metavar="FOLDER",
     )
+    leakage_every: int = option(
+        0, "Leakage is measured every so many training steps, for TensorBoard; 0 never, 500 costs little.", low=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

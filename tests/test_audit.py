@@ -16,7 +16,8 @@ from groundwork.errors import UserError
 from norm_study.audit import audit
 from norm_study.audit.influence import influence_rows
 from norm_study.audit.local_forms import LocalForm
-from norm_study.audit.subject import Subject, borrowed
+from norm_study.audit.preparation import borrowed
+from norm_study.audit.subject import Subject
 from planner.norms import NORM_TABLE, make_norm
 from planner.unet import TemporalUNet
 
@@ -97,7 +98,7 @@ def test_what_mixes_no_time_leaks_nothing_beyond_the_receptive_field_by_hand(nam
     assert report.receptive_field == by_hand
     assert report.leakage_beyond(*by_hand).value <= 1e-12
     assert report.leakage.value <= 1e-12
-    assert report.norm_borne.value <= 1e-12
+    assert report.jacobian_change.value <= 1e-12
     assert not blamed(report)
     assert report.finite[0].value <= 1e-12
 
@@ -208,7 +209,7 @@ def test_what_mixes_time_leaks_and_is_named(name):
     assert report.receptive_field == (2, 2)
     assert report.leakage.value > 1e-5
     assert report.leakage.standard_error < report.leakage.value
-    assert report.norm_borne.value > report.leakage.value / 2
+    assert report.jacobian_change.value > report.leakage.value / 2
     [module] = report.leaking_modules
     assert module.leakage_alone == pytest.approx(report.leakage.value)
     assert module.leakage_without <= 1e-12
@@ -243,6 +244,28 @@ def test_a_leak_beside_a_leaking_layer_is_found_too():
     assert both.leakage_alone > 0
     assert norm.leakage_alone is None
     assert norm.leakage_without > 0
+
+
+def test_each_modules_part_is_what_a_pass_of_its_own_gives(monkeypatch):
+    torch.manual_seed(0)
+    layers = [convolution(), nn.GroupNorm(2, C), nn.ReLU(inplace=True), convolution(), SqueezeAndExcitation()]
+    module = nn.Sequential(*layers, nn.InstanceNorm1d(C), SelfAttention(), convolution())
+    few_passes = audit(module, sequences(), times=5, redraws=1)
+    monkeypatch.setattr("norm_study.audit.measuring.contributions", lambda *_, **__: {})
+    one_by_one = audit(module, sequences(), times=5, redraws=1)
+    assert len(few_passes.leaking_modules) == 4
+    for found, expected in zip(few_passes.leaking_modules, one_by_one.leaking_modules, strict=True):
+        assert found.leakage_alone == pytest.approx(expected.leakage_alone, rel=1e-9)
+        assert found.leakage_without == pytest.approx(expected.leakage_without, rel=1e-9)
+
+
+def test_a_norm_called_twice_is_measured_by_passes_of_its_own():
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(2, C)
+    report = audit(nn.Sequential(convolution(), norm, convolution(), norm, convolution()), sequences(), times=5)
+    [module] = report.leaking_modules
+    assert module.leakage_alone == pytest.approx(report.leakage.value)
+    assert module.leakage_without <= 1e-12
 
 
 def test_batch_norm_in_training_mixes_the_batch_as_well():

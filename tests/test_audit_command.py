@@ -61,7 +61,7 @@ def test_json_of_a_foreign_network(capsys, factories):
     result = result_of(capsys, *factories("network"), "--shape", "2,6,48", "--time-dim", "-1")
     assert set(result) == {"config", "rows", "summary"}
     summary = result["summary"]
-    assert set(summary["leakage"]) == set(summary["norm_borne"]) == {"value", "standard_error"}
+    assert set(summary["leakage"]) == set(summary["jacobian_change"]) == {"value", "standard_error"}
     assert summary["leakage"]["value"] > 0
     assert summary["receptive_field"] == [2, 2]
     assert summary["leaking_modules"] == 1

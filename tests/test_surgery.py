@@ -6,10 +6,12 @@ import pytest
 import torch
 from diffusers import UNet1DModel
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from groundwork.errors import UserError
 from norm_study.audit import audit
-from norm_study.audit.surgery import replace_norms
+from norm_study.audit.surgery import replace_norms, restore_norms
 from planner.norm_layers import ChannelNorm, ChannelRMSNorm, PackNorm
 from planner.norms import WHOLE_KINDS, make_norm
 from planner.unet import TemporalUNet
@@ -108,7 +110,7 @@ def test_a_dry_run_lists_the_same_and_changes_nothing():
 def test_per_time_step_norms_of_channels_last_layouts_are_kept():
     network = nn.Sequential(nn.LayerNorm(8), nn.RMSNorm(8), nn.GroupNorm(2, 8))
     surgery = replace_norms(network, "channel")
-    assert surgery.kept == ["0", "1"]
+    assert list(surgery.kept) == ["0", "1"]
     assert [exchange.name for exchange in surgery.exchanges] == ["2"]
 
 
@@ -162,3 +164,119 @@ def test_what_cannot_be_exchanged_is_listed_and_nothing_is_changed():
 def test_mistakes_are_named(module, settings, named):
     with pytest.raises(UserError, match=named):
         replace_norms(module, **settings)
+
+
+def around(norm, wrap=lambda conv: conv):
+    torch.manual_seed(0)
+    return nn.Sequential(wrap(nn.Conv1d(3, 8, 3, padding=1)), norm, nn.Conv1d(8, 3, 3, padding=1))
+
+
+@pytest.mark.parametrize("wrap", [weight_norm, spectral_norm])
+def test_norms_of_weights_are_left_alone(wrap):
+    network = around(nn.GroupNorm(2, 8), wrap)
+    before = type(network[0]), network[0].weight.clone()
+    assert [exchange.name for exchange in replace_norms(network).exchanges] == ["1"]
+    assert type(network[0]) is before[0]
+    assert torch.equal(network.eval()[0].weight, before[1]) or wrap is spectral_norm
+    assert parametrize.is_parametrized(network[0], "weight")
+
+
+def test_hooks_come_along_and_their_handles_still_remove_them():
+    network, seen = around(nn.GroupNorm(2, 8)), []
+    handle = network[1].register_forward_hook(lambda module, given, output: output.relu())
+    network[1].register_forward_pre_hook(lambda module, args, kwargs: seen.append(type(module)), with_kwargs=True)
+    [exchange] = replace_norms(network, "channel").exchanges
+    assert "hooks" in exchange.carried
+    x = torch.randn(1, 3, 16)
+    assert (network[:2](x) >= 0).all()
+    assert seen == [ChannelNorm]
+    handle.remove()
+    assert (network[:2](x) < 0).any()
+
+
+class Positive(nn.Module):
+    def forward(self, raw):
+        return raw.exp()
+
+
+def test_a_parametrized_weight_comes_along_or_is_listed():
+    network = around(nn.GroupNorm(2, 8))
+    parametrize.register_parametrization(network[1], "weight", Positive())
+    network[1].parametrizations.weight.original.data.normal_()
+    weight = network[1].weight.clone()
+    [exchange] = replace_norms(network, "channel").exchanges
+    assert exchange.type == "GroupNorm"
+    assert set(exchange.carried) == {"weight", "bias"}
+    assert torch.equal(network[1].weight, weight)
+    network(torch.randn(2, 3, 16)).square().sum().backward()
+    assert network[1].parametrizations.weight.original.grad.any()
+    network = around(nn.GroupNorm(2, 8))
+    parametrize.register_parametrization(network[1], "bias", Positive())
+    assert replace_norms(network, "rms").exchanges[0].dropped == ("bias",)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(8, momentum=0.3), nn.SyncBatchNorm(8)], ids=["batch", "sync"])
+def test_running_statistics_come_along_or_are_listed(norm):
+    network = around(norm)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    network.eval()
+    x = torch.randn(1, 3, 32)
+    before = network(x) if isinstance(norm, nn.BatchNorm1d) else None
+    [exchange] = replace_norms(network, "batch").exchanges
+    assert {"running_mean", "running_var", "num_batches_tracked"} <= set(exchange.carried)
+    assert exchange.dropped == ()
+    assert torch.equal(network[1].running_mean, norm.running_mean)
+    assert network[1].momentum == norm.momentum
+    if before is not None:
+        assert torch.equal(network(x), before)
+    [exchange] = replace_norms(network, "channel").exchanges
+    assert exchange.dropped == ("running_mean", "running_var", "num_batches_tracked")
+    assert "without its running_mean and running_var" in str(replace_norms(around(nn.BatchNorm1d(8)), dry_run=True))
+
+
+def test_local_response_norm_is_kept_under_its_own_reason():
+    surgery = replace_norms(around(nn.LocalResponseNorm(3)))
+    assert surgery.kept == {"1": "it is taken over neighboring channels of each time step: local"}
+    assert "last axis" not in str(surgery)
+
+
+def test_what_cannot_be_carried_is_refused_by_its_reason():
+    tied = nn.Sequential(nn.GroupNorm(2, 8), nn.GroupNorm(2, 8))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(UserError, match="shares its weight"):
+        replace_norms(tied)
+    patched = around(nn.GroupNorm(2, 8))
+    patched[1].forward = lambda x: x
+    with pytest.raises(UserError, match="forward was replaced"):
+        replace_norms(patched)
+    old = around(torch.nn.utils.weight_norm(nn.GroupNorm(2, 8), dim=None))
+    with pytest.raises(UserError, match="take that off first"):
+        replace_norms(old)
+
+
+def test_an_exchange_is_taken_back_bit_for_bit():
+    shared = nn.GroupNorm(2, 8)
+    network = nn.Sequential(around(shared), around(nn.BatchNorm1d(8)), nn.Conv1d(3, 3, 1))
+    network[1][1].register_forward_hook(lambda module, given, output: output.relu())
+    network[0].append(nn.Sequential(nn.Conv1d(3, 8, 1), shared, nn.Conv1d(8, 3, 1)))
+    network.eval()
+    x = torch.randn(2, 3, 32)
+    before, modules = network(x), list(network.modules())
+    surgery = replace_norms(network)
+    assert not torch.equal(network(x), before)
+    nn.init.normal_(network[0][1].weight)
+    restore_norms(network.train(), surgery)
+    assert all(part.training for part in network.modules())
+    assert all(a is b for a, b in zip(modules, network.modules(), strict=True))
+    assert torch.equal(network.eval()(x), before)
+
+
+def test_a_restoration_without_its_exchange_is_refused():
+    network = around(nn.GroupNorm(2, 8))
+    with pytest.raises(UserError, match="dry run"):
+        restore_norms(network, replace_norms(network, dry_run=True))
+    surgery = replace_norms(network)
+    network[1] = nn.Identity()
+    with pytest.raises(UserError, match="'1' is not the norm"):
+        restore_norms(network, surgery)

@@ -15,10 +15,16 @@ from torch import Tensor, nn
 
 from norm_study.audit.local_forms import LocalForm
 from norm_study.audit.locality import LocalityTest, growth, reach_of_changes
-from norm_study.audit.recording import Call
+from norm_study.audit.mechanism import mixes_by_design
+from norm_study.audit.recording import Axes, Call
 
 Verdict = Literal["local", "mixes time", "mixes the batch"]
 LONGEST = 2**16
+
+
+def longest_tested(size: int, bound: tuple[int, int] = (0, 0)) -> int:
+    """Up to which length a module is tested: long enough for kernels that are longer than its input."""
+    return min(LONGEST, max(4 * size, 1024, 4 * sum(bound)))
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Attribution:
     Attributes:
         findings: by name.
         notes: what could not be tested.
+        untested: by name.
     """
 
     def __init__(self, network: nn.Module, calls: dict[str, Call], seed: int, tolerance: float):
@@ -61,8 +68,18 @@ class Attribution:
         self.modules = dict(network.named_modules())
         self.findings: dict[str, Finding] = {}
         self.notes: list[str] = []
-        for name in reversed([name for name in self.modules if name in calls]):
+        self.untested: set[str] = set()
+        names = [name for name in reversed(self.modules) if name in calls]
+        # What the network as a whole does not do along the batch, nothing inside it does.
+        self._by_batch = "" not in calls or self._batch(calls[""]) is not False
+        self._by_gradients = False
+        for name in names:
             self.findings[name] = self._find(name)
+        if self._hears_more():
+            self._by_gradients = True
+            self.notes, self.untested = [], set()
+            for name in names:
+                self.findings[name] = self._find(name)
 
     def in_order(self) -> list[Finding]:
         """The findings worth a row, in the network's order: single layers, and whatever mixes."""
@@ -76,11 +93,35 @@ class Attribution:
         prefix = f"{name}." if name else ""
         return [found for other, found in self.findings.items() if other != name and other.startswith(prefix)]
 
+    def _hears_more(self) -> bool:
+        """Whether the network still mixes, by gradients, with every module made local that was found to by changes.
+
+        Only then do the modules need a test by gradients each: a recurrent network forgets, so that its changes sink
+        below rounding, and what holds a module that mixes may mix by itself too.
+        """
+        if "" not in self.calls or not any(self.calls[""].time_axes):
+            return True
+        call = self.calls[""]
+        test, blamed = LocalityTest(call, call.time_axes, self.seed), self._blamed("")
+        cap = longest_tested(test.size, self._bound(""))
+        try:
+            return growth(lambda times: test.heard_inputs(times, blamed, self.tolerance), cap)[0]
+        except Exception:  # whatever a foreign network raises when its input is longer
+            return True
+
+    def _blamed(self, name: str) -> list[LocalForm]:
+        return [found.form for found in self._inside(name) if found.form is not None]
+
     def _find(self, name: str) -> Finding:
-        call, inside = self.calls[name], self._inside(name)
-        blamed = [found.form for found in inside if found.form is not None]
+        call, inside, known = self.calls[name], self._inside(name), self.findings.get(name)
+        blamed = self._blamed(name)
+        if known is not None and known.form is not None:
+            return known
         mixes_time, reach, form = self._time(name, call, blamed)
-        mixes_batch = not any(found.mixes_batch for found in inside) and self._batch(call)
+        if known is not None:
+            mixes_batch = known.mixes_batch
+        else:
+            mixes_batch = self._by_batch and not any(found.mixes_batch for found in inside) and bool(self._batch(call))
         verdict: Verdict = "mixes time" if mixes_time else "mixes the batch" if mixes_batch else "local"
         return Finding(name, type(call.module).__name__, verdict, mixes_batch, reach, form)
 
@@ -90,7 +131,7 @@ class Attribution:
         if not any(call.time_axes):
             return False, (0, 0), None
         test, bound = LocalityTest(call, call.time_axes, self.seed), self._bound(name)
-        cap = min(LONGEST, max(4 * test.size, 1024, 4 * sum(bound)))
+        cap = longest_tested(test.size, bound)
         reach, output_dims = bound, []
         try:
             output_dims = [dims[0] if dims else None for dims in test.output_axes]
@@ -100,13 +141,23 @@ class Attribution:
                 reach = reach if mixes else reach_of_changes(test, spans, times)
             elif not blamed:
                 mixes = test.pools()
-            # A recurrent network forgets: its changes sink below rounding, its gradients do not.
-            mixes = mixes or growth(lambda times: test.heard_inputs(times, blamed, self.tolerance), cap)[0]
+            if self._by_gradients and not mixes:
+                mixes = growth(lambda times: test.heard_inputs(times, blamed, self.tolerance), cap)[0]
         except Exception:  # whatever a foreign module raises when its input is longer
             mixes, output_dims = self._at_one_length(name, test, blamed)
         if not mixes:
             return False, reach, None
-        return True, bound, LocalForm(call.module, call.time_axes, output_dims, *bound)
+        design = self._by_design(test, blamed, output_dims)
+        return True, bound, LocalForm(call.module, call.time_axes, output_dims, *bound, test.size, design)
+
+    def _by_design(self, test: LocalityTest, blamed: Sequence[LocalForm], output_dims: Sequence[int | None]) -> bool:
+        axes: Axes = [() if dim is None else (dim,) for dim in output_dims]
+        for longest in (max(1, LONGEST // test.size), 1):
+            try:
+                return mixes_by_design(test, blamed, axes, longest)
+            except Exception:
+                continue
+        return False
 
     def _at_one_length(
         self, name: str, test: LocalityTest, blamed: Sequence[LocalForm]
@@ -116,6 +167,7 @@ class Attribution:
             return not blamed and test.crosses(), [_matching(out, test.size) for out in test.unmoved(1)]
         except Exception as error:  # it may need what its surroundings set up
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            self.untested.add(name)
             self.notes.append(f"{name or 'the network itself'} could not be tested by itself ({reason})")
             return False, []
 
@@ -142,16 +194,17 @@ class Attribution:
                 found += self._children(child)
         return found
 
-    def _batch(self, call: Call) -> bool:
+    def _batch(self, call: Call) -> bool | None:
+        """Whether a module mixes the batch; ``None`` where that cannot be tested."""
         if not any(call.batch_axes):
-            return False
+            return None
         test = LocalityTest(call, call.batch_axes, self.seed)
         try:
             if any(test.output_axes):
                 return growth(test.changed_outputs, 4 * test.size)[0]
             return test.size > 1 and test.pools()
         except Exception:  # whatever a foreign module raises when its batch is larger
-            return False
+            return None
 
 
 def _matching(output: Tensor, size: int) -> int | None:

@@ -64,6 +64,7 @@ def run_audit(settings: AuditSettings, device: torch.device) -> dict[str, Any]:
         inputs,
         time_dims=dims,
         output_time_dim=settings.output_time_dim,
+        output=settings.output,
         times=settings.times,
         projections=settings.projections,
         exact=settings.exact,
@@ -85,8 +86,9 @@ def run_audit(settings: AuditSettings, device: torch.device) -> dict[str, Any]:
 
 def readable(result: dict[str, Any]) -> str:
     """The summary and the modules that mix, for a terminal."""
-    summary, lines = result["summary"], []
-    for name in ("leakage", "norm_borne"):
+    summary = result["summary"]
+    lines = [f"verdict: {summary['verdict']}: {summary['reason']}"]
+    for name in ("leakage", "jacobian_change"):
         found = summary[name]
         error = "" if found is None or found["standard_error"] is None else f" ± {found['standard_error']:.2g}"
         lines.append(f"{name}: " + ("none is given" if found is None else f"{found['value']:.4g}{error}"))
@@ -105,7 +107,8 @@ def readable(result: dict[str, Any]) -> str:
         if row["verdict"] != "local":
             alone, without = (_number(row[key]) for key in ("leakage_alone", "leakage_without"))
             lines.append(
-                f"  {row['name'] or 'the network itself'} ({row['type']}) {row['verdict']}; "
+                f"  {row['name'] or 'the network itself'} ({row['type']}) {row['verdict']}"
+                f"{' by design' if row['by_design'] else ''}; "
                 f"alone {alone}, without it {without}"
             )
     return "\n".join([*lines, *(f"note: {note}" for note in summary["notes"])])

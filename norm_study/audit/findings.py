@@ -20,6 +20,8 @@ class ModuleReport:
         leakage_alone: leakage when it alone is active and all others that mix are made local; ``None`` inside
             another module that mixes, which cannot be made local without what is inside it.
         leakage_without: leakage that remains when it alone is made local.
+        by_design: whether it mixes by weighing times against each other, as attention or a recurrence does, rather than
+            by a statistic that all times share.
     """
 
     name: str
@@ -28,6 +30,7 @@ class ModuleReport:
     mixes_batch: bool
     leakage_alone: float | None
     leakage_without: float | None
+    by_design: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,12 @@ class AuditReport:
     """What an audit found.
 
     Attributes:
-        leakage: ``None`` where the input is too short for anything to lie outside the receptive field.
-        norm_borne: the share of the Jacobian that mixing modules bear, inside the receptive field too.
+        verdict: ``local``, ``leaks``, ``global`` or ``not measured``, see :func:`norm_study.audit.verdict.decide`.
+        reason: why, in one sentence.
+        leakage: ``None`` where the input is too short for anything to lie outside the receptive field, or the Jacobian
+            is zero.
+        jacobian_change: ‖J − J_local‖² / ‖J‖², what making every mixing module local changes, inside the receptive
+            field too. No share: where the two maps differ in sign or size it is above 1.
         receptive_field: steps (left, right) of the input, largest over inputs and phases of the strides.
         modules: every single layer with time or batch in its input, and whatever else mixes; in the network's order.
         finite: the finite test, one entry per input.
@@ -61,8 +68,10 @@ class AuditReport:
         settings: what the audit was asked for.
     """
 
+    verdict: str
+    reason: str
     leakage: Estimate | None
-    norm_borne: Estimate
+    jacobian_change: Estimate
     receptive_field: tuple[int, int]
     modules: list[ModuleReport]
     finite: list[Movement]
@@ -90,8 +99,10 @@ class AuditReport:
             "config": self.settings,
             "rows": [asdict(module) for module in self.modules],
             "summary": {
+                "verdict": self.verdict,
+                "reason": self.reason,
                 "leakage": None if self.leakage is None else asdict(self.leakage),
-                "norm_borne": asdict(self.norm_borne),
+                "jacobian_change": asdict(self.jacobian_change),
                 "receptive_field": list(self.receptive_field),
                 "leaking_modules": len(self.leaking_modules),
                 "finite": [asdict(movement) for movement in self.finite],
@@ -100,3 +111,14 @@ class AuditReport:
                 "cost": self.cost,
             },
         }
+
+
+RENAMED = {"norm_borne": "jacobian_change"}
+"""Names in JSON of earlier days, and today's."""
+
+
+def with_todays_names(stored: Any) -> Any:
+    """What an audit wrote, on whatever day, with the names of today."""
+    if isinstance(stored, dict):
+        return {RENAMED.get(key, key): with_todays_names(value) for key, value in stored.items()}
+    return [with_todays_names(value) for value in stored] if isinstance(stored, list) else stored

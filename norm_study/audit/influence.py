@@ -1,4 +1,4 @@
-"""Influence maps and what is read off them: receptive field, leakage, and the share that norms bear.
+"""Influence maps and what is read off them: receptive field, leakage, and what making modules local changes.
 
 J(t, s) is the Frobenius norm of the block of the Jacobian from inputs at time s to outputs at time t, over channels
 and batch. For a random cotangent v with entries ±1 at time t, the squared gradient at time s has J(t, s)² as its
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from norm_study.audit.local_forms import LocalForm, made_local
 from norm_study.audit.subject import Arguments, Subject, aligned
+
+WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Rows:
     Attributes:
         times: (N,) output times; those of several inputs one after the other.
         full: (N, P, S) of the network as it is.
-        frozen: (N, P, S) of the network with its mixing modules local.
-        difference: (N, P, S) of the difference of the two Jacobians.
+        frozen: (N, 1, S) of the network with its mixing modules local, by the first projection.
+        difference: (N, 1, S) of the difference of the two Jacobians.
         length: T.
         population: how many (input, output time) pairs the sample stands for.
         exact: whether the sum over channels is complete rather than projected.
@@ -70,15 +73,15 @@ class Rows:
         return (offsets < -left) | (offsets > right)
 
     def leakage(self, left: int, right: int) -> Estimate | None:
-        """Energy of J_full outside the interval over its whole energy; ``None`` where nothing lies outside."""
+        """Energy of J_full outside the interval over its whole energy; ``None`` where nothing is there to be shared."""
         outside = self.outside(left, right)
-        if not outside.any():
+        if not outside.any() or not self.full.any():
             return None
         return self._ratio((self.full * outside[:, None]).sum(-1), self.full.sum(-1))
 
-    def norm_borne(self) -> Estimate:
+    def jacobian_change(self) -> Estimate:
         """‖J_full − J_conv‖² / ‖J_full‖², inside the receptive field too."""
-        return self._ratio(self.difference.sum(-1), self.full.sum(-1))
+        return self._ratio(self.difference.sum(-1), self.full[:, : self.difference.shape[1]].sum(-1))
 
     def _ratio(self, numerator: np.ndarray, whole: np.ndarray) -> Estimate:
         """A ratio of sums of (N, P) energies, with the error of sampling in two stages: times, then projections."""
@@ -135,6 +138,7 @@ def influence_rows(
     projections: int = 2,
     exact: bool = False,
     compare: bool = True,
+    pattern: bool = False,
 ) -> Rows:
     """Squared influences on some output times.
 
@@ -148,42 +152,46 @@ def influence_rows(
         projections: P, random sign vectors per output time.
         exact: all channels one by one instead.
         compare: whether both maps are wanted; otherwise all three arrays are those of ``local``.
+        pattern: see :func:`norm_study.audit.local_forms.made_local`.
     """
-    with made_local(local):
+    with made_local(local, pattern):
         graphs = [subject.with_gradients(arguments)]
     if compare:
         with made_local([*local, *active]):
             graphs.append(subject.with_gradients(arguments))
     length, dim = subject.length(arguments), subject.output_time_dim
 
-    def energy(gradients: Sequence[Tensor]) -> np.ndarray:
-        return _energy(subject, arguments, gradients, length)
-
-    found: list[list[list[np.ndarray]]] = []
+    found: list[list[list[np.ndarray]]] = [[], [], []]
     for time in times:
-        row: list[list[np.ndarray]] = []
         slices = [output.select(dim, time) for _, output in graphs]
-        for cotangent in cotangents(slices[0], projections, exact, generator):
-            products = [_product(part, leaves, cotangent) for part, (leaves, _) in zip(slices, graphs, strict=True)]
-            if compare:
-                change = [a - b for a, b in zip(*products, strict=True)]
-                row.append([energy(products[0]), energy(products[1]), energy(change)])
-            else:
-                row.append([energy(products[0])])
-        found.append([list(np.sum(row, 0))] if exact else row)
-    full, frozen, difference = (np.array([[p[min(i, len(p) - 1)] for p in row] for row in found]) for i in range(3))
+        here: list[list[np.ndarray]] = [[], [], []]
+        for i, cotangent in enumerate(cotangents(slices[0], projections, exact, generator)):
+            # the frozen map only says where influence ends and how much changes in all: one projection will do
+            wanted = slices if exact or i == 0 else slices[:1]
+            pulled = [products([part], leaves, [cotangent]) for part, (leaves, _) in zip(wanted, graphs, strict=False)]
+            if len(pulled) == 2:
+                pulled.append([a - b for a, b in zip(*pulled, strict=True)])
+            for energies, gradients in zip(here, pulled, strict=False):
+                energies.append(energy(subject, arguments, gradients, length))
+        for energies, rows in zip(here, found, strict=True):
+            rows.append([np.sum(energies, 0)] if exact and energies else energies)
+    full, frozen, difference = (np.array(rows) for rows in (found if compare else [found[0]] * 3))
     total = graphs[0][1].shape[dim]
     return Rows(np.array(times), full, frozen, difference, total, total, exact)
 
 
-def _product(part: Tensor, leaves: Sequence[Tensor], cotangent: Tensor) -> list[Tensor]:
-    if not part.requires_grad:
+def products(outputs: Sequence[Tensor], leaves: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of the leaves, zero where there is none."""
+    given = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if o.requires_grad]
+    if not given:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    products = torch.autograd.grad(part, leaves, cotangent, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(products, leaves, strict=True)]
+    found = torch.autograd.grad(
+        [o for o, _ in given], leaves, [c for _, c in given], retain_graph=True, allow_unused=True
+    )
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
 
 
-def _energy(subject: Subject, arguments: Arguments, gradients: Sequence[Tensor], length: int) -> np.ndarray:
+def energy(subject: Subject, arguments: Arguments, gradients: Sequence[Tensor], length: int) -> np.ndarray:
     """(S,) squared gradients summed over all but time, those of every input on the first input's times."""
     total = np.zeros(length)
     for i, gradient in zip(subject.timed(arguments), gradients, strict=True):
@@ -191,9 +199,14 @@ def _energy(subject: Subject, arguments: Arguments, gradients: Sequence[Tensor],
         assert dim is not None
         moved = gradient.movedim(dim, 0).flatten(1) if gradient.ndim > 1 else gradient[:, None]
         own = moved.double().square().sum(1).cpu().numpy()
-        where = [min(length - 1, max(0, aligned(s, len(own), length))) for s in range(len(own))]
-        np.add.at(total, where, own)
+        np.add.at(total, _places(len(own), length), own)
     return total
+
+
+@cache
+def _places(own: int, length: int) -> np.ndarray:
+    """(own,) where each time of an argument lies on the first argument's axis."""
+    return np.array([min(length - 1, max(0, aligned(s, own, length))) for s in range(own)])
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -216,9 +229,13 @@ def sampled_times(length: int, count: int, generator: torch.Generator) -> list[i
 
 
 def phase_times(length: int, phases: int) -> list[int]:
-    """Runs of consecutive output times at both ends, where the whole reach of one side shows, and in the middle."""
-    starts = (0, (length - phases) // 2, length - phases)
-    return sorted({t for start in starts for t in range(max(0, start), min(length, start + phases))})
+    """Runs of consecutive output times at both ends, where the whole reach of one side shows, and in the middle.
+
+    The middle one is long enough for windows of attention too, of which no stride tells.
+    """
+    middle = max(phases, WINDOW)
+    runs = ((0, phases), ((length - middle) // 2, middle), (length - phases, phases))
+    return sorted({t for start, size in runs for t in range(max(0, start), min(length, start + size))})
 
 
 def by_distance(rows: Rows) -> list[dict[str, float]]:

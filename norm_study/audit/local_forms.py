@@ -3,7 +3,7 @@
 A norm of torch keeps its values while its mean and variance become constants. Any other module keeps the band of its
 Jacobian around the same time, which is the block of the same time where nothing inside it has a kernel.
 
-Letters: B batch, C channels, G groups, T time.
+Letters: C channels, T time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from norm_study.audit.frozen_norms import FROZEN, is_frozen_norm
 from norm_study.audit.subject import aligned, is_real
 
 COTANGENT_ENTRIES = 2**22
@@ -34,6 +34,8 @@ class LocalForm:
         output_dims: per floating-point tensor of its output the time axis, or ``None``.
         left: steps before the same time that its own kernels reach, at the resolution of its input.
         right: steps after it.
+        steps: time steps of its input.
+        by_design: whether it weighs times against each other rather than share a statistic of all.
     """
 
     module: nn.Module
@@ -41,16 +43,28 @@ class LocalForm:
     output_dims: Sequence[int | None]
     left: int = 0
     right: int = 0
+    steps: int = 1
+    by_design: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many products with its Jacobian one product of its local form takes."""
+        return 0 if is_frozen_norm(self.module) else self.steps
 
 
 @contextmanager
-def made_local(forms: Iterable[LocalForm]) -> Iterator[None]:
-    """Gives modules their local form for a while."""
+def made_local(forms: Iterable[LocalForm], pattern: bool = False) -> Iterator[None]:
+    """Gives modules their local form for a while.
+
+    Args:
+        forms: of the modules.
+        pattern: only where influence may come from is wanted, not how much: then one backward pass does for all times.
+    """
     replaced: list[tuple[nn.Module, Any]] = []
     try:
         for form in forms:
             replaced.append((form.module, form.module.__dict__.get("forward")))
-            form.module.__dict__["forward"] = _local_forward(form)
+            form.module.__dict__["forward"] = _local_forward(form, pattern)
         yield
     finally:
         for module, before in replaced:
@@ -59,72 +73,12 @@ def made_local(forms: Iterable[LocalForm]) -> Iterator[None]:
                 module.__dict__["forward"] = before
 
 
-def _local_forward(form: LocalForm) -> Callable[..., Any]:
+def _local_forward(form: LocalForm, pattern: bool) -> Callable[..., Any]:
     native, module = form.module.forward, form.module
-    if "forward" not in module.__dict__ and type(module).forward in _FROZEN:
-        frozen = _FROZEN[type(module).forward]
+    if is_frozen_norm(module):
+        frozen = FROZEN[type(module).forward]
         return lambda input: frozen(module, input)
-    return lambda *args, **kwargs: _banded(form, native, args, kwargs)
-
-
-# norms of torch: statistics as constants
-
-
-def _standardize(x: Tensor, dims: Sequence[int], eps: float) -> Tensor:
-    """(x − mean) / std over ``dims``, mean and std as constants."""
-    variance, mean = torch.var_mean(x.detach(), dim=list(dims), correction=0, keepdim=True)
-    return (x - mean) * (variance + eps).rsqrt()
-
-
-def _per_channel(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    shape = (-1, *[1] * (x.ndim - 2))
-    if weight is not None:
-        x = x * weight.view(shape)
-    return x if bias is None else x + bias.view(shape)
-
-
-def frozen_group_norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """GroupNorm of (B, C, …) with constant statistics."""
-    grouped = _standardize(x.reshape(len(x), norm.num_groups, -1), [2], norm.eps)
-    return _per_channel(grouped.view(x.shape), norm.weight, norm.bias)
-
-
-def frozen_instance_norm(norm: _InstanceNorm, x: Tensor) -> Tensor:
-    """InstanceNorm of (B, C, …), or (C, …) without a batch, with constant statistics."""
-    batched = x if x.ndim == norm._get_no_batch_dim() + 1 else x[None]
-    normalized = _standardize(batched, range(2, batched.ndim), norm.eps)
-    return _per_channel(normalized, norm.weight, norm.bias).view(x.shape)
-
-
-def frozen_layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LayerNorm over the last dimensions with constant statistics."""
-    normalized = _standardize(x, range(-len(norm.normalized_shape), 0), norm.eps)
-    if norm.weight is not None:
-        normalized = normalized * norm.weight
-    return normalized if norm.bias is None else normalized + norm.bias
-
-
-def frozen_rms_norm(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """RMSNorm over the last dimensions with a constant root mean square."""
-    dims = list(range(-len(norm.normalized_shape), 0))
-    eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    normalized = x * (x.detach().square().mean(dims, keepdim=True) + eps).rsqrt()
-    return normalized if norm.weight is None else normalized * norm.weight
-
-
-def frozen_batch_norm(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """BatchNorm of (B, C, …) with this batch's statistics as constants; only what mixes is ever frozen."""
-    return _per_channel(_standardize(x, [0, *range(2, x.ndim)], norm.eps), norm.weight, norm.bias)
-
-
-# By forward rather than by class: a subclass with a forward of its own is an unknown module.
-_FROZEN: dict[Any, Callable[[Any, Tensor], Tensor]] = {
-    nn.GroupNorm.forward: frozen_group_norm,
-    nn.LayerNorm.forward: frozen_layer_norm,
-    nn.RMSNorm.forward: frozen_rms_norm,
-    _InstanceNorm.forward: frozen_instance_norm,
-    _BatchNorm.forward: frozen_batch_norm,
-}
+    return lambda *args, **kwargs: _banded(form, native, pattern, args, kwargs)
 
 
 # anything else: a band of its Jacobian
@@ -135,6 +89,7 @@ class _Native:
     """One run of a module on inputs of its own, kept so that rows of its Jacobian can be asked for."""
 
     form: LocalForm
+    pattern: bool
     inputs: list[Tensor]
     outputs: list[Tensor]
     input_dims: list[tuple[int, ...]]
@@ -157,6 +112,8 @@ class _Native:
 
     def banded_product(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """The gradients of the inputs, from within the band around the same time only."""
+        if self.pattern:
+            return self._touched(gradients)
         totals = [torch.zeros_like(value) for value in self.inputs]
         everything = self.rows([g[None] for g in gradients])
         for total, whole, dims in zip(totals, everything, self.input_dims, strict=True):
@@ -178,6 +135,24 @@ class _Native:
                         self._add_band(total, row[i], dims[0], time, length)
         return totals
 
+    def _touched(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Ones wherever the band can bring a gradient."""
+        totals, timed = [torch.zeros_like(value) for value in self.inputs], self._timed(gradients)
+        length = max((g.shape[d] for g, d in timed), default=0)
+        active = np.zeros(length, bool)
+        for gradient, dim in timed:
+            own = gradient.shape[dim]
+            touched = (gradient != 0).movedim(dim, 0).reshape(own, -1).any(1).nonzero()[:, 0]
+            active[touched.cpu().numpy() * length // own] = True
+        for total, dims in zip(totals, self.input_dims, strict=True):
+            if not dims:
+                total += float(any(bool(gradient.any()) for gradient in gradients))
+                continue
+            for low, high in {self._band(total.shape[dims[0]], time, length) for time in active.nonzero()[0].tolist()}:
+                if low < high:
+                    total.narrow(dims[0], low, high - low).fill_(1)
+        return totals
+
     def _timed(self, gradients: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
         return [(g, d) for g, d in zip(gradients, self.output_dims, strict=True) if d is not None]
 
@@ -196,12 +171,14 @@ class _Native:
         return kept
 
     def _add_band(self, total: Tensor, row: Tensor, dim: int, time: int, length: int) -> None:
-        own = total.shape[dim]
-        low = aligned(time, length, own) - self.form.left
-        high = aligned(time, length, own) + max(1, own // length) + self.form.right
-        low, high = max(0, low), min(own, high)
+        low, high = self._band(total.shape[dim], time, length)
         if low < high:
             total.narrow(dim, low, high - low).add_(row.narrow(dim, low, high - low))
+
+    def _band(self, own: int, time: int, length: int) -> tuple[int, int]:
+        """The stretch of an input of ``own`` steps around one of ``length`` times."""
+        at = aligned(time, length, own)
+        return max(0, at - self.form.left), min(own, at + max(1, own // length) + self.form.right)
 
 
 class _Banded(torch.autograd.Function):
@@ -217,7 +194,7 @@ class _Banded(torch.autograd.Function):
         return (None, *ctx.native.banded_product(gradients))
 
 
-def _banded(form: LocalForm, native: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+def _banded(form: LocalForm, native: Callable[..., Any], pattern: bool, args: tuple, kwargs: dict[str, Any]) -> Any:
     leaves, spec = tree_flatten((args, kwargs))
     real = [i for i, leaf in enumerate(leaves) if is_real(leaf)]
     with torch.enable_grad():
@@ -231,6 +208,7 @@ def _banded(form: LocalForm, native: Callable[..., Any], args: tuple, kwargs: di
     out_real = [i for i in reals if out_leaves[i].requires_grad]
     run = _Native(
         form,
+        pattern,
         list(own.values()),
         [out_leaves[i] for i in out_real],
         [form.input_dims[i] if i < len(form.input_dims) else () for i in real],

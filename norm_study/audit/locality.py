@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from norm_study.audit.local_forms import LocalForm, made_local
-from norm_study.audit.recording import Axes, Call, longer
-from norm_study.audit.subject import aligned, is_real
+from norm_study.audit.recording import Axes, Call
+from norm_study.audit.subject import aligned, is_real, longer
 
 Spans = dict[tuple[int, int], tuple[int, int, int]]  # (leaf, axis) to first and last index that changed, and size
 GROWTH = 0.25  # of the growth of the output: a module that mixes one way only grows by half of it
@@ -86,7 +86,7 @@ class LocalityTest:
         real = [i for i, dims in enumerate(self.axes) if dims and is_real(leaves[i])]
         for i in real:
             leaves[i] = leaves[i].detach().requires_grad_()
-        with torch.enable_grad(), made_local(blamed):
+        with torch.enable_grad(), made_local(blamed, pattern=True):
             outputs = self.call.run(leaves, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         parts, cotangents = [], []

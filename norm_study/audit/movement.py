@@ -10,6 +10,8 @@ import torch
 from norm_study.audit.influence import Estimate
 from norm_study.audit.subject import Arguments, Subject, aligned
 
+FEWEST, PRECISE = 8, 0.1
+
 
 def finite_movement(
     subject: Subject,
@@ -29,15 +31,17 @@ def finite_movement(
 
     Returns:
         Root mean square movement in units of each output channel's standard deviation over batch and time, and its
-        standard error over output times; ``None`` where nothing lies outside the receptive field.
+        standard error over output times; ``None`` where nothing lies outside the receptive field. Output times are
+        taken in random order, and no more than it takes for a standard error of a tenth.
     """
     length, dim = subject.length(arguments), subject.output_time_dim
     with torch.no_grad():
         base = subject(arguments)
         pooled = sorted({0, dim % base.ndim})
         unit = base.std(dim=pooled, correction=0, keepdim=True).clamp_min(torch.finfo(base.dtype).tiny)
-        squares = []
-        for time in times:
+        squares: list[float] = []
+        order = torch.randperm(len(times), generator=torch.Generator().manual_seed(subject.seed)).tolist()
+        for time in (times[i] for i in order):
             position = aligned(time, base.shape[dim], length)
             if position - interval[0] <= 0 and position + interval[1] >= length - 1:
                 continue
@@ -51,8 +55,13 @@ def finite_movement(
                 mixed[i] = other[i].index_copy(own_dim, inside, arguments[i].index_select(own_dim, inside))
             moved = (subject(tuple(mixed)) - base) / unit
             squares.append(float(moved.select(dim, time).square().mean()))
-    if not squares:
-        return None
+            found = _root_mean(squares)
+            if len(squares) >= FEWEST and found.standard_error and found.standard_error < PRECISE * found.value:
+                break
+    return _root_mean(squares) if squares else None
+
+
+def _root_mean(squares: Sequence[float]) -> Estimate:
     value = float(np.sqrt(np.mean(squares)))
     spread = float(np.std(squares, ddof=1) / np.sqrt(len(squares))) if len(squares) > 1 else None
     return Estimate(value, None if spread is None else spread / (2 * value) if value > 0 else 0.0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from norm_study.audit.subject import Arguments, Subject, is_real, reseed
+from norm_study.audit.subject import Arguments, Subject, is_real, reseed, stretched, tensors_in
 
 Axes = list[tuple[int, ...]]
 
@@ -31,6 +31,7 @@ class Call:
         time_axes: per leaf the axes that are time.
         batch_axes: per leaf the axes that are batch.
         calls: how often the module is called in one run.
+        output: which of its tensors counts, where only one does; the others are then zeros.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class Call:
     time_axes: Axes
     batch_axes: Axes
     calls: int = 1
+    output: str | None = None
 
     def run(self, leaves: Sequence[Any], seed: int) -> list[Tensor]:
         """The floating-point tensors that the module returns; its buffers stay as they are."""
@@ -49,7 +51,12 @@ class Call:
         try:
             given = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             args, kwargs = tree_unflatten(given, self.spec)
-            return [leaf for leaf in tree_flatten(self.module(*args, **kwargs))[0] if is_real(leaf)]
+            returned = self.module(*args, **kwargs)
+            found = [leaf for leaf in tree_flatten(returned)[0] if is_real(leaf)]
+            if self.output is None:
+                return found
+            meant = dict(tensors_in(returned))[self.output]
+            return [leaf if leaf is meant else torch.zeros_like(leaf) for leaf in found]
         finally:
             for owner, own in buffers:
                 owner._buffers.update(own)
@@ -86,31 +93,6 @@ def _shapes(subject: Subject, arguments: Arguments) -> Shapes:
     return found
 
 
-def longer(value: Tensor, dim: int, times: int) -> Tensor:
-    """The value, itself backwards, itself, …: ``times`` as long along ``dim``."""
-    return torch.cat([value.flip(dim) if i % 2 else value for i in range(times)], dim)
-
-
-def stretched_arguments(subject: Subject, arguments: Arguments, what: str) -> Arguments:
-    """The arguments with twice the time or twice the batch."""
-    time = subject.time_dims[0]
-    assert time is not None
-    first = 1 if time % arguments[0].ndim == 0 else 0  # the batch is the first axis that is not time
-    size = arguments[0].shape[first] if arguments[0].ndim > 1 else 0
-    given = list(arguments)
-    for i, value in enumerate(arguments):
-        if not isinstance(value, Tensor):
-            continue
-        dim = subject.time_dims[i]
-        if what == "time" and dim is not None:
-            given[i] = longer(value, dim, 2)
-        if what == "batch":
-            own = first if dim is not None else 0
-            if value.ndim > own and value.shape[own] == size:
-                given[i] = longer(value, own, 2)
-    return tuple(given)
-
-
 def _grown(before: Sequence[tuple[int, ...]], after: Sequence[tuple[int, ...]]) -> Axes:
     """Per leaf the axes along which the second shape is larger."""
     if len(before) != len(after):
@@ -135,18 +117,18 @@ def record(subject: Subject, arguments: Arguments, notes: list[str]) -> dict[str
         notes: what could not be done is added here.
     """
     base = _shapes(subject, arguments)
-    stretched: dict[str, Shapes | None] = {}
+    grown: dict[str, Shapes | None] = {}
     for what in ("time", "batch"):
         try:
-            stretched[what] = _shapes(subject, stretched_arguments(subject, arguments, what))
+            grown[what] = _shapes(subject, stretched(subject, arguments, what))
         except Exception as error:  # whatever a foreign network raises
-            stretched[what] = None
+            grown[what] = None
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             notes.append(f"the network does not run with twice the {what} ({reason}); " + _CONSEQUENCE[what])
     length = subject.length(arguments)
 
     def axes(name: str, call: int, what: str) -> Axes:
-        others, own = stretched[what], base[name][call]
+        others, own = grown[what], base[name][call]
         if others is None:
             return _guessed(own, length) if what == "time" else [() for _ in own]
         same = others.get(name, [])
@@ -160,7 +142,8 @@ def record(subject: Subject, arguments: Arguments, notes: list[str]) -> dict[str
         time = axes(name, which, "time")
         if name not in calls or (any(time) and not any(calls[name].time_axes)):
             kept = [x.detach().clone() if isinstance(x, Tensor) else x for x in leaves]
-            calls[name] = Call(part, kept, spec, time, axes(name, which, "batch"), len(base[name]))
+            output = subject.output if part is subject.module else None
+            calls[name] = Call(part, kept, spec, time, axes(name, which, "batch"), len(base[name]), output)
 
     with torch.no_grad(), observed(subject.module, see):
         subject(arguments)

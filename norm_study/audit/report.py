@@ -139,14 +139,14 @@ def write_audit(report: AuditReport, folder: Path) -> None:
 def audit_section(report: AuditReport) -> Section:
     """What an audit found."""
     if report.leakage is None:
-        summary = "No leakage is given: the input is not longer than the receptive field."
+        summary = "No leakage is given."
     else:
         summary = f"**{share_text(report.leakage)}** of what the output hears comes from beyond the receptive field."
     left, right = report.receptive_field
     cost, levels = report.cost, report.settings.get("levels")
     facts = {
         "receptive field": f"{left} steps to the left, {right} to the right",
-        "norm-borne share": share_text(report.norm_borne),
+        "change of the Jacobian when mixing modules are made local": number(report.jacobian_change.value),
     }
     for moved in report.finite:
         at = f" (level {levels[moved.input]})" if levels else ""
@@ -161,7 +161,8 @@ def audit_section(report: AuditReport) -> Section:
     facts["settings"] = "; ".join(f"{name} {value}" for name, value in report.settings.items())
     return Section(
         f"Leak audit of {report.settings['network']}",
-        f"{summary} {len(report.leaking_modules)} of {len(report.modules)} modules mix time by themselves.",
+        f"**{report.verdict}**: {report.reason}. {summary} "
+        f"{len(report.leaking_modules)} of {len(report.modules)} modules mix time by themselves.",
         tables=_modules_tables(report),
         notes=[f"Note: {note}." for note in report.notes],
         facts=facts,
@@ -182,7 +183,8 @@ def _modules_tables(report: AuditReport) -> list[Table]:
     for module in report.modules:
         if module.verdict != "local":
             also = " and the batch" if module.mixes_batch and module.verdict == "mixes time" else ""
-            about = [module.name or "the network itself", module.type, module.verdict + also]
+            design = ", by design" if module.by_design else ""
+            about = [module.name or "the network itself", module.type, module.verdict + also + design]
             mixing.append([*about, number(module.leakage_alone), number(module.leakage_without)])
     columns = ["module", "class", "verdict"]
     leakage = ["leakage, it alone active", "leakage without it"]
@@ -196,7 +198,7 @@ def modules_csv(report: AuditReport) -> str:
     """The table of modules."""
     text = io.StringIO()
     rows: list[dict[str, Any]] = report.to_dict()["rows"]
-    names = ["name", "type", "verdict", "mixes_batch", "leakage_alone", "leakage_without"]
+    names = ["name", "type", "verdict", "by_design", "mixes_batch", "leakage_alone", "leakage_without"]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)

@@ -43,6 +43,12 @@ class AuditSettings(Settings):
     output_time_dim: int | None = option(
         None, "This is the time axis of the output.", default_text="that of the first input"
     )
+    output: str | None = option(
+        None,
+        "Of several tensors returned this one is meant: a key, an index, or a path of them.",
+        metavar="NAME",
+        default_text="the only sequence",
+    )
     mode: Literal["own", "train", "eval"] = option("own", "The network is audited in this mode.")
     dtype: Literal["float64", "float32", "own"] = option("float64", "The audit computes in this type.")
     times: int = option(32, "So many output times are measured.", low=1)

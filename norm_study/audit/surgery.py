@@ -1,23 +1,22 @@
-"""Exchange the norms inside any network, its own or somebody else's.
+"""Exchange the norms inside any network, its own or somebody else's, and take the exchange back.
 
-    replace_norms(UNet1DModel(...), "channel")
+    surgery = replace_norms(UNet1DModel(...), "channel")
+    restore_norms(network, surgery)
 
 Letters: B batch, C channels, T time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
+from torch import nn
 
 from groundwork.errors import UserError
-from planner.norm_layers import ChannelNorm, PackNorm
-from planner.norms import WHOLE_KINDS, NormKind, make_norm, norm_facts
+from norm_study.audit.transplant import exchanged, is_known, kept_because, name_of_class, num_channels, refusal
+from planner.norms import WHOLE_KINDS, NormKind
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Exchange:
         type: its class before.
         channels: C.
         to: the new kind.
-        carried: which of its parameters the new norm took over.
-        dropped: which the new norm has no place of the same shape for.
+        carried: what the new norm took over: parameters, running statistics, hooks.
+        dropped: what it has no place for.
     """
 
     name: str
@@ -47,22 +46,21 @@ class Surgery:
 
     Attributes:
         exchanges: one per norm, in the network's order.
-        kept: norms over the channels of each time step in a channels-last layout, which need no exchange.
+        kept: norms that need no exchange, by name, with the reason.
         parameters_before: number of parameters of the network as it came.
         parameters_after: number of parameters with the new norms.
+        replaced: the old norm and the new one for every place; empty after a dry run.
     """
 
     exchanges: list[Exchange]
-    kept: list[str]
+    kept: dict[str, str]
     parameters_before: int
     parameters_after: int
+    replaced: Mapping[str, tuple[nn.Module, nn.Module]] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         lines = [f"{e.name}: {e.type}({e.channels}) -> {e.to}" + _words(e) for e in self.exchanges]
-        lines += [
-            f"{name}: kept, it is taken over the last axis alone: local if that axis is channels; audit it"
-            for name in self.kept
-        ]
+        lines += [f"{name}: kept, {reason}" for name, reason in self.kept.items()]
         return "\n".join([*lines, f"parameters: {self.parameters_before} -> {self.parameters_after}"])
 
 
@@ -80,10 +78,12 @@ def replace_norms(
 ) -> Surgery:
     """Exchanges every norm of a network in place, all of them or none.
 
-    GroupNorm, InstanceNorm, BatchNorm, LayerNorm over (C, T) and this project's norms give way to a norm of
-    :mod:`planner.norms`, which takes inputs (B, C, T), (B, C, 1, T), or of any more trailing dimensions. Weights of
-    one number per channel are carried over; device, precision and mode stay. LayerNorm and RMSNorm over a last axis
-    of channels are per-time-step norms already and stay too.
+    GroupNorm, InstanceNorm, BatchNorm (synchronized too), LayerNorm over (C, T) and this project's norms give way to a
+    norm of :mod:`planner.norms`, which takes inputs (B, C, T), (B, C, 1, T), or of any more trailing dimensions.
+    Weights of one number per channel are carried over, with what parametrizes them, and so are running statistics where
+    the new norm keeps some, hooks, device, precision and mode; what is lost is listed. LayerNorm and RMSNorm over a
+    last axis of channels, and LocalResponseNorm, act on each time step and stay. Weight and spectral norm are no norms
+    of this kind.
 
     Args:
         module: the network, in a layout with channels on axis 1 of its norms' inputs.
@@ -103,28 +103,54 @@ def replace_norms(
         if name not in names:
             raise UserError(f"leave = {name!r} names no module of {type(module).__name__}")
     before = _count(module)
+    owners = Counter(id(p) for part in module.modules() for p in part._parameters.values() if p is not None)
     exchanges: list[Exchange] = []
-    kept: list[str] = []
+    kept: dict[str, str] = {}
     refused: list[str] = []
-    made: list[tuple[nn.Module, nn.Module]] = []
+    made: dict[int, tuple[nn.Module, nn.Module]] = {}
     for name, norm in _norms(module, "", set(leave)):
-        if _per_time_step(norm):
-            kept.append(name)
+        if why := kept_because(norm):
+            kept[name] = why
             continue
-        channels = _channels(norm)
-        reason = _refusal(name, norm, channels, to, groups)
+        channels = num_channels(norm)
+        reason = refusal(name, norm, channels, to, groups, owners)
         if reason or channels is None:
-            refused.append(f"{name or 'the network itself'} ({type(norm).__name__}: {reason})")
+            refused.append(f"{name or 'the network itself'} ({name_of_class(norm)}: {reason})")
             continue
-        new, carried, dropped = _exchanged(norm, channels, to, groups)
-        exchanges.append(Exchange(name, type(norm).__name__, channels, to, carried, dropped))
-        made.append((norm, new))
+        new, carried, dropped = exchanged(norm, channels, to, groups)
+        exchanges.append(Exchange(name, name_of_class(norm), channels, to, carried, dropped))
+        made[id(norm)] = norm, new
     if refused:
         raise UserError(f"cannot exchange {len(refused)} of the norms; nothing was changed: " + "; ".join(refused))
-    change = sum(_count(new) - _count(old) for old, new in made)
-    if not dry_run:
-        _put(module, {id(old): new for old, new in made})
-    return Surgery(exchanges, kept, before, before + change)
+    change = sum(_count(new) - _count(old) for old, new in made.values())
+    return Surgery(exchanges, kept, before, before + change, {} if dry_run else _put(module, made))
+
+
+def restore_norms(module: nn.Module, surgery: Surgery) -> None:
+    """Takes an exchange back: the old norms return to their places, with the values that they had.
+
+    They come in the device, precision and mode that the new ones have by now. What was learned since stays in the rest
+    of the network.
+
+    Args:
+        module: the network that was given to :func:`replace_norms`.
+        surgery: what that returned.
+
+    Raises:
+        UserError: a dry run, or a place where there is another module by now; the network is then unchanged.
+    """
+    if surgery.exchanges and not surgery.replaced:
+        raise UserError("this exchange was a dry run: there is nothing to restore")
+    names = dict(module.named_modules(remove_duplicate=False))
+    for name, (_, new) in surgery.replaced.items():
+        if names.get(name) is not new:
+            raise UserError(f"{name!r} is not the norm that the exchange put there; nothing was changed")
+    for name, (old, new) in surgery.replaced.items():
+        reference = next((t for t in [*new.parameters(), *new.buffers()] if t.is_floating_point()), None)
+        if reference is not None:
+            old.to(device=reference.device, dtype=reference.dtype)
+        parent, _, own = name.rpartition(".")
+        names[parent]._modules[own] = old.train(new.training)
 
 
 def _count(module: nn.Module) -> int:
@@ -132,20 +158,15 @@ def _count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if not isinstance(p, nn.parameter.UninitializedParameter))
 
 
-def _put(module: nn.Module, replaced: dict[int, nn.Module]) -> None:
-    """Puts the new norms in every place of the old ones: a shared norm stays shared."""
-    for parent in list(module.modules()):
+def _put(module: nn.Module, made: Mapping[int, tuple[nn.Module, nn.Module]]) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Puts the new norms in every place of the old ones, so that a shared norm stays shared; returns the places."""
+    replaced = {}
+    for path, parent in list(module.named_modules()):
         for own, child in list(parent._modules.items()):
-            if child is not None and id(child) in replaced:
-                parent._modules[own] = replaced[id(child)]
-
-
-_KNOWN = (ChannelNorm, PackNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, _InstanceNorm, _BatchNorm)
-_FORWARDS = {kind.forward for kind in _KNOWN}
-
-
-def _known(module: nn.Module) -> bool:
-    return type(module).forward in _FORWARDS
+            if child is not None and id(child) in made:
+                parent._modules[own] = made[id(child)][1]
+                replaced[f"{path}.{own}" if path else own] = made[id(child)]
+    return replaced
 
 
 def _norms(
@@ -156,67 +177,15 @@ def _norms(
     if name in leave or id(module) in seen:
         return
     seen.add(id(module))
-    if _known(module):
+    if is_known(module) or kept_because(module):
         yield name, module
         return
     found = [
         pair
         for own, child in module.named_children()
+        if own != "parametrizations"  # weight and spectral norm make weights, not activations
         for pair in _norms(child, f"{name}.{own}" if name else own, leave, seen)
     ]
     if not found and "norm" in type(module).__name__.lower() and not any(module.children()):
         yield name, module
     yield from found
-
-
-def _per_time_step(norm: nn.Module) -> bool:
-    if not isinstance(norm, nn.LayerNorm | nn.RMSNorm) or not _known(norm):
-        return False
-    shape: tuple[int, ...] = norm.normalized_shape
-    return len(shape) == 1
-
-
-def _channels(norm: nn.Module) -> int | None:
-    match norm:
-        case ChannelNorm() | PackNorm() | nn.GroupNorm():
-            return norm.num_channels
-        case nn.LayerNorm() | nn.RMSNorm():
-            return int(norm.normalized_shape[0])
-        case _BatchNorm() | _InstanceNorm():
-            return int(norm.num_features)
-        case _:
-            return None
-
-
-def _refusal(name: str, norm: nn.Module, channels: int | None, to: NormKind, groups: int) -> str | None:
-    """Why a norm cannot be exchanged."""
-    if not _known(norm):
-        return "an unknown class; exchange it by hand, or leave it"
-    if name == "":
-        return "it has no place inside another module"
-    if not channels:
-        return "its number of channels is not known yet; run the network once"
-    if not norm_facts(to).fits(channels, groups):
-        return f"groups = {groups} cannot share out its {channels} channels"
-    return None
-
-
-def _exchanged(
-    norm: nn.Module, channels: int, to: NormKind, groups: int
-) -> tuple[nn.Module, tuple[str, ...], tuple[str, ...]]:
-    """The new norm, and which parameters were carried over and which were dropped."""
-    source = norm.instance if isinstance(norm, PackNorm) else norm
-    eps = getattr(source, "eps", None)
-    new = make_norm(to, channels, groups=groups, **({} if eps is None else {"eps": eps}))
-    reference = next((t for t in [*norm.parameters(), *norm.buffers()] if t.is_floating_point()), torch.empty(0))
-    new.to(device=reference.device, dtype=reference.dtype).train(norm.training)
-    carried, dropped = [], []
-    for own, old in source.named_parameters(recurse=False):
-        place = getattr(new, own, None)
-        if isinstance(place, Tensor) and place.shape == old.shape:
-            place.data.copy_(old.data)
-            place.requires_grad_(old.requires_grad)
-            carried.append(own)
-        else:
-            dropped.append(own)
-    return new, tuple(carried), tuple(dropped)

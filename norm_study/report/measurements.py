@@ -8,6 +8,7 @@ from typing import Any
 
 from groundwork.section import Picture, Section, listed, read_stored
 from groundwork.tables import Cell, Table, cell_text, measured
+from norm_study.audit.findings import with_todays_names
 from norm_study.audit.report import MAPS
 
 LONGEST_LIST = 12
@@ -26,6 +27,7 @@ def measurement_section(folder: Path, told: Collection[str] = ()) -> Section | N
     stored = {name: one for name, one in stored.items() if {"config", "summary"} <= set(one)}
     if not stored:
         return None
+    stored = {name: with_todays_names(one) for name, one in stored.items()}
     audits = {name: one for name, one in stored.items() if is_audit(one)}
     others = {name: one for name, one in stored.items() if name not in audits}
     tables = [_audits_table(audits)] if audits else []
@@ -51,6 +53,7 @@ def is_audit(result: Mapping[str, Any]) -> bool:
 
 _INTRODUCTION = (
     "Leakage is the share of the Jacobian's energy that comes from beyond the receptive field, ± its standard error; "
+    "the change of the Jacobian, squared and over its energy, is what making every mixing module local does; "
     "movement is how far the output moves, in its standard deviations, when all that lies beyond is drawn anew."
 )
 
@@ -75,8 +78,9 @@ def _audits_table(audits: Mapping[str, Any]) -> Table:
         "network",
         "shape",
         "receptive field",
+        "verdict",
         "leakage",
-        "norm-borne share",
+        "change of the Jacobian",
         "movement",
         "modules that mix",
     ]
@@ -87,14 +91,15 @@ def _audits_table(audits: Mapping[str, Any]) -> Table:
         moved = [f"{movement['value']:.3g}" for movement in summary["finite"] if movement["value"] is not None]
         shape = " × ".join(map(str, config["shapes"][0]))
         mixing = f"{summary['leaking_modules']} of {len(one['rows'])}"
-        shares = [_share(summary[key]) for key in ("leakage", "norm_borne")]
         rows.append(
             [
                 name,
                 str(config.get("network", config["module"])),
                 shape,
                 f"−{left} … +{right}",
-                *shares,
+                summary.get("verdict", "–"),
+                _share(summary["leakage"]),
+                _plain(summary["jacobian_change"]["value"]),
                 listed(moved) or "–",
                 mixing,
             ]

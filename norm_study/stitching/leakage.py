@@ -21,7 +21,8 @@ from groundwork.jobs import Executor, run_jobs
 from groundwork.options import part_of
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
-from norm_study.audit.leakage import AuditReport, audit
+from norm_study.audit.findings import AuditReport
+from norm_study.audit.leakage import audit
 from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, stored_runs
 from norm_study.stitching.settings import AuditedPlans, Grid, LeakageSettings
@@ -94,7 +95,7 @@ def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch
         "receptive_field": list(report.receptive_field),
         "leakage": None if leakage is None else leakage.value,
         "standard_error": None if leakage is None else leakage.standard_error,
-        "norm_borne": report.norm_borne.value,
+        "jacobian_change": report.jacobian_change.value,
         "movement": float(np.mean(moved)) if moved else None,
         "leaking_modules": len(report.leaking_modules),
     }
@@ -111,7 +112,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
         if by_seed:
-            names = ("leakage", "norm_borne", "movement")
+            names = ("leakage", "jacobian_change", "movement")
             summary[norm] = {
                 name: student_interval([np.mean([row[name] for row in one]) for one in by_seed]) for name in names
             }

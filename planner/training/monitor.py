@@ -55,11 +55,14 @@ class Monitor:
         config: its settings.
         data: its data, for the maze.
         purge_step: events from this step on, of an earlier process, are hidden in TensorBoard.
+
+    Attributes:
+        writer: of the events.
     """
 
     def __init__(self, folder: RunFolder, config: Config, data: PlannerData, purge_step: int):
         self._folder, self._config, self._data = folder, config, data
-        self._writer = SummaryWriter(str(folder.path), purge_step=purge_step)
+        self.writer = SummaryWriter(str(folder.path), purge_step=purge_step)
         self._maze = data.statistics.maze
         self._tasks = choose_tasks(self._maze, ["demonstrated"]) if self._maze else []
         charts = {
@@ -74,7 +77,7 @@ class Monitor:
         for name, value in row.items():
             if name != "step" and value is not None:
                 group = "evaluation" if name.startswith(("validation", "rollout", "held_out")) else "train"
-                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
+                self.writer.add_scalar(f"{group}/{name}", value, row["step"])
 
     def evaluate(self, step: int, planner: Planner, validation_loss: float | None) -> dict[str, float | None]:
         """Validation loss and, in a maze, a short rollout of the demonstrated tasks and plans for every family.
@@ -89,7 +92,7 @@ class Monitor:
             row |= {f"rollout_{name}": summary[name]["mean"] for name in WATCHED}
             plans_FNHD = family_plans(planner)
             figure = figure_to_array(plans_figure(self._maze, {f"step {step}": plans_FNHD}))
-            self._writer.add_image("plans", figure, step, dataformats="HWC")
+            self.writer.add_image("plans", figure, step, dataformats="HWC")
             row |= self._held_out(self._maze, planner, plans_FNHD)
             self._show_rollouts(step, self._maze, planner, plans_FNHD)
         return row
@@ -112,7 +115,7 @@ class Monitor:
             self._add(gif_summary(f"rollout/{split}", maze, positions, plan[:, :2]), step)
 
     def _add(self, summary: Summary, step: int | None = None) -> None:
-        self._writer._get_file_writer().add_summary(summary, step)
+        self.writer._get_file_writer().add_summary(summary, step)
 
     def finish(self, metrics: list[dict[str, Any]]) -> None:
         """Writes the settings with the final metrics for TensorBoard's HPARAMS page, into the run's own events."""
@@ -126,11 +129,11 @@ class Monitor:
         for summary in hparams(shown, {f"final/{name}": value for name, value in final.items()}):
             self._add(summary)
         for name, value in final.items():
-            self._writer.add_scalar(f"final/{name}", value, self._config.steps)
+            self.writer.add_scalar(f"final/{name}", value, self._config.steps)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        self._writer.close()
+        self.writer.close()
 
 
 def gif_summary(tag: str, maze: MazeMap, positions: np.ndarray, plan: np.ndarray) -> Summary:

@@ -23,6 +23,7 @@ from planner.config import Config
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner, pick_device
+from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
 from planner.unet import TemporalUNet
@@ -158,6 +159,23 @@ class Trainer:
         for network in (self.network, self.ema.module):
             network.load_state_dict({**own, **fitting})
 
+    def leak_monitor(self, writer: Any, every: int) -> LeakMonitor:
+        """A monitor of the network's leakage on one noised training window, put end to end until it is long enough."""
+        clean, _, noise = self.draw(self.data.training, 1, seed_of(self.config.seed, -3))
+        left, right = self.network.receptive_field()
+        level = torch.full((1,), self.config.diffusion.train_steps // 4, device=self.device)
+        noisy = self.schedule.add_noise(clean, noise, level)
+        times = -(-(left + right + 2) // noisy.shape[-1])
+        sequence = torch.cat([noisy.flip(-1) if i % 2 else noisy for i in range(times)], -1)
+        return LeakMonitor(
+            self.network,
+            writer,
+            receptive_field=(left, right),
+            inputs=(sequence, level),
+            every=every,
+            first=self.step,
+        )
+
     # checkpoints
 
     def save(self, folder: RunFolder) -> None:
@@ -180,7 +198,9 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def train(config: Config, path: str | Path, device_name: str = "auto", progress: bool = True) -> RunFolder:
+def train(
+    config: Config, path: str | Path, device_name: str = "auto", progress: bool = True, leakage_every: int = 0
+) -> RunFolder:
     """Trains a planner into a run folder, or continues one there.
 
     Args:
@@ -188,6 +208,7 @@ def train(config: Config, path: str | Path, device_name: str = "auto", progress:
         path: the run folder. Where it holds a run of the same settings, that run continues.
         device_name: ``auto``, ``cpu`` or ``cuda``.
         progress: whether to show a progress bar with the time left, on standard error.
+        leakage_every: training steps between measurements of leakage, for TensorBoard; 0 for none.
 
     Returns:
         The finished run.
@@ -203,7 +224,7 @@ def train(config: Config, path: str | Path, device_name: str = "auto", progress:
         with folder.claim():
             folder.start(config, data.statistics, device)
             if not folder.done:
-                _train(Trainer(config, data, device), folder, progress)
+                _train(Trainer(config, data, device), folder, progress, leakage_every)
                 folder.mark_done()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -225,13 +246,14 @@ def _is_trained(config: Config, path: str | Path) -> bool:
     return folder.done and folder.config() == config
 
 
-def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
+def _train(trainer: Trainer, folder: RunFolder, progress: bool, leakage_every: int) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
     elif source := trainer.config.init_from:
         trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
     monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1)
+    leaks = trainer.leak_monitor(monitor.writer, leakage_every) if leakage_every else None
     try:
         with tqdm(
             total=trainer.config.steps,
@@ -240,13 +262,13 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
             unit="step",
             desc=folder.path.name,
         ) as bar:
-            _loop(trainer, folder, monitor, bar)
+            _loop(trainer, folder, monitor, leaks, bar)
         monitor.finish(folder.metrics())
     finally:
         monitor.close()
 
 
-def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> None:
+def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, leaks: LeakMonitor | None, bar: tqdm) -> None:
     config = trainer.config
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -258,6 +280,8 @@ def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, bar: tqdm) -> N
         norms.append(norm)
         step = trainer.step
         bar.update()
+        if leaks is not None:
+            leaks.step()
         save = _due(step, config.checkpoint_every, config.steps)
         evaluate = config.evaluate_every > 0 and _due(step, config.evaluate_every, config.steps)
         # One transfer from the device for many steps. A row ends at each checkpoint, so that who goes on from there
