@@ -12,6 +12,7 @@ from planner.settings import (
     ComparedRollouts,
     ComparedRuns,
     PlanSettings,
+    PushSettings,
     RolloutSettings,
     Tasks,
     TrainedRun,
@@ -44,6 +45,13 @@ PROGRAM = Program(
             "Make table and figures of several runs.",
             (ComparedRuns, ComparedRollouts, Tasks, Compute),
             Later("planner.commands:compare"),
+        ),
+        "push": Command(
+            "Upload a planner to the Hugging Face Hub. Settings, what it knows of its data, the moving average of the "
+            "weights, checksums and a card go there, privately, and nothing else of the run; Planner.from_pretrained "
+            "reads it.",
+            (TrainedRun, PushSettings),
+            Later("planner.commands:push"),
         ),
         "samplers": Command(
             "Measure how few network evaluations a planner needs. Every sampler rolls out the same episodes at every "
