@@ -41,7 +41,7 @@ class Budget:
         rates: learning rates of norms that do not use the preset's.
     """
 
-    preset: str = "stitch"
+    preset: str = "hash"
     steps: int | None = None
     dataset: str | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
