@@ -1,7 +1,8 @@
 """Our mazes as Gymnasium environments ``maze/NAME-v0``, on Gymnasium-Robotics' MuJoCo PointMaze.
 
 Physics, observations, rewards and success (within 0.45 m of the goal) are the library's. Added are start and
-goal by cell or by exact position, wall contact, and no file left behind in the temporary folder.
+goal by cell or by exact position, wall contact, ends of episodes for many goals at once, observations that show the
+goal that now holds, and no file left behind in the temporary folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
 
-from envs.geometry import points_free
+from envs.geometry import require_free
 from envs.maps import DT_S as DT_S
 from envs.maps import MazeMap, get_map, map_from_rows, map_names
 from groundwork.errors import UserError
@@ -122,6 +123,22 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
         info["success"] = self._is_reached(observation["achieved_goal"])
         return observation, info
 
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """One step of 0.01 s; where it draws a new goal, the observation shows that one, and all else is of the old."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        observation["desired_goal"] = self.goal.copy()
+        return observation, reward, terminated, truncated, info
+
+    def compute_terminated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """Whether each goal (…, 2) is reached and ends its episode: a bool, or bools (…)."""
+        ended = (np.linalg.norm(achieved_goal - desired_goal, axis=-1) <= SUCCESS_RADIUS_M) & (not self.continuing_task)
+        return ended if ended.ndim else bool(ended)
+
+    def compute_truncated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """Never, for each goal (…, 2): a bool, or bools (…); the time limit is the wrapper's."""
+        never = np.zeros(np.shape(achieved_goal)[:-1], bool)
+        return never if never.ndim else False
+
     def set_goal(self, xy: Any) -> None:
         """Moves the goal to an exact position in metres; it shows in the next observation."""
         self.goal = self._free_position(xy, "goal_xy")
@@ -165,9 +182,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
             position = np.array(np.nan)
         if position.shape != (2,):
             raise UserError(f"{name}: {xy!r} is no position; allowed: two numbers x, y in metres")
-        if not points_free(self.maze_layout, position, 0.0):
-            x, y = position
-            raise UserError(f"{name}: ({x:g}, {y:g}) is in no free cell; allowed: a point in a free cell")
+        require_free(self.maze_layout, position, name)
         return position
 
 

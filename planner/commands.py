@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import sys
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from envs.draw import draw_maze, draw_trajectories, rollout_gif
+from envs.collect import collect_missing
+from envs.draw import Panel, draw_maze, draw_trajectories, rollout_gif
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.options import to_yaml
 from groundwork.program import Compute, Jobs, JsonOutput, command_line
+from planner.animation import animate as animate_plans
 from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import sampler_ablation
@@ -27,16 +30,21 @@ from planner.rollout import rollout as roll_out
 from planner.settings import (
     AblationOutput,
     AblationSettings,
+    AnimatedRuns,
     BenchSettings,
     ComparedRuns,
     PlanSettings,
+    Problem,
+    PushSettings,
     RolloutSettings,
+    ShowSettings,
     SweepSettings,
     Tasks,
     TrainedRun,
     TrainSettings,
     Weights,
 )
+from planner.show import describe, write_page
 from planner.training.train import train as train_run
 
 
@@ -44,8 +52,12 @@ def train(settings: TrainSettings, compute: Compute) -> None:
     """Trains a planner, or continues one; prints its folder."""
     config = settings.config
     print(to_yaml(config), end="", file=sys.stderr)
+    if settings.collect:
+        collect_missing(config.data.dataset)
     default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
-    run = train_run(config, settings.run or default, compute.device, leakage_every=settings.leakage_every)
+    run = train_run(
+        config, settings.run or default, compute.device, log=settings.log, leakage_every=settings.leakage_every
+    )
     print(run.path)
 
 
@@ -53,22 +65,22 @@ def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
     return Planner.from_run(trained.run, weights=weights.weights, step=weights.checkpoint, device=compute.device)
 
 
-def plan(trained: TrainedRun, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
+def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
     """Draws plans from a start to a goal."""
     planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
     maze = planner.statistics.maze
     if settings.avoid and maze is None:
         raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
     plans = planner.plan(
-        settings.start,
-        settings.goal,
+        problem.start,
+        problem.goal,
         settings.num_plans,
-        settings.seed,
+        problem.seed,
         horizon=settings.horizon,
         sampling=settings,
     )
     if kind == ".json":
-        found = {"start": settings.start, "goal": settings.goal, "plans": plans.tolist()}
+        found = {"start": problem.start, "goal": problem.goal, "plans": plans.tolist()}
         write_atomically(settings.out, json.dumps(found))
     elif maze is None:
         raise UserError(f"a picture needs a maze; {planner.statistics.environment} is none: take --out FILE.json")
@@ -81,9 +93,15 @@ def plan(trained: TrainedRun, settings: PlanSettings, weights: Weights, compute:
         save_figure(figure, settings.out, dpi=150)
     else:
         animation = io.BytesIO()
-        rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=settings.avoid)
+        rollout_gif(animation, maze, [Panel(execute_one(planner, plans[0]), plans[0, :, :2])], avoid=settings.avoid)
         write_atomically(settings.out, animation.getvalue())
     print(settings.out)
+
+
+def animate(runs: AnimatedRuns, problem: Problem, compute: Compute) -> None:
+    """Draws a plan of each planner and the ball that follows it."""
+    animate_plans(runs.runs, problem.start, problem.goal, runs.out, problem.seed, compute.device)
+    print(runs.out)
 
 
 def rollout(
@@ -126,6 +144,30 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: J
 def _print_comparison(page: Path) -> None:
     print((page.parent / "comparison.md").read_text(encoding="utf-8"))
     print(page)
+
+
+def show(trained: TrainedRun, settings: ShowSettings, compute: Compute) -> None:
+    """Says what a run is."""
+    if not settings.open:
+        print(describe(trained.run, compute.device))
+        return
+    page = write_page(trained.run, compute.device)
+    webbrowser.open(page.resolve().as_uri())
+    print(page)
+
+
+def push(trained: TrainedRun, settings: PushSettings) -> None:
+    """Uploads a planner; prints what was uploaded."""
+    from planner.push import push as upload  # what nothing else here needs
+
+    names = upload(
+        trained.run,
+        settings.repo,
+        step=settings.checkpoint,
+        overwrite=settings.overwrite,
+        public=settings.public,
+    )
+    print("\n".join(f"{settings.repo}/{name}" for name in names))
 
 
 def samplers(trained: TrainedRun, settings: AblationSettings, output: AblationOutput, compute: Compute) -> None:

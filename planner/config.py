@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from planner.norms import NormKind, norm_facts, packs_of
 from planner.sampling import SamplerKind
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]
-__all__ += ["preset_names", "to_dict", "to_yaml"]
+__all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
 
 PaddingMode = Literal["zeros", "replicate"]
 Placement = Literal["pre", "post"]
@@ -155,6 +155,12 @@ class Config(Settings):
             )
 
 
+def what_trains(config: Config) -> Config:
+    """The config without what changes no weight: how a training is watched and kept stands at its defaults."""
+    names = ("log_every", "evaluate_every", "evaluate_episodes", "checkpoint_every", "keep_checkpoints")
+    return replace(config, **{name: getattr(Config, name) for name in names})
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """A config from nested plain values.
 
@@ -162,6 +168,10 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         UserError: an unknown key, a value of the wrong type or range; one line that names the field.
     """
     return options.from_dict(Config, values)
+
+
+ALIASES = {"stitch": "hash", "stitch-cells": "medium-cells", "stitch-walls": "serpentine"}
+"""Earlier names of presets, which stored commands tell."""
 
 
 def preset_names() -> list[str]:
@@ -182,7 +192,7 @@ def load_preset(name_or_path: str | Path) -> dict[str, Any]:
         UserError: no such preset, or a file that is not a YAML mapping.
     """
     path = Path(name_or_path)
-    shipped = _preset_folder() / f"{name_or_path}.yaml"
+    shipped = _preset_folder() / f"{ALIASES.get(str(name_or_path), name_or_path)}.yaml"
     if path.suffix not in (".yaml", ".yml") and shipped.is_file():
         path = shipped
     if not path.is_file():

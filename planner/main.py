@@ -8,11 +8,15 @@ from groundwork.program import Command, Compute, Jobs, JsonOutput, Later, Progra
 from planner.settings import (
     AblationOutput,
     AblationSettings,
+    AnimatedRuns,
     BenchSettings,
     ComparedRollouts,
     ComparedRuns,
     PlanSettings,
+    Problem,
+    PushSettings,
     RolloutSettings,
+    ShowSettings,
     SweepSettings,
     Tasks,
     TrainedRun,
@@ -38,8 +42,13 @@ PROGRAM = Program(
         ),
         "plan": Command(
             "Draw plans from a start to a goal.",
-            (TrainedRun, PlanSettings, Weights, Compute),
+            (TrainedRun, Problem, PlanSettings, Weights, Compute),
             Later("planner.commands:plan"),
+        ),
+        "animate": Command(
+            "Show a plan of each of several planners for one task. A ball follows each; what jumps is red.",
+            (AnimatedRuns, Problem, Compute),
+            Later("planner.commands:animate"),
         ),
         "rollout": Command(
             "Plan and execute episodes.",
@@ -50,6 +59,18 @@ PROGRAM = Program(
             "Make table and figures of several runs.",
             (ComparedRuns, ComparedRollouts, Tasks, ShortJobs, Compute),
             Later("planner.commands:compare"),
+        ),
+        "show": Command(
+            "Say what a run is: its settings, its data, its curves, and plans drawn on its map.",
+            (TrainedRun, ShowSettings, Compute),
+            Later("planner.commands:show"),
+        ),
+        "push": Command(
+            "Upload a planner to the Hugging Face Hub. Settings, what it knows of its data, the moving average of the "
+            "weights, checksums and a card go there, privately, and nothing else of the run; Planner.from_pretrained "
+            "reads it.",
+            (TrainedRun, PushSettings),
+            Later("planner.commands:push"),
         ),
         "samplers": Command(
             "Measure how few network evaluations a planner needs. Every sampler rolls out the same episodes at every "

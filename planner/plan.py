@@ -11,15 +11,18 @@ import torch
 from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
+from envs.geometry import require_free
 from groundwork.errors import UserError
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
+from planner.hub import EMA, fetch
 from planner.measures import choose_best
 from planner.sampler import Conditions, WarmStart, sample
 from planner.sampling import Sampling
-from planner.training.run import find_run
+from planner.training.checkpoint import read_network
+from planner.training.run import RunFolder, find_run
 from planner.unet import TemporalUNet
 
 PLANS_PER_BATCH = 1024
@@ -79,6 +82,23 @@ class Planner:
         config, statistics = folder.config(), folder.statistics()
         return cls(folder.load_network(weights, step).to(pick_device(device)), config, statistics)
 
+    @classmethod
+    def from_pretrained(cls, repo: str, *, revision: str | None = None, device: str = "auto") -> Planner:
+        """A planner that ``planner push`` has uploaded to the Hugging Face Hub; nothing is unpickled.
+
+        Args:
+            repo: USER/NAME.
+            revision: branch, tag or commit; ``None``: the newest.
+            device: ``auto``, ``cpu`` or ``cuda``.
+
+        Raises:
+            UserError: no such repository or access, or files that are missing, damaged or do not fit each other.
+        """
+        folder = RunFolder(fetch(repo, revision))
+        network = folder.make_network()
+        read_network(folder.path, EMA, network)
+        return cls(network.to(pick_device(device)), folder.config(), folder.statistics())
+
     def plan(
         self,
         start: ArrayLike,
@@ -109,8 +129,8 @@ class Planner:
             goal stand in them exactly as given.
 
         Raises:
-            UserError: shapes, horizon or steps that do not fit, values that are not finite, or ``best_of``
-                without a maze.
+            UserError: shapes, horizon or steps that do not fit, values that are not finite or far from all data, a
+                start or goal in a wall or outside the maze, or ``best_of`` without a maze.
         """
         starts, goals = self._problem(start, goal)
         if num_plans < 1:
@@ -168,6 +188,10 @@ class Planner:
             batch = np.broadcast_shapes((len(starts),), (len(goals),))[0]
         except ValueError:
             raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals") from None
+        for name, values in (("start", starts), ("goal", goals)):
+            if maze is not None:
+                require_free(maze, values[:, :2], name)
+            self.statistics.normalizer.require_near(values, name)
         return np.repeat(starts, batch // len(starts), 0), np.repeat(goals, batch // len(goals), 0)
 
     def _last_plans(self, plans: np.ndarray | None, problems: int, horizon: int, repeats: int) -> torch.Tensor:

@@ -96,18 +96,39 @@ class Tasks(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(Sampling, hidden=("replan_warm",)):
-    """Which problem, and where the plans go."""
+class Problem(Settings):
+    """Where plans begin and end."""
 
     start: tuple[float, ...] = option(
         REQUIRED, "Begin here, in meters and meters per second; in a maze x,y or x,y,vx,vy.", metavar="X,Y"
     )
     goal: tuple[float, ...] = option(REQUIRED, "End here, in meters; in a maze x,y.", metavar="X,Y")
+    seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimatedRuns(Settings):
+    """Whose plans are shown, and where."""
+
+    runs: tuple[str, ...] = option(
+        REQUIRED, "Run folders, or names of shipped planners, on one maze.", positional=True, metavar="RUN"
+    )
+    out: Path = option(REQUIRED, "Write this GIF.", metavar="FILE")
+
+    def check(self) -> None:
+        """The file has a kind that can be written."""
+        if self.out.suffix.lower() != ".gif":
+            raise UserError(f"--out {self.out} must end in .gif")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Sampling, hidden=("replan_warm",)):
+    """How plans are drawn, and where they go."""
+
     out: Path = option(
         REQUIRED, "Write a PNG (the plans), a GIF (one plan executed) or JSON (the numbers).", metavar="FILE"
     )
     num_plans: int = option(6, "Draw so many plans.", low=1)
-    seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
     horizon: int | None = option(None, "A plan has so many points.", low=1, default_text="the training's")
 
     def check(self) -> None:
@@ -173,6 +194,11 @@ class TrainSettings(FromPreset):
     leakage_every: int = option(
         0, "Leakage is measured every so many training steps, for TensorBoard; 0 never, 500 costs little.", low=0
     )
+    log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = option(
+        ("tensorboard",),
+        "Show the metrics with these: tensorboard, wandb, trackio; the last two are extras to install.",
+    )
+    collect: bool = option(False, "Collect the dataset first, if it is missing and this project's own.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +223,29 @@ class SweepSettings(FromPreset):
     episodes: int = option(10, "How many episodes of each task are executed.", low=1)
     horizons: tuple[int, ...] = option((1, 2), "Roll out at these multiples of the training horizon.", low=1)
     tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
+
+
+@dataclass(frozen=True)
+class ShowSettings(Settings):
+    """How a run is shown."""
+
+    open: bool = option(False, "Write a page into the run folder and open it in the browser instead.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings(Settings):
+    """Where a planner is uploaded to."""
+
+    repo: str = option(
+        REQUIRED,
+        "Upload it to this repository of the Hugging Face Hub, USER/NAME; it is made if need be.",
+        positional=True,
+    )
+    checkpoint: int | None = option(
+        None, "Take the kept checkpoint of this training step.", low=1, default_text="the last"
+    )
+    overwrite: bool = option(False, "Replace files that are there already.")
+    public: bool = option(False, "Everybody may see the repository.")
 
 
 @dataclass(frozen=True, kw_only=True)

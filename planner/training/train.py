@@ -26,6 +26,7 @@ from planner.plan import Planner, pick_device
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
+from planner.training.trackers import TrackerName
 from planner.unet import TemporalUNet
 
 VALIDATION_WINDOWS = 512
@@ -199,7 +200,12 @@ class Trainer:
 
 
 def train(
-    config: Config, path: str | Path, device_name: str = "auto", progress: bool = True, leakage_every: int = 0
+    config: Config,
+    path: str | Path,
+    device_name: str = "auto",
+    progress: bool = True,
+    log: Sequence[TrackerName] = ("tensorboard",),
+    leakage_every: int = 0,
 ) -> RunFolder:
     """Trains a planner into a run folder, or continues one there.
 
@@ -209,13 +215,14 @@ def train(
         device_name: ``auto``, ``cpu`` or ``cuda``.
         progress: whether to show a progress bar with the time left, on standard error.
         leakage_every: training steps between measurements of leakage, for TensorBoard; 0 for none.
+        log: who shows the metrics beside ``metrics.jsonl``, see :mod:`planner.training.trackers`.
 
     Returns:
         The finished run.
 
     Raises:
         UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite,
-            too little memory.
+            too little memory, or a tracker that is not installed.
     """
     device = pick_device(device_name)
     folder = RunFolder(path)
@@ -224,7 +231,7 @@ def train(
         with folder.claim():
             folder.start(config, data.statistics, device)
             if not folder.done:
-                _train(Trainer(config, data, device), folder, progress, leakage_every)
+                _train(Trainer(config, data, device), folder, progress, log, leakage_every)
                 folder.mark_done()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -246,14 +253,14 @@ def _is_trained(config: Config, path: str | Path) -> bool:
     return folder.done and folder.config() == config
 
 
-def _train(trainer: Trainer, folder: RunFolder, progress: bool, leakage_every: int) -> None:
+def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[TrackerName], leakage_every: int) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
     elif source := trainer.config.init_from:
         trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
-    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1)
-    leaks = trainer.leak_monitor(monitor.writer, leakage_every) if leakage_every else None
+    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1, log=log)
+    leaks = trainer.leak_monitor(monitor.writer, leakage_every) if leakage_every and monitor.writer else None
     try:
         with tqdm(
             total=trainer.config.steps,
