@@ -174,13 +174,9 @@ def compare(
     figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
+    about = {"runs": [str(path) for path in paths], "settings": asdict(settings)}
     result: dict[str, Any] = {
-        "config": {
-            "runs": [str(path) for path in paths],
-            "settings": asdict(settings),
-            "multiples": multiples,
-            "maze": maze.name,
-        },
+        "config": {**about, "multiples": multiples, "maze": maze.name},
         "runs": [run_facts(folder) | network_facts(folder) for folder in folders],
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
