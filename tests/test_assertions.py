@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import types
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -122,3 +126,20 @@ def test_a_network_that_fails_in_double_precision_is_asked_in_its_own():
 def test_an_input_without_anything_beyond_is_refused():
     with pytest.raises(UserError, match="take a longer one"):
         assert_local(nn.Conv1d(3, 3, 3, padding=1), torch.randn(1, 3, 16), left=16, right=16)
+
+
+def test_the_pages_example_runs(monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
+    [example] = [
+        block.split("```")[0] for block in page.split("```python")[1:] if "my_package" in block.split("```")[0]
+    ]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    package = types.ModuleType("my_package")
+    package.make_network = lambda: nn.Sequential(nn.Conv1d(3, 8, 19, padding=9), nn.Mish(), nn.Conv1d(8, 3, 1))
+    monkeypatch.setitem(sys.modules, "my_package", package)
+    names = {}
+    exec(example, names)
+    names["test_what_the_network_hears"]()
+    names["NETWORK"].append(nn.GroupNorm(1, 3))
+    with pytest.raises(AssertionError, match=r"'3' \(GroupNorm\)"):
+        names["test_what_the_network_hears"]()

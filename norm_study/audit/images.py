@@ -2,8 +2,7 @@
 
     python -m norm_study.audit.images --out docs/audit
 
-The U-Net is diffusers', small and without attention, and denoises scattered digits of scikit-learn's set. It is
-trained on images of 64 × 64 pixels and audited on 128 × 128, since its receptive field spans nearly all of the former.
+The U-Net is diffusers', small and without attention, and denoises scattered digits of scikit-learn's set.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from groundwork.style import STYLE
 from norm_study.audit.axes import AxesReport, audit_axes
 from norm_study.audit.surgery import replace_norms
 
-TRAINED, SIZE, LEVELS, LEVEL = 64, 128, 100, 50
+SIZE, LEVELS, LEVEL = 64, 100, 50
 SPACE = {"height": (-2, None), "width": (-1, None)}
 
 
@@ -72,7 +71,7 @@ def train(unet: UNet2DModel, steps: int, seed: int) -> float:
     optimizer = torch.optim.Adam(unet.parameters(), lr=2e-3)
     losses = []
     for _ in range(steps):
-        images = scattered_digits(8, TRAINED, generator)
+        images = scattered_digits(8, SIZE, generator)
         noise = torch.randn(images.shape, generator=generator)
         at = torch.randint(LEVELS, (len(images),), generator=generator)
         loss = (unet(schedule.add_noise(images, noise, at), at).sample - noise).square().mean()
@@ -84,7 +83,7 @@ def train(unet: UNet2DModel, steps: int, seed: int) -> float:
 
 
 def noisy_images(seed: int) -> Tensor:
-    """(1, 1, 128, 128) digits at the noise level that is audited."""
+    """(1, 1, 64, 64) digits at the noise level that is audited."""
     generator = torch.Generator().manual_seed(seed)
     images = scattered_digits(1, SIZE, generator)
     schedule = DDPMScheduler(num_train_timesteps=LEVELS, beta_schedule="squaredcos_cap_v2")
@@ -92,7 +91,7 @@ def noisy_images(seed: int) -> Tensor:
 
 
 def influence(unet: UNet2DModel, images: Tensor) -> np.ndarray:
-    """(128, 128) the size of the gradient of the output's middle pixel in every pixel of the input."""
+    """(64, 64) the size of the gradient of the output's middle pixel in every pixel of the input."""
     given = images.clone().requires_grad_()
     middle = unet(given, torch.tensor([LEVEL])).sample[0, 0, SIZE // 2, SIZE // 2]
     (gradient,) = torch.autograd.grad(middle, given)
@@ -121,7 +120,7 @@ def main() -> None:
     """Trains, audits and draws."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, required=True, help="images.png and images.json go there")
-    parser.add_argument("--steps", type=int, default=400, help="training steps")
+    parser.add_argument("--steps", type=int, default=600, help="training steps")
     parser.add_argument("--seed", type=int, default=0, help="of training and audit")
     arguments = parser.parse_args()
     images, rows, panels = noisy_images(arguments.seed), [], []
@@ -141,7 +140,6 @@ def main() -> None:
     config = {
         "steps": arguments.steps,
         "seed": arguments.seed,
-        "trained": TRAINED,
         "size": SIZE,
         "level": LEVEL,
         "levels": LEVELS,

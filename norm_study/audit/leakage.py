@@ -95,7 +95,8 @@ def audit(
         assert dims[0] is not None
         with borrowed(module, dtype, training):
             if drawn := draw_zeros(module, seed):
-                notes.append(f"measured at perturbed weights, since these were zero throughout: {', '.join(drawn)}")
+                named = ", ".join(drawn[:3]) + (f" and {len(drawn) - 3} more" if len(drawn) > 3 else "")
+                notes.append(f"measured at perturbed weights, since these were zero throughout: {named}")
             subject = Subject(module, dims, dims[0] if output_time_dim is None else output_time_dim, seed, output)
             return Session(subject, given, notes, sampling).report(attribution, settings)
 

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable
 
 from zoo.answers import RIGHT, Answer, of_planted, of_specimen
 from zoo.networks import SPECIMENS
 from zoo.planted import planted
 
 
-def _print(title: str, answers: Iterable[Answer], every: bool) -> None:
-    counts: Counter[str] = Counter()
-    for one in answers:
-        counts[one.outcome] += 1
-        if every or one.outcome != RIGHT:
-            reason = "" if one.outcome == RIGHT else f" | {one.reason}"
-            print(f"{one.outcome} | {one.name} | {one.truth} | {one.answer} | {one.seconds:.1f} s{reason}", flush=True)
-    print(f"{title}: {counts['right']} right, {counts['wrong']} wrong, {counts['not measured']} not measured\n")
+def _show(one: Answer, counts: Counter[str], always: bool) -> None:
+    counts[one.outcome] += 1
+    if always or one.outcome != RIGHT:
+        reason = "" if one.outcome == RIGHT else f" | {one.reason}"
+        print(f"{one.outcome} | {one.name} | {one.truth} | {one.answer} | {one.seconds:.1f} s{reason}", flush=True)
+
+
+def _total(title: str, counts: Counter[str]) -> None:
+    print(
+        f"{title}: {counts['right']} right, {counts['wrong']} wrong, {counts['not measured']} not measured", flush=True
+    )
 
 
 def main() -> None:
@@ -32,10 +34,17 @@ def main() -> None:
     parser.add_argument("--rows", action="store_true", help="print every planted leak")
     given = parser.parse_args()
     print("outcome | network | truth | answer | time")
-    _print("zoo", map(of_specimen, SPECIMENS.values()), every=True)
-    pairs = [(leak, list(of_planted(leak))) for leak in planted(given.planted, given.seed)]
-    _print("planted leaks", (answers[0] for _, answers in pairs), given.rows)
-    _print("the same networks without", (answers[1] for _, answers in pairs), given.rows)
+    counts: Counter[str] = Counter()
+    for specimen in SPECIMENS.values():
+        _show(of_specimen(specimen), counts, True)
+    _total("zoo", counts)
+    leaks: Counter[str] = Counter()
+    without: Counter[str] = Counter()
+    for leak in planted(given.planted, given.seed):
+        for one, counts in zip(of_planted(leak), (leaks, without), strict=True):
+            _show(one, counts, given.rows)
+    _total("planted leaks", leaks)
+    _total("the same networks without", without)
 
 
 if __name__ == "__main__":
