@@ -6,8 +6,10 @@ What is decided where the file leaves it open:
   (row, column) at (row − 0.2, column − 0.2); positions, velocities, actions and goals are turned into ours.
 * States come from ``infos/qpos`` and ``infos/qvel``: after each goal, ``observations`` repeats the row before.
 * An episode ends where the goal changes, at a timeout, at a terminal, and where the ball leaps farther than a step
-  can take it. The row behind an episode's end is its last observation if a step reaches it; otherwise the last
-  action, whose outcome is not in the file, is left out. Episodes end truncated, as in our collections.
+  can take it. A file need not have timeouts or terminals: what it has, and its goals, tell the ends.
+* The row behind an episode's end is its last observation if a step reaches it; otherwise the last action, whose
+  outcome is not in the file, is left out. It is left out at a terminal, too: behind one, another episode begins.
+  Episodes end truncated, as in our collections.
 * Rewards are the file's.
 """
 
@@ -40,6 +42,8 @@ WIDTHS = {
     "infos/qvel": 2,
 }
 """The arrays of a file and their columns; ``None``: one number per step."""
+ENDS = ("terminals", "timeouts")
+"""Files of other generators lack one of these, or both."""
 CELL_CENTRE_OFFSET_M = 0.2
 LEAP_M = 0.1
 """Twice what the fastest ball covers in a step."""
@@ -114,15 +118,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no file")
     try:
         with h5py.File(path) as file:
-            missing = [name for name in WIDTHS if not isinstance(file.get(name), h5py.Dataset)]
+            absent = [name for name in WIDTHS if not isinstance(file.get(name), h5py.Dataset)]
+            missing = [name for name in absent if name not in ENDS or name in file]
             if missing:
                 raise UserError(f"{path} has no {', '.join(missing)}: it is not of D4RL's maze2d layout")
-            steps = {name: np.atleast_1d(file[name]) for name in WIDTHS}
+            steps = {name: np.atleast_1d(file[name]) for name in WIDTHS if name not in absent}
     except OSError as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({' '.join(str(error).split())})") from error
     count = len(steps["observations"])
     if not count:
         raise UserError(f"{path} holds no steps")
+    steps |= {name: np.zeros(count, bool) for name in absent}
     for name, width in WIDTHS.items():
         expected = (count,) if width is None else (count, width)
         if steps[name].shape != expected or steps[name].dtype.kind not in "fiub":
@@ -151,14 +157,14 @@ def _episodes(steps: dict[str, np.ndarray], states: np.ndarray) -> list[tuple[in
     """(first, last) observation of each episode; between them lie last − first ≥ 1 steps."""
     leaps = np.linalg.norm(np.diff(states[:, :2], axis=0), axis=1) > LEAP_M
     new_goal = (np.diff(steps["infos/goal"], axis=0) != 0).any(1)
-    ends = (steps["terminals"].astype(bool) | steps["timeouts"].astype(bool))[:-1]
-    begins = np.concatenate([[0], np.flatnonzero(leaps | new_goal | ends) + 1, [len(states)]])
-    return list(_spans(begins.tolist(), leaps))
+    terminal, timeout = (steps[name].astype(bool)[:-1] for name in ENDS)
+    begins = np.concatenate([[0], np.flatnonzero(leaps | new_goal | terminal | timeout) + 1, [len(states)]])
+    return list(_spans(begins.tolist(), leaps | terminal))
 
 
-def _spans(begins: list[int], leaps: np.ndarray) -> Iterator[tuple[int, int]]:
+def _spans(begins: list[int], breaks: np.ndarray) -> Iterator[tuple[int, int]]:
     for begin, behind in zip(begins, begins[1:], strict=False):
-        follows = behind <= len(leaps) and not leaps[behind - 1]
+        follows = behind <= len(breaks) and not breaks[behind - 1]
         last = behind if follows else behind - 1
         if last > begin:
             yield begin, last

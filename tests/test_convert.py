@@ -56,6 +56,19 @@ def test_a_converted_dataset_has_what_our_collections_have_and_trains(converted,
     assert data.statistics.episodes == 3
 
 
+def test_a_file_without_timeouts_ends_its_episodes_at_terminals_and_new_goals(datasets_root, tmp_path):
+    stream = d4rl_stream()
+    del stream["timeouts"]
+    ends = np.zeros(201, bool)
+    ends[[80, 160, 200]] = True  # the ball is at its goal: what its action leads to is another episode's
+    for name, terminals in (("goals", {}), ("terminals", {"terminals": ends})):
+        arrays = {key: values for key, values in stream.items() if key != "terminals"} | terminals
+        path = write_d4rl(tmp_path / f"{name}-umaze.hdf5", arrays)
+        dataset = convert(path, f"mazes/no-timeouts-{name}-v0", UMAZE, progress=False)
+        lengths = [len(episode.actions) for episode in dataset.iterate_episodes()]
+        assert lengths == ([80, 79, 39] if terminals else [81, 79, 39])
+
+
 def spoil(name, values):
     return {**d4rl_stream(), name: values}
 
