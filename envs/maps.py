@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -277,6 +277,29 @@ def stitched(maze: MazeMap) -> MazeMap:
         if maze.distances_from(task.start)[task.goal] > STITCH_CELLS
     ]
     return replace(maze, tasks=(*near, *far))
+
+
+def demonstrated_by(maze: MazeMap, ways: Collection[tuple[Cell, Cell]]) -> MazeMap:
+    """The maze with the splits that its demonstrations mean, told by them alone.
+
+    Ways that are all four cells long are the recipe "stitch"'s, see :func:`stitched`. Where they stand beside the
+    maze's demonstrated tasks, both count as demonstrated, and held out are the maze's held-out tasks that are farther.
+    Ways of any other kind leave the maze's own splits.
+
+    Args:
+        maze: the maze.
+        ways: (start, goal) of every demonstration.
+    """
+    own = {(task.start, task.goal) for task in maze.tasks if task.split == "demonstrated"}
+    short = {way for way in ways if maze.is_free(way[0]) and maze.distances_from(way[0]).get(way[1]) == STITCH_CELLS}
+    if short <= own or not own | short >= set(ways):
+        return maze
+    four_cells = stitched(maze)
+    if short >= set(ways):
+        return four_cells
+    far = {(task.start, task.goal) for task in four_cells.tasks if task.split == "held_out"}
+    kept = [task for task in maze.tasks if task.split == "demonstrated" or (task.start, task.goal) in far]
+    return replace(maze, tasks=(*kept, *(task for task in four_cells.tasks if task.split == "demonstrated")))
 
 
 def from_env_spec(spec: EnvSpec) -> MazeMap | None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from envs.dataset import one_line, open_dataset
-from envs.maps import MazeMap, from_env_spec, stitched
+from envs.maps import MazeMap, demonstrated_by, from_env_spec, stitched
 from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
@@ -150,10 +150,15 @@ def _states(observations: Any, dataset_id: str) -> np.ndarray:
     return values
 
 
-def _episodes(dataset: minari.MinariDataset, actions: bool) -> Iterator[np.ndarray]:
-    """Yields (L, D) float32 points per episode; with actions the last observation, which has none, is left out."""
+def _episodes(dataset: minari.MinariDataset, actions: bool, goals: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields (L, D) float32 points per episode; with actions the last observation, which has none, is left out.
+
+    The goals at the episodes' ends, where there are any, are put into ``goals``: Minari's first one is stale.
+    """
     name = dataset.spec.dataset_id
     for episode in dataset.iterate_episodes():
+        if isinstance(episode.observations, dict) and "desired_goal" in episode.observations:
+            goals.append(np.asarray(episode.observations["desired_goal"])[-1])
         points = _states(episode.observations, name)
         if actions:
             taken = np.asarray(episode.actions, dtype=float)
@@ -175,15 +180,28 @@ def _action_dim(dataset: minari.MinariDataset, config: DataConfig) -> int:
 
 
 def _maze_of(dataset: minari.MinariDataset) -> tuple[MazeMap | None, str]:
+    """The maze of a dataset, with the splits of its environment, and the environment's id."""
     spec = dataset.spec.env_spec
     if isinstance(spec, str):
         spec = gymnasium.envs.registration.EnvSpec.from_json(spec)
     if spec is None:
         return None, "unknown"
-    maze = from_env_spec(spec)
-    if maze is not None and dataset.storage.metadata.get("recipe") == "stitch":
-        maze = stitched(maze)
-    return maze, spec.id
+    return from_env_spec(spec), spec.id
+
+
+def _with_splits(
+    maze: MazeMap, dataset: minari.MinariDataset, episodes: list[np.ndarray], goals: list[np.ndarray]
+) -> MazeMap:
+    """The maze with the splits that the dataset's recipe means; where it names none, its episodes tell.
+
+    Combining datasets drops what Minari does not know, the recipe among it.
+    """
+    recipe = dataset.storage.metadata.get("recipe")
+    if recipe is not None or len(goals) < len(episodes):
+        return stitched(maze) if recipe == "stitch" else maze
+    ends = np.stack([[episode[0, :2] for episode in episodes], goals], axis=1)
+    ways = {(tuple(start), tuple(goal)) for start, goal in maze.xy_to_cell(ends).tolist()}
+    return demonstrated_by(maze, ways)
 
 
 def _held_end(episode: np.ndarray, steps: int) -> np.ndarray:
@@ -225,40 +243,52 @@ def _steps_m(episodes: list[np.ndarray], stride: int) -> np.ndarray:
     return np.concatenate([np.linalg.norm(e[stride:, :2] - e[:-stride, :2], axis=1) for e in episodes])
 
 
-def load_data(config: DataConfig, device: torch.device | str = "cpu") -> PlannerData:
+def _read(dataset: minari.MinariDataset, config: DataConfig) -> tuple[list[np.ndarray], MazeMap | None, str]:
+    """The episodes' points, the maze with the splits that they mean, and the environment's id."""
+    name, (maze, environment) = dataset.spec.dataset_id, _maze_of(dataset)
+    goals: list[np.ndarray] = []
+    try:
+        episodes = list(_episodes(dataset, config.actions, goals))
+    except UserError:
+        raise
+    except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
+        raise UserError(f"dataset {name!r} is damaged ({one_line(error)}); collect or download it again") from error
+    if config.hold_end and maze is None:
+        raise UserError(f"data.hold_end needs a maze; {environment} of {name!r} is none")
+    span = _fewest_points(config)
+    if not any(len(episode) >= span for episode in episodes):
+        longest = max((len(episode) for episode in episodes), default=0)
+        raise UserError(
+            f"horizon {config.horizon} at stride {config.stride} needs episodes of {span} points; the longest of "
+            f"{len(episodes)} in {name!r} has {longest}"
+        )
+    if maze is None:
+        return episodes, None, environment
+    if (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != MAZE_STATE_DIM:
+        raise UserError(f"dataset {name!r} has states of {dim} values; a maze's are x, y, vx, vy")
+    return episodes, _with_splits(maze, dataset, episodes, goals), environment
+
+
+def load_data(
+    config: DataConfig, device: torch.device | str = "cpu", dataset: minari.MinariDataset | None = None
+) -> PlannerData:
     """Reads a Minari dataset and cuts it into windows.
 
     Args:
         config: dataset, horizon, stride and split. Which episodes validate depends on their number alone, so
             that runs of different seeds and norms share the split.
         device: where the points are kept.
+        dataset: a dataset in place of the one that ``config`` names, such as a filtered or a split one, which has
+            no id of its own.
 
     Raises:
         UserError: a dataset that is missing or damaged, that holds NaN, infinite or non-flat values, or no
             episode long enough for a window.
     """
-    dataset = open_dataset(config.dataset)
-    maze, environment = _maze_of(dataset)
-    try:
-        episodes = list(_episodes(dataset, config.actions))
-    except UserError:
-        raise
-    except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
-        raise UserError(
-            f"dataset {config.dataset!r} is damaged ({one_line(error)}); collect or download it again"
-        ) from error
-    if config.hold_end and maze is None:
-        raise UserError(f"data.hold_end needs a maze; {environment} of {config.dataset!r} is none")
+    if dataset is None:
+        dataset = open_dataset(config.dataset)
+    episodes, maze, environment = _read(dataset, config)
     span = _fewest_points(config)
-    usable = sum(len(episode) >= span for episode in episodes)
-    if usable == 0:
-        longest = max((len(episode) for episode in episodes), default=0)
-        raise UserError(
-            f"horizon {config.horizon} at stride {config.stride} needs episodes of {span} points; the longest of "
-            f"{len(episodes)} in {config.dataset!r} has {longest}"
-        )
-    if maze is not None and (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != MAZE_STATE_DIM:
-        raise UserError(f"dataset {config.dataset!r} has states of {dim} values; a maze's are x, y, vx, vy")
     held_out = _validation_episodes(episodes, span, config.validation_share)
     training = [episode for index, episode in enumerate(episodes) if index not in held_out]
     validation = [episodes[index] for index in sorted(held_out)]
@@ -268,7 +298,9 @@ def load_data(config: DataConfig, device: torch.device | str = "cpu") -> Planner
     windows = _windows(training, config, normalizer, device)
     steps = _steps_m(training, config.stride) if maze else np.zeros(1)
     if not len(steps):
-        raise UserError(f"stride = {config.stride}: no training episode of {config.dataset!r} has that many steps")
+        raise UserError(
+            f"stride = {config.stride}: no training episode of {dataset.spec.dataset_id!r} has that many steps"
+        )
     statistics = DataStatistics(
         layout=TrajectoryLayout(state_dim, 2 if maze else state_dim, action_dim),
         normalizer=normalizer,

@@ -8,7 +8,7 @@ import torch
 from minari.data_collector import EpisodeBuffer
 
 from envs.collect import collect
-from envs.maps import get_map, stitched
+from envs.maps import STITCH_CELLS, get_map, stitched
 from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import DataStatistics, load_data
@@ -72,6 +72,50 @@ def test_a_maze_dataset_knows_its_map_and_conditions(hash_dataset):
     assert 0.1 < statistics.longest_step_m < 5.3 * 0.04
     assert 0 < statistics.median_step_m < statistics.longest_step_m
     assert len(data.validation) > 0
+
+
+def splits(dataset_id, **choice):
+    """What a dataset's maze has of tasks: (family, split, length in cells)."""
+    maze = load_data(DataConfig(dataset=dataset_id, horizon=16), **choice).statistics.maze
+    return {(task.family, task.split, maze.distances_from(task.start)[task.goal]) for task in maze.tasks}
+
+
+@pytest.fixture(scope="module")
+def halves(datasets_root):
+    """Two collections of each recipe on '#', by recipe."""
+    found = {}
+    for recipe in ("stitch", "tasks"):
+        found[recipe] = [f"mazes/{recipe}-half{seed}-v0" for seed in (0, 1)]
+        for seed, name in enumerate(found[recipe]):
+            collect(get_map("hash"), recipe, 3000, seed, name, progress=False)
+    return found
+
+
+@pytest.mark.parametrize("recipe", ["stitch", "tasks"])
+def test_a_combined_dataset_has_the_splits_of_its_parts(halves, recipe):
+    minari.combine_datasets([minari.load_dataset(name) for name in halves[recipe]], f"mazes/{recipe}-both-v0")
+    assert splits(f"mazes/{recipe}-both-v0") == splits(halves[recipe][0])
+
+
+def test_tasks_combined_with_stitch_data_count_as_demonstrated_as_far_as_either_shows_them(halves):
+    parts = [minari.load_dataset(halves[recipe][0]) for recipe in ("stitch", "tasks")]
+    minari.combine_datasets(parts, "mazes/mixed-v0")
+    tasks, stitch, mixed = (splits(name) for name in (halves["tasks"][0], halves["stitch"][0], "mazes/mixed-v0"))
+    demonstrated = {row for row in tasks | stitch if row[1] == "demonstrated"}
+    assert {row for row in mixed if row[1] == "demonstrated"} == demonstrated
+    held_out = {row for row in tasks if row[1] == "held_out" and row[2] > STITCH_CELLS}
+    assert {row for row in mixed if row[1] == "held_out"} == held_out
+
+
+def test_filtered_and_split_datasets_load_without_an_id_and_keep_their_splits(halves):
+    whole = minari.load_dataset(halves["stitch"][0])
+    long = whole.filter_episodes(lambda episode: len(episode.rewards) > 100)
+    half, _ = minari.split_dataset(whole, [len(whole) // 2, len(whole) - len(whole) // 2], seed=0)
+    config = DataConfig(dataset="mazes/nobody-has-this-v0", horizon=16, validation_share=0.0)
+    for part in (long, half):
+        statistics = load_data(config, dataset=part).statistics
+        assert statistics.episodes == len(part) < len(whole)
+        assert splits(config.dataset, dataset=part) == splits(halves["stitch"][0])
 
 
 def test_held_ends_let_windows_run_past_an_episode_into_rest(hash_dataset):
