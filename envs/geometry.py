@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from envs.maps import MazeMap
+from groundwork.errors import UserError
 
 CHUNK = 8192
 """Segments handled at once: with 100 walls the largest table is a bool array of under a megabyte."""
@@ -25,6 +26,19 @@ def points_free(maze: MazeMap, xy: Any, radius: float) -> np.ndarray:
         and NaN are not free.
     """
     return segments_free(maze, xy, xy, radius)
+
+
+def require_free(maze: MazeMap, xy: Any, name: str) -> None:
+    """Refuses points (..., 2) in metres that lie outside the maze or in a wall.
+
+    Raises:
+        UserError: the first of them, as ``name``.
+    """
+    points_N2 = np.asarray(xy, dtype=float).reshape(-1, 2)
+    walled = points_N2[~points_free(maze, points_N2, 0.0)]
+    if len(walled):
+        x, y = walled[0]
+        raise UserError(f"{name}: ({x:g}, {y:g}) is in no free cell; allowed: a point in a free cell")
 
 
 def segments_free(maze: MazeMap, start: Any, end: Any, radius: float) -> np.ndarray:

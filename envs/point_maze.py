@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
 
-from envs.geometry import points_free
+from envs.geometry import require_free
 from envs.maps import DT_S as DT_S
 from envs.maps import MazeMap, get_map, map_from_rows, map_names
 from groundwork.errors import UserError
@@ -165,9 +165,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
             position = np.array(np.nan)
         if position.shape != (2,):
             raise UserError(f"{name}: {xy!r} is no position; allowed: two numbers x, y in metres")
-        if not points_free(self.maze_layout, position, 0.0):
-            x, y = position
-            raise UserError(f"{name}: ({x:g}, {y:g}) is in no free cell; allowed: a point in a free cell")
+        require_free(self.maze_layout, position, name)
         return position
 
 

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from groundwork.errors import UserError
+
+FIXED_SHARE = 1e-4
+"""A dimension whose range is below this share of its size is a constant with noise on it."""
+FARTHEST = 10.0
+"""Normalized values beyond this are far from anything that a network was trained on."""
 
 
 @dataclass(frozen=True)
 class LimitsNormalizer:
     """Maps each dimension's range in the training data to [−1, 1] (Janner et al. 2022).
 
-    A dimension that never varies maps to 0 and back to its constant.
+    A dimension that never varies, or by less than a ten-thousandth of its size, maps to 0 and back to its constant:
+    stretched to [−1, 1], the noise of a sensor would drown the other dimensions.
 
     Attributes:
         low: (D,) smallest values.
@@ -29,9 +38,28 @@ class LimitsNormalizer:
 
     def normalize(self, values: Tensor) -> Tensor:
         """(…, D) in data units → (…, D); values inside the limits land in [−1, 1], the limits exactly on its ends."""
-        span = self.high - self.low
-        inside = (values - self.low) / torch.where(span > 0, span, 1.0) * 2 - 1
-        return torch.where(span > 0, inside, 0.0)
+        span, varies = self.high - self.low, self._varies()
+        inside = (values - self.low) / torch.where(varies, span, 1.0) * 2 - 1
+        return torch.where(varies, inside, 0.0)
+
+    def _varies(self) -> Tensor:
+        return self.high - self.low > FIXED_SHARE * torch.maximum(self.low.abs(), self.high.abs())
+
+    def require_near(self, values: np.ndarray, name: str) -> None:
+        """Refuses values (N, d) of the first d dimensions that lie far outside the limits.
+
+        Raises:
+            UserError: the first of them, as a number of ``name``.
+        """
+        count = values.shape[1]
+        first = LimitsNormalizer(self.low[:count], self.high[:count])
+        far = first.normalize(torch.as_tensor(values, device=self.low.device)).abs() > FARTHEST
+        if far.any():
+            row, column = far.nonzero()[0].tolist()
+            raise UserError(
+                f"{name}: its number {column + 1}, {values[row, column]:g}, is far from the data's, which are from "
+                f"{self.low[column]:g} to {self.high[column]:g}"
+            )
 
     def denormalize(self, values: Tensor) -> Tensor:
         """The inverse of :meth:`normalize`."""

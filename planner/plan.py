@@ -11,6 +11,7 @@ import torch
 from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
+from envs.geometry import require_free
 from groundwork.errors import UserError
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
@@ -109,8 +110,8 @@ class Planner:
             goal stand in them exactly as given.
 
         Raises:
-            UserError: shapes, horizon or steps that do not fit, values that are not finite, or ``best_of``
-                without a maze.
+            UserError: shapes, horizon or steps that do not fit, values that are not finite or far from all data, a
+                start or goal in a wall or outside the maze, or ``best_of`` without a maze.
         """
         starts, goals = self._problem(start, goal)
         if num_plans < 1:
@@ -168,6 +169,10 @@ class Planner:
             batch = np.broadcast_shapes((len(starts),), (len(goals),))[0]
         except ValueError:
             raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals") from None
+        for name, values in (("start", starts), ("goal", goals)):
+            if maze is not None:
+                require_free(maze, values[:, :2], name)
+            self.statistics.normalizer.require_near(values, name)
         return np.repeat(starts, batch // len(starts), 0), np.repeat(goals, batch // len(goals), 0)
 
     def _last_plans(self, plans: np.ndarray | None, problems: int, horizon: int, repeats: int) -> torch.Tensor:

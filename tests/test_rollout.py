@@ -239,6 +239,10 @@ def test_raw_and_averaged_weights_and_any_kept_checkpoint_can_be_chosen(tiny_run
         (([1.0], [1.0, 2.0]), "start has 1 values"),
         (([1.0, 2.0], [1.0, np.nan]), "not finite"),
         (([[1.0, 2.0]] * 2, [[1.0, 2.0]] * 3), "2 starts do not fit 3 goals"),
+        (([100.0, 100.0], [2.0, 4.0]), r"start: \(100, 100\) is in no free cell"),
+        (([[-4.0, 2.0], [0.0, 0.0]], [2.0, 4.0]), r"start: \(0, 0\) is in no free cell"),
+        (([-4.0, 2.0], [[2.0, 4.0], [2.0, -40.0]]), r"goal: \(2, -40\) is in no free cell"),
+        (([-4.0, 2.0, 0.0, 900.0], [2.0, 4.0]), "start: its number 4, 900, is far"),
     ],
 )
 def test_problems_that_do_not_fit_are_refused(tiny_run, arguments, words):
