@@ -1,7 +1,8 @@
 """Our mazes as Gymnasium environments ``maze/NAME-v0``, on Gymnasium-Robotics' MuJoCo PointMaze.
 
 Physics, observations, rewards and success (within 0.45 m of the goal) are the library's. Added are start and
-goal by cell or by exact position, wall contact, and no file left behind in the temporary folder.
+goal by cell or by exact position, wall contact, ends of episodes for many goals at once, observations that show the
+goal that now holds, and no file left behind in the temporary folder.
 """
 
 from __future__ import annotations
@@ -121,6 +122,22 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
         observation = self._get_obs(self.point_env.state_vector())
         info["success"] = self._is_reached(observation["achieved_goal"])
         return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """One step of 0.01 s; where it draws a new goal, the observation shows that one, and all else is of the old."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        observation["desired_goal"] = self.goal.copy()
+        return observation, reward, terminated, truncated, info
+
+    def compute_terminated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """Whether each goal (…, 2) is reached and ends its episode: a bool, or bools (…)."""
+        ended = (np.linalg.norm(achieved_goal - desired_goal, axis=-1) <= SUCCESS_RADIUS_M) & (not self.continuing_task)
+        return ended if ended.ndim else bool(ended)
+
+    def compute_truncated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
+        """Never, for each goal (…, 2): a bool, or bools (…); the time limit is the wrapper's."""
+        never = np.zeros(np.shape(achieved_goal)[:-1], bool)
+        return never if never.ndim else False
 
     def set_goal(self, xy: Any) -> None:
         """Moves the goal to an exact position in metres; it shows in the next observation."""

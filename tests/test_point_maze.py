@@ -100,6 +100,38 @@ def test_the_goal_stays_when_it_is_reached_and_moves_on_request():
     assert reward == 0.0
 
 
+def test_rewards_and_ends_of_many_goals_are_those_of_each():
+    for continuing in (False, True):
+        env = gymnasium.make("maze/umaze-v0", continuing_task=continuing).unwrapped
+        goal = env.reset(seed=0)[0]["desired_goal"]
+        reached = goal + np.array([[[0.0], [5.0]], [[0.3], [0.4]]])
+        wanted = np.broadcast_to(goal, reached.shape)
+        for compute in (env.compute_reward, env.compute_terminated, env.compute_truncated):
+            every = compute(reached, wanted, {})
+            assert every.tolist() == [[compute(one, goal, {}) for one in row] for row in reached]
+        assert env.compute_terminated(reached, wanted, {}).tolist() == [
+            [not continuing, False],
+            [not continuing, False],
+        ]
+        assert env.compute_terminated(goal, goal, {}) is (not continuing)
+        assert env.compute_truncated(goal, goal, {}) is False
+
+
+def test_a_goal_drawn_anew_shows_in_the_very_observation():
+    env = gymnasium.make("maze/umaze-v0", reset_target=True)
+    observation, _ = env.reset(seed=0, options={"start_cell": (1, 1), "goal_cell": (1, 2)})
+    changes = 0
+    for _ in range(300):
+        before = env.unwrapped.goal.copy()
+        push = 10 * (observation["desired_goal"] - observation["achieved_goal"]) - observation["observation"][2:]
+        observation, reward, _, _, info = env.step(np.clip(push, -1, 1).astype(np.float32))
+        changed = not np.array_equal(before, env.unwrapped.goal)
+        assert np.array_equal(observation["desired_goal"], env.unwrapped.goal)
+        assert info["success"] == bool(reward) == changed  # of the goal that was reached
+        changes += changed
+    assert changes >= 1
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
