@@ -155,6 +155,12 @@ class Config(Settings):
             )
 
 
+def what_trains(config: Config) -> Config:
+    """The config without what changes no weight: how a training is watched and kept stands at its defaults."""
+    names = ("log_every", "evaluate_every", "evaluate_episodes", "checkpoint_every", "keep_checkpoints")
+    return dataclasses.replace(config, **{name: getattr(Config, name) for name in names})
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """A config from nested plain values.
 

@@ -92,6 +92,44 @@ def test_evaluations_happen_when_they_are_due_whatever_the_rows(tiny, hash_datas
     assert [row["step"] for row in rows if "validation_loss" in row] == [7, 14]
 
 
+def test_what_changes_no_weight_may_change_between_a_run_and_its_resumption(tiny, hash_dataset, tmp_path, monkeypatch):
+    whole = train(tiny(), tmp_path / "whole", "cpu", progress=False)
+    watched = {
+        "log_every": 3,
+        "evaluate_every": 6,
+        "evaluate_episodes": 1,
+        "checkpoint_every": 4,
+        "keep_checkpoints": 1,
+    }
+    update = Trainer.update
+
+    def stopped(self):
+        if self.step == 7:
+            raise KeyboardInterrupt
+        return update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(), tmp_path / "run", "cpu", progress=False)
+    run = train(tiny(**watched), tmp_path / "run", "cpu", progress=False)
+    assert digest(run.path) == digest(whole.path)
+    assert [folder.name for folder in run.checkpoints()] == ["step_00000012"]
+    assert run.config() == tiny(**watched)
+    # of a finished run it changes nothing, and nothing is refused
+    before = (run.path / "config.yaml").read_bytes()
+    train(tiny(), run.path, "cpu", progress=False)
+    assert (run.path / "config.yaml").read_bytes() == before
+
+
+def test_a_run_asked_for_more_steps_names_what_trains_on(tiny, tiny_run):
+    with pytest.raises(UserError, match=f"steps = 12, not 13.*init_from = {re.escape(str(tiny_run))}"):
+        train(tiny(steps=13), tiny_run, "cpu", progress=False)
+    with pytest.raises(UserError, match="batch_size = 4, not 5") as refusal:
+        train(tiny(batch_size=5), tiny_run, "cpu", progress=False)
+    assert "init_from" not in str(refusal.value)
+
+
 def test_a_run_whose_dataset_was_collected_anew_is_refused(tiny, hash_dataset, tmp_path):
     other = "mazes/hash-changed-v0"
     collect(get_map("hash"), "tasks", 4000, 0, other, progress=False)

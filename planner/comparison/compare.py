@@ -22,7 +22,7 @@ from planner.comparison.figures import bar_figure, family_plans, plans_figure
 from planner.comparison.kept import rollout_job, run_rollout
 from planner.comparison.report import comparison_section, comparison_table, family_table
 from planner.comparison.run_facts import network_facts, run_facts
-from planner.config import Config
+from planner.config import Config, what_trains
 from planner.data import PlannerData, load_data
 from planner.measures import MEASURES, held, plan_measures
 from planner.plan import Planner, pick_device
@@ -122,17 +122,7 @@ def _labels(folders: Sequence[RunFolder]) -> list[str]:
 def _setting(config: Config) -> Config:
     """A config without the norm, the seed, and what changes how a training is watched or computed, not what it does."""
     model = replace(config.model, norm="none", num_packs=0, norm_placement="pre")
-    return replace(
-        config,
-        seed=0,
-        model=model,
-        compile=False,
-        log_every=1,
-        evaluate_every=0,
-        evaluate_episodes=1,
-        checkpoint_every=1,
-        keep_checkpoints=0,
-    )
+    return replace(what_trains(config), seed=0, model=model, compile=False)
 
 
 def compare(

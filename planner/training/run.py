@@ -31,8 +31,8 @@ import torch
 
 from groundwork.claims import Claim
 from groundwork.errors import UserError
-from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
-from planner.config import Config, from_dict, load_preset, to_dict, to_yaml
+from groundwork.files import CHECKSUMS, read_json, verify_checksums, write_atomically, write_checksums
+from planner.config import Config, from_dict, load_preset, to_dict, to_yaml, what_trains
 from planner.data import DataStatistics
 from planner.training.checkpoint import read_network, read_optimizer, write_checkpoint
 from planner.unet import TemporalUNet
@@ -99,14 +99,19 @@ class RunFolder:
     def start(self, config: Config, statistics: DataStatistics, device: torch.device) -> None:
         """Writes config, provenance and statistics of a new run, or compares the config of one to resume.
 
+        What changes no weight, such as ``log_every``, may differ; an unfinished run goes on with the new value.
+
         Raises:
             UserError: the folder holds a run of other settings or data.
         """
         if (self.path / "config.yaml").exists():
             stored = self.config()
-            if stored != config:
-                name, old, new = _first_difference(to_dict(stored), to_dict(config))
-                raise UserError(f"{self.path} holds a run with {name} = {old}, not {new}: take another --run folder")
+            if what_trains(stored) != what_trains(config):
+                name, old, new = _first_difference(to_dict(what_trains(stored)), to_dict(what_trains(config)))
+                further = f", where init_from = {self.path} trains on from its weights" if name == "steps" else ""
+                raise UserError(
+                    f"{self.path} holds a run with {name} = {old}, not {new}: take another --run folder{further}"
+                )
             began, now = (json.dumps(known.to_dict()) for known in (self.statistics(), statistics))
             if began != now:
                 raise UserError(
@@ -114,9 +119,15 @@ class RunFolder:
                     "take another --run folder"
                 )
             self._compare_machine(device)
+            if stored != config and not self.done:
+                (self.path / CHECKSUMS).unlink(missing_ok=True)  # a kill between the two leaves a config to read
+                self._write_settings(config)
             return
         write_atomically(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
         write_atomically(self.path / "data.json", json.dumps(statistics.to_dict()))
+        self._write_settings(config)
+
+    def _write_settings(self, config: Config) -> None:
         write_atomically(self.path / "config.yaml", to_yaml(config))
         write_checksums(self.path, ("provenance.json", "data.json", "config.yaml"))
 
