@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import minari
 import numpy as np
-from minari.data_collector.episode_buffer import EpisodeBuffer
+from minari.data_collector import EpisodeBuffer
 from tqdm import tqdm
 
 from envs import dataset_folder

@@ -13,7 +13,7 @@ from envs.convert import convert, map_of_file
 from envs.dataset import one_line, open_dataset
 from envs.maps import from_env_spec, get_map
 from envs.references import measure_references
-from envs.settings import CollectSettings, ConvertSettings, ReferenceSettings, ShowSettings
+from envs.settings import CollectSettings, ConvertSettings, PushSettings, ReferenceSettings, ShowSettings
 from groundwork.errors import UserError
 from groundwork.files import read_json, write_atomically
 
@@ -63,6 +63,14 @@ def list_datasets() -> None:
         size_mb, recipe = float(facts.get("dataset_size") or 0), facts.get("recipe", "-")
         counts = f"{facts.get('total_episodes', '-'):>8} {facts.get('total_steps', '-'):>9} {size_mb:>7.1f}"
         print(f"{name:<32} {environment:<24} {counts}  {recipe}")
+
+
+def push_dataset(settings: PushSettings) -> None:
+    """Uploads a dataset and prints where it is."""
+    from envs.push import push
+
+    push(settings.id, settings.to)
+    print(f"{settings.to}/{settings.id}")
 
 
 def show_dataset(settings: ShowSettings) -> None:

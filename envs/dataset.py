@@ -41,6 +41,10 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
         raise
     except FileNotFoundError:
         raise _missing(dataset_id) from None
+    except ImportError as error:  # the message is Minari's and speaks of its own extras
+        raise UserError(
+            f"dataset {dataset_id!r} is in Arrow's format: pip install 'temporal-norm-planner[arrow]'"
+        ) from error
     except Exception as error:  # Minari and HDF5 raise what they like about a damaged or ill-named dataset.
         raise UserError(f"dataset {dataset_id!r} cannot be read ({one_line(error)}); collect it again") from error
 

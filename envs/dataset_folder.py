@@ -15,7 +15,7 @@ import gymnasium
 from minari.dataset.minari_dataset import parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
-from minari.storage.datasets_root_dir import get_dataset_path
+from minari.storage import get_dataset_path
 
 from groundwork.errors import UserError
 from groundwork.files import write_checksums

@@ -1,15 +1,15 @@
-"""The console command ``maze-data``: collect, convert, list and show Minari datasets of mazes."""
+"""The console command ``maze-data``: collect, convert, list, show and push Minari datasets of mazes."""
 
 from __future__ import annotations
 
 import sys
 
-from envs.settings import CollectSettings, ConvertSettings, ReferenceSettings, ShowSettings
+from envs.settings import CollectSettings, ConvertSettings, PushSettings, ReferenceSettings, ShowSettings
 from groundwork.program import Command, Later, Program
 
 PROGRAM = Program(
     "maze-data",
-    "Collect, convert, list and show Minari datasets of mazes.",
+    "Collect, convert, list, show and push Minari datasets of mazes.",
     {
         "collect": Command("Collect a dataset on MuJoCo.", (CollectSettings,), Later("envs.commands:collect_dataset")),
         "convert": Command(
@@ -22,6 +22,11 @@ PROGRAM = Program(
         ),
         "list": Command("List the local datasets.", (), Later("envs.commands:list_datasets")),
         "show": Command("Draw a dataset.", (ShowSettings,), Later("envs.commands:show_dataset")),
+        "push": Command(
+            "Upload a local dataset to the Hugging Face Hub. Minari does it, and makes the repository public.",
+            (PushSettings,),
+            Later("envs.commands:push_dataset"),
+        ),
     },
 )
 main = PROGRAM.main

@@ -69,3 +69,11 @@ class ShowSettings(Settings):
         """The picture has a kind that can be drawn."""
         if self.out.suffix.lower() not in PICTURES:
             raise UserError(f"--out: {self.out}; allowed: a file name ending in {', '.join(PICTURES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings(Settings):
+    """What goes where."""
+
+    id: str = option(REQUIRED, "Upload the local dataset of this id.", positional=True)
+    to: str = option(REQUIRED, "It goes to this user or organization: hf://USER.", metavar="hf://USER")
