@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from envs import dataset_folder
 from envs.expert import SetPointExpert, WaypointExpert, tracking_action
-from envs.maps import STITCH_CELLS, Cell, MazeMap, pairs_apart, stitched
+from envs.maps import STITCH_CELLS, Cell, MazeMap, get_map, pairs_apart, stitched
 from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
-from envs.settings import PathOrder, Recipe
+from envs.settings import PathOrder, Recipe, collection_of
 from groundwork.errors import UserError
 
 CELL_NOISE_M = 0.25
@@ -100,6 +100,13 @@ def collect(
     finally:
         env.close()
     return minari.load_dataset(dataset_id)
+
+
+def collect_missing(dataset_id: str) -> None:
+    """Collects a dataset of this project's own that is not here, as its id says; leaves every other one alone."""
+    wanted = collection_of(dataset_id)
+    if wanted is not None and not (minari.storage.get_dataset_path(dataset_id) / "data").is_dir():
+        collect(get_map(wanted.map), wanted.recipe, wanted.env_steps, wanted.seed, dataset_id)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import minari
 
 from envs.dataset_folder import DATASET_FILES
+from envs.settings import collect_command, collection_of
 from groundwork.errors import UserError
 from groundwork.files import verify_checksums
 
@@ -70,16 +72,21 @@ def _download(dataset_id: str, root: Path) -> None:
 
 def _missing(dataset_id: str) -> UserError:
     """What to do about a dataset that is neither here nor to be had; for D4RL's mazes, how to make an equal one."""
+    folder = minari.storage.get_dataset_path()
+    if own := collection_of(dataset_id):
+        return UserError(
+            f"dataset {dataset_id!r} is not in {folder}: `{collect_command(own)}` collects it, and so does "
+            "`planner train` with --collect"
+        )
     remedy = "`maze-data list` shows what is there, `maze-data collect` makes one"
     published = re.fullmatch(r"D4RL/pointmaze/(umaze|medium|large)(-dense)?-v\d+", dataset_id)
-    if published:
-        name = published[1]
-        order = "" if name == "umaze" else " --order depth"
+    if published and (equal := collection_of(f"mazes/{published[1]}-navigate-v0")):
+        # The experts of D4RL's larger mazes search depth first.
+        equal = replace(equal, order="breadth" if published[1] == "umaze" else "depth")
         remedy = (
-            f"get it online with `minari download {dataset_id}`, or make an equal one, mazes/{name}-navigate-v0, "
-            f"with `maze-data collect {name} --recipe navigate --steps 1000000{order}`"
+            f"get it online with `minari download {dataset_id}`, or make an equal one, {equal.id}, "
+            f"with `{collect_command(equal)}`"
         )
-    folder = minari.storage.get_dataset_path()
     return UserError(
         f"dataset {dataset_id!r} is neither in {folder} nor to be downloaded (offline or misspelt): {remedy}"
     )

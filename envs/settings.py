@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from envs.maps import map_names
 from groundwork.errors import UserError
@@ -30,6 +31,25 @@ class CollectSettings(Settings):
     id: str | None = option(None, "Store the dataset under this id. Default: mazes/MAP-RECIPE-v0.", metavar="ID")
     order: PathOrder = option("breadth", "The expert searches its paths in this order.")
     overwrite: bool = option(False, "Replace a dataset of that id.")
+
+
+def collection_of(dataset_id: str) -> CollectSettings | None:
+    """What collects the dataset that an id such as mazes/hash-tasks300000-v0 names; ``None`` for other ids."""
+    named = re.fullmatch(rf"mazes/({'|'.join(map_names())})-({'|'.join(get_args(Recipe))})(\d*)-v\d+", dataset_id)
+    if named is None:
+        return None
+    name, recipe, steps = named.groups()
+    usual = 1_000_000 if recipe == "navigate" else CollectSettings.env_steps
+    wanted = {"map": name, "recipe": recipe, "env_steps": int(steps or usual), "id": dataset_id}
+    return CollectSettings.from_options(wanted)
+
+
+def collect_command(settings: CollectSettings) -> str:
+    """The same as one types it."""
+    order = "" if settings.order == "breadth" else f" --order {settings.order}"
+    own = "" if settings.id == f"mazes/{settings.map}-{settings.recipe}-v0" else f" --id {settings.id}"
+    words = f"--recipe {settings.recipe} --env-steps {settings.env_steps}"
+    return f"maze-data collect {settings.map} {words}{order}{own}"
 
 
 @dataclass(frozen=True, kw_only=True)

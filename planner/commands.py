@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from envs.collect import collect_missing
 from envs.draw import draw_maze, draw_trajectories, rollout_gif
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
@@ -44,6 +45,8 @@ def train(settings: TrainSettings, compute: Compute) -> None:
     """Trains a planner, or continues one; prints its folder."""
     config = settings.config
     print(to_yaml(config), end="", file=sys.stderr)
+    if settings.collect:
+        collect_missing(config.data.dataset)
     default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
     print(train_run(config, settings.run or default, compute.device).path)
 

@@ -170,6 +170,10 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return options.from_dict(Config, values)
 
 
+ALIASES = {"stitch": "hash", "stitch-cells": "medium-cells", "stitch-walls": "serpentine"}
+"""Earlier names of presets, which stored commands tell."""
+
+
 def preset_names() -> list[str]:
     """The names of the planner presets that ship with the package."""
     return sorted(path.stem for path in _preset_folder().glob("*.yaml"))
@@ -188,7 +192,7 @@ def load_preset(name_or_path: str | Path) -> dict[str, Any]:
         UserError: no such preset, or a file that is not a YAML mapping.
     """
     path = Path(name_or_path)
-    shipped = _preset_folder() / f"{name_or_path}.yaml"
+    shipped = _preset_folder() / f"{ALIASES.get(str(name_or_path), name_or_path)}.yaml"
     if path.suffix not in (".yaml", ".yml") and shipped.is_file():
         path = shipped
     if not path.is_file():

@@ -19,12 +19,14 @@ from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
 from planner.execution import SETTLING_STEPS, Replan, execute
-from planner.measures import execution_measures, held, plan_measures
+from planner.measures import LEAVING_DISTANCE_M, execution_measures, held, plan_measures
 from planner.plan import Planner
 from planner.policy import shifted
 from planner.scores import drawn, score_tasks, scores
 from planner.settings import RolloutSettings
 
+SHARE_OF_REACH = 0.8
+"""A task counts when its path is at most this share of what the horizon covers at the data's median speed."""
 FEWEST_REPLANNED_POINTS = 16
 EPISODES_SIDE_BY_SIDE = 256
 
@@ -57,6 +59,22 @@ def choose_tasks(maze: MazeMap, chosen: Sequence[str]) -> list[Task]:
     if not found:
         raise UserError(f"tasks = {','.join(chosen)}: map {maze.name!r} has none of them")
     return found
+
+
+def task_length_m(maze: MazeMap, task: Task) -> float:
+    """Shortest path of a task in meters; there-and-back must leave by a cell and return."""
+    if task.start == task.goal:
+        return 2 * LEAVING_DISTANCE_M
+    return float(maze.distances_from(task.start)[task.goal])
+
+
+def can_be_done(maze: MazeMap, task: Task, horizon: int, median_step_m: float) -> bool:
+    """Whether a plan of ``horizon`` points can do the task at the data's speed: path ≤ 0.8 (H − 1) · median step.
+
+    D4RL's protocols, whose starts and goals are drawn anew in every episode, count at any horizon.
+    """
+    drawn_anew = task.split in ("single_task", "multi_task")
+    return drawn_anew or task_length_m(maze, task) <= SHARE_OF_REACH * (horizon - 1) * median_step_m
 
 
 def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) -> Rollout:

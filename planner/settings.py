@@ -170,6 +170,7 @@ class TrainSettings(FromPreset):
         "The run folder; the same command again continues what is there. Default: runs/PRESET-NORM-seedSEED.",
         metavar="FOLDER",
     )
+    collect: bool = option(False, "Collect the dataset first, if it is missing and this project's own.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from envs.collect import collect
 from envs.maps import get_map
+from envs.settings import collection_of
 from groundwork.command_line import OneLineParser
 from groundwork.errors import UserError
 from groundwork.options import add_options, read_options
@@ -23,10 +24,11 @@ from planner.config import (
     preset_names,
     to_dict,
     to_yaml,
+    what_trains,
 )
 from planner.data import load_data
 from planner.norms import NORM_KINDS
-from planner.training.run import RunFolder
+from planner.training.run import RunFolder, find_run
 from planner.training.train import Trainer, make_network, train
 
 LITTLE = "mazes/little-v0"
@@ -48,6 +50,22 @@ def test_yaml_round_trip(tmp_path):
 @pytest.mark.parametrize("name", preset_names())
 def test_every_shipped_preset_builds(name):
     assert isinstance(from_dict(load_preset(name)), Config)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_presets_dataset_can_be_collected_by_its_name(name):
+    settings = collection_of(from_dict(load_preset(name)).data.dataset)
+    assert settings is not None
+    assert name.startswith((settings.map, f"janner-{settings.map}"))
+
+
+def test_the_quick_starts_preset_is_that_of_the_shipped_planners_and_of_the_stitching_study():
+    assert load_preset("stitch") == load_preset("hash")
+    preset = from_dict(load_preset("hash"))
+    for norm in ("group", "channel", "none"):
+        shipped = find_run(f"hash-{norm}").config()
+        trained = replace(shipped, seed=0, model=replace(shipped.model, norm="group"))
+        assert what_trains(trained) == what_trains(preset)
 
 
 def test_command_line_overrides_the_preset():

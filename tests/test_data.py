@@ -224,7 +224,7 @@ def test_offline_a_published_maze_set_says_how_to_get_it_and_how_to_make_an_equa
     name = f"D4RL/pointmaze/{maze}-v2"
     line = refused("planner.main", "train", "hash", "--data.dataset", name, "--run", tmp_path / "run")
     assert f"`minari download {name}`" in line
-    assert f"`maze-data collect {maze} --recipe navigate --steps 1000000{order}`" in line
+    assert f"`maze-data collect {maze} --recipe navigate --env-steps 1000000{order}`" in line
     assert not (datasets_root / "D4RL").exists()
 
 

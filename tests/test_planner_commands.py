@@ -17,7 +17,7 @@ from envs.maps import get_map
 from planner.comparison.compare import compare
 from planner.config import to_yaml
 from planner.plan import Planner
-from planner.rollout import RolloutSettings
+from planner.rollout import RolloutSettings, can_be_done
 from planner.training.run import RunFolder
 from planner.training.train import train
 
@@ -79,6 +79,22 @@ def test_damaged_data_are_one_line(refused, spoilt, tmp_path):
     short = ["--data.horizon", "8", "--run", tmp_path / "run"]
     assert "NaN" in refused("planner.main", "train", "hash", "--data.dataset", nan, *short)
     assert "again" in refused("planner.main", "train", "hash", "--data.dataset", half, *short)
+
+
+def test_a_missing_dataset_says_what_collects_it_and_collect_does_so(refused, command, datasets_root, tmp_path):
+    name = "mazes/hash-tasks1500-v0"
+    train = ["train", "hash", "--run", tmp_path / "run", "--data.dataset", name, "--data.horizon", "16"]
+    train += ["--steps", "2", "--model.dim", "8", "--diffusion.sampling_steps", "4"]
+    line = refused("planner.main", *train)
+    collect = f"maze-data collect hash --recipe tasks --env-steps 1500 --id {name}"
+    assert collect in line
+    assert "--collect" in line
+    assert command("planner.main", *train, "--collect").returncode == 0
+    collected = minari.load_dataset(name)
+    assert command("envs.main", *collect.split()[1:-1], "mazes/hash-again1500-v0").returncode == 0
+    again = minari.load_dataset("mazes/hash-again1500-v0")
+    for one, other in zip(collected.iterate_episodes(), again.iterate_episodes(), strict=True):
+        assert np.array_equal(one.observations["observation"], other.observations["observation"])
 
 
 def test_an_unknown_key_in_a_preset_is_one_line(refused, tmp_path):
@@ -210,9 +226,33 @@ def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tin
     stored.write_text(json.dumps(answer))
     compare([tiny_run, other.path], tmp_path / "out", settings, multiples=(1,), device="cpu")
     assert len(list((other.path / "rollouts").glob("*.json"))) == 1
-    assert "| return, 1× horizon | none |" in (tmp_path / "out" / "families.md").read_text()
+    families = (tmp_path / "out" / "families.md").read_text()
+    assert "| return, 1× horizon | none |" in families
+    assert "| straight, 1× horizon (too short) | none |" in families
     for name in ("bars.png", "plans_1x.png"):
         assert Image.open(tmp_path / "out" / name).size[0] > 400
+
+
+def test_compare_counts_the_tasks_that_fit_the_horizon_and_says_which(tiny_run, tmp_path):
+    page = compare([tiny_run], tmp_path / "out", RolloutSettings(episodes=1), multiples=(1, 8), device="cpu")
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    statistics = RunFolder(tiny_run).statistics()
+    for row in result["rows"]:
+        task = next(task for task in statistics.maze.tasks if task.name == row["task"])
+        assert row["countable"] == can_be_done(statistics.maze, task, row["horizon"], statistics.median_step_m)
+    columns = result["summary"]["group"]
+    # of 32 points' 2.2 m there and back takes 2, everything else 8 or more
+    assert list(columns) == [
+        "demonstrated, 1× horizon (too short)",
+        "held out, 1× horizon",
+        "demonstrated, 8× horizon",
+        "held out, 8× horizon",
+    ]
+    here = [row for row in result["rows"] if row["split"] == "held_out" and row["multiple"] == 1]
+    assert columns["held out, 1× horizon"]["success"]["n"] == sum(row["family"] == "return" for row in here) < len(here)
+    assert "Too far at 1× the training horizon: double-turn, straight, turn." in result["counted"]
+    for text in (page.read_text(), (tmp_path / "out" / "comparison.md").read_text()):
+        assert result["counted"] in text
 
 
 def test_a_dataset_that_is_no_maze_trains_and_plans_and_says_what_needs_a_maze(

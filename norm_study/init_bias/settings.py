@@ -106,7 +106,7 @@ class InitBiasTrainingConfig(NetworkSizes, defaults={"classes": 10, "data": "dig
 class InitBiasUNetConfig(Settings):
     """The planner's U-Net: what it predicts before training, and its first losses, by norm and placement."""
 
-    preset: str = option("hash", "The planner's settings come from this preset, a shipped name or a YAML file.")
+    preset: str = option("hash-short", "The planner's settings come from this preset, a shipped name or a YAML file.")
     dataset: str = option("mazes/hash-tasks-v0", "The windows come from the dataset of this id.", metavar="ID")
     norms: tuple[NormKind, ...] = option(
         ("group", "channel", "batch"),

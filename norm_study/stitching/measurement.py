@@ -19,26 +19,10 @@ from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import Rows
 from planner.comparison.figures import example_tasks
 from planner.data import load_data
-from planner.measures import LEAVING_DISTANCE_M
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, choose_tasks, rollout
-
-SHARE_OF_REACH = 0.8
-"""A task counts when its path is at most this share of what the horizon covers at the data's median speed."""
+from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
 
 PIECE_POINTS = 16
-
-
-def task_length_m(maze: MazeMap, task: Task) -> float:
-    """Shortest path of a task in metres; there-and-back must leave by a cell and return."""
-    if task.start == task.goal:
-        return 2 * LEAVING_DISTANCE_M
-    return float(maze.distances_from(task.start)[task.goal])
-
-
-def can_be_done(maze: MazeMap, task: Task, horizon: int, median_step_m: float) -> bool:
-    """Whether a plan of ``horizon`` points can do the task at the data's speed: path ≤ 0.8 (H − 1) · median step."""
-    return task_length_m(maze, task) <= SHARE_OF_REACH * (horizon - 1) * median_step_m
 
 
 def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto", step: int | None = None) -> Rows:

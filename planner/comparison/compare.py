@@ -18,6 +18,7 @@ from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
 from groundwork.page import page
+from planner.comparison.countable import counted, counting_rule, mark_countable
 from planner.comparison.figures import bar_figure, family_plans, plans_figure
 from planner.comparison.kept import rollout_job, run_rollout
 from planner.comparison.report import comparison_section, comparison_table, family_table
@@ -76,8 +77,10 @@ def _group(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, Any]]]
         runs = [item for item in measured if item.label == label]
         for multiple in sorted({item.multiple for item in runs}):
             for split in sorted({row["split"] for item in runs for row in item.rows}):
-                column = f"{split.replace('_', ' ')}, {multiple}× horizon"
-                chosen = [[r for r in item.rows if r["split"] == split] for item in runs if item.multiple == multiple]
+                here = [[r for r in item.rows if r["split"] == split] for item in runs if item.multiple == multiple]
+                shown = f"{split.replace('_', ' ')}, {multiple}× horizon"
+                column = counted([row for rows in here for row in rows], shown)[0]
+                chosen = [counted(rows, shown)[1] for rows in here]
                 summaries.setdefault(label, {})[column] = {name: _interval(chosen, name) for name in names}
     return summaries
 
@@ -96,9 +99,11 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
         for family in dict.fromkeys(row["family"] for item in measured for row in item.rows):
             for label in dict.fromkeys(item.label for item in measured):
                 runs = [item for item in measured if (item.label, item.multiple) == (label, multiple)]
-                chosen = [[row for row in item.rows if row["family"] == family] for item in runs]
+                here = [[row for row in item.rows if row["family"] == family] for item in runs]
+                column = counted([row for rows in here for row in rows], f"{family}, {multiple}× horizon")[0]
+                chosen = [counted(rows, column)[1] for rows in here]
                 cells = {name: _interval(chosen, name) for name in names}
-                table.setdefault(f"{family}, {multiple}× horizon", {})[label] = cells
+                table.setdefault(column, {})[label] = cells
     return table
 
 
@@ -160,6 +165,8 @@ def compare(
         Measured(label, folder.config().seed, multiple, run_rollout(folder.path, scaled, tasks, device))
         for label, folder, multiple, scaled in asked
     ]
+    for item in measured:
+        mark_countable(item.rows, item.multiple, folders, tasks)
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
     figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))))}
@@ -179,11 +186,12 @@ def compare(
         "summary": summaries,
         "families": _families(measured),
         "reference": _reference(folders[0].config()),
+        "counted": counting_rule([row for item in measured for row in item.rows]),
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
     section = comparison_section(result).write(target)
     write_atomically(target / "comparison.json", json.dumps(result))
-    write_atomically(target / "comparison.md", comparison_table(result).markdown() + "\n")
+    write_atomically(target / "comparison.md", f"{comparison_table(result).markdown()}\n\n{result['counted']}\n")
     write_atomically(target / "families.md", family_table(result).markdown() + "\n")
     write_atomically(target / "report.html", page([section]))
     return target / "report.html"

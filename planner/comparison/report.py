@@ -89,7 +89,8 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         f"{counted(len(result['summary']), 'norm')}, {counted(len(seeds), 'training seed')}. {_validity(result)}",
         [
             "The same planner was trained once per norm and seed, everything else equal, on demonstrations alone. "
-            "It then planned demonstrated and held-out tasks; every plan was executed on MuJoCo."
+            "It then planned demonstrated and held-out tasks; every plan was executed on MuJoCo. "
+            + result.get("counted", "")
         ],
         pictures=[Picture(f"{name}.png", caption) for name, caption in pictures.items()],
         tables=[
