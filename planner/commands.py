@@ -31,6 +31,7 @@ from planner.settings import (
     BenchSettings,
     ComparedRuns,
     PlanSettings,
+    PushSettings,
     RolloutSettings,
     SweepSettings,
     Tasks,
@@ -128,6 +129,20 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: J
 def _print_comparison(page: Path) -> None:
     print((page.parent / "comparison.md").read_text(encoding="utf-8"))
     print(page)
+
+
+def push(trained: TrainedRun, settings: PushSettings) -> None:
+    """Uploads a planner; prints what was uploaded."""
+    from planner.push import push as upload  # what nothing else here needs
+
+    names = upload(
+        trained.run,
+        settings.repo,
+        step=settings.checkpoint,
+        overwrite=settings.overwrite,
+        public=settings.public,
+    )
+    print("\n".join(f"{settings.repo}/{name}" for name in names))
 
 
 def samplers(trained: TrainedRun, settings: AblationSettings, output: AblationOutput, compute: Compute) -> None:

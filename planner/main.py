@@ -12,6 +12,7 @@ from planner.settings import (
     ComparedRollouts,
     ComparedRuns,
     PlanSettings,
+    PushSettings,
     RolloutSettings,
     SweepSettings,
     Tasks,
@@ -50,6 +51,13 @@ PROGRAM = Program(
             "Make table and figures of several runs.",
             (ComparedRuns, ComparedRollouts, Tasks, ShortJobs, Compute),
             Later("planner.commands:compare"),
+        ),
+        "push": Command(
+            "Upload a planner to the Hugging Face Hub. Settings, what it knows of its data, the moving average of the "
+            "weights, checksums and a card go there, privately, and nothing else of the run; Planner.from_pretrained "
+            "reads it.",
+            (TrainedRun, PushSettings),
+            Later("planner.commands:push"),
         ),
         "samplers": Command(
             "Measure how few network evaluations a planner needs. Every sampler rolls out the same episodes at every "

@@ -17,10 +17,12 @@ from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
+from planner.hub import EMA, fetch
 from planner.measures import choose_best
 from planner.sampler import Conditions, WarmStart, sample
 from planner.sampling import Sampling
-from planner.training.run import find_run
+from planner.training.checkpoint import read_network
+from planner.training.run import RunFolder, find_run
 from planner.unet import TemporalUNet
 
 PLANS_PER_BATCH = 1024
@@ -79,6 +81,23 @@ class Planner:
         folder = find_run(path)
         config, statistics = folder.config(), folder.statistics()
         return cls(folder.load_network(weights, step).to(pick_device(device)), config, statistics)
+
+    @classmethod
+    def from_pretrained(cls, repo: str, *, revision: str | None = None, device: str = "auto") -> Planner:
+        """A planner that ``planner push`` has uploaded to the Hugging Face Hub; nothing is unpickled.
+
+        Args:
+            repo: USER/NAME.
+            revision: branch, tag or commit; ``None``: the newest.
+            device: ``auto``, ``cpu`` or ``cuda``.
+
+        Raises:
+            UserError: no such repository or access, or files that are missing, damaged or do not fit each other.
+        """
+        folder = RunFolder(fetch(repo, revision))
+        network = folder.make_network()
+        read_network(folder.path, EMA, network)
+        return cls(network.to(pick_device(device)), folder.config(), folder.statistics())
 
     def plan(
         self,

@@ -262,9 +262,13 @@ class RunFolder:
             UserError: missing, damaged, or not fitting the run's settings.
         """
         folder = self.checkpoint(step)
-        network = TemporalUNet(self.statistics().layout.transition_dim, **vars(self.config().model))
+        network = self.make_network()
         read_network(folder, weights, network)
         return network
+
+    def make_network(self) -> TemporalUNet:
+        """A network of the run's settings, untrained."""
+        return TemporalUNet(self.statistics().layout.transition_dim, **vars(self.config().model))
 
     def load_optimizer(self, parameters: Sequence[torch.Tensor]) -> tuple[int, dict[int, dict[str, torch.Tensor]]]:
         """Step and optimizer state of the last checkpoint, as ``{index of the parameter: {name: tensor}}``.
