@@ -49,7 +49,7 @@ def train(settings: TrainSettings, compute: Compute) -> None:
     if settings.collect:
         collect_missing(config.data.dataset)
     default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
-    print(train_run(config, settings.run or default, compute.device).path)
+    print(train_run(config, settings.run or default, compute.device, log=settings.log).path)
 
 
 def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:

@@ -170,6 +170,10 @@ class TrainSettings(FromPreset):
         "The run folder; the same command again continues what is there. Default: runs/PRESET-NORM-seedSEED.",
         metavar="FOLDER",
     )
+    log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = option(
+        ("tensorboard",),
+        "Show the metrics with these: tensorboard, wandb, trackio; the last two are extras to install.",
+    )
     collect: bool = option(False, "Collect the dataset first, if it is missing and this project's own.")
 
 

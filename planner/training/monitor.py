@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from planner.measures import MEASURES, plan_measures
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 from planner.training.run import RunFolder
+from planner.training.trackers import TrackerName, open_tracker
 
 WATCHED = ("plan_valid", "longest_step", "success")
 """Of a short rollout of demonstrated tasks; what tells about plans alone also of held-out tasks."""
@@ -55,11 +56,22 @@ class Monitor:
         config: its settings.
         data: its data, for the maze.
         purge_step: events from this step on, of an earlier process, are hidden in TensorBoard.
+        log: ``tensorboard``, which alone shows figures and animations, and the trackers that get its scalars, too.
     """
 
-    def __init__(self, folder: RunFolder, config: Config, data: PlannerData, purge_step: int):
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        data: PlannerData,
+        purge_step: int,
+        log: Sequence[TrackerName] = ("tensorboard",),
+    ):
         self._folder, self._config, self._data = folder, config, data
-        self._writer = SummaryWriter(str(folder.path), purge_step=purge_step)
+        self._trackers = [
+            open_tracker(name, folder.path, config) for name in dict.fromkeys(log) if name != "tensorboard"
+        ]
+        self._writer = SummaryWriter(str(folder.path), purge_step=purge_step) if "tensorboard" in log else None
         self._maze = data.statistics.maze
         self._tasks = choose_tasks(self._maze, ["demonstrated"]) if self._maze else []
         charts = {
@@ -71,10 +83,19 @@ class Monitor:
     def log(self, row: dict[str, Any]) -> None:
         """Appends a row and shows its numbers as scalars under ``train/`` and ``evaluation/``."""
         self._folder.append_metrics(row)
+        values = {}
         for name, value in row.items():
             if name != "step" and value is not None:
                 group = "evaluation" if name.startswith(("validation", "rollout", "held_out")) else "train"
-                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
+                values[f"{group}/{name}"] = value
+        self._scalars(values, row["step"])
+
+    def _scalars(self, values: Mapping[str, float], step: int, *, final: bool = False) -> None:
+        for name, value in values.items():
+            if self._writer is not None:
+                self._writer.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.scalars(values, step, final=final)
 
     def evaluate(self, step: int, planner: Planner, validation_loss: float | None) -> dict[str, float | None]:
         """Validation loss and, in a maze, a short rollout of the demonstrated tasks and plans for every family.
@@ -88,10 +109,11 @@ class Monitor:
             summary = summarize(result.rows)["demonstrated"]
             row |= {f"rollout_{name}": summary[name]["mean"] for name in WATCHED}
             plans_FNHD = family_plans(planner)
-            figure = figure_to_array(plans_figure(self._maze, {f"step {step}": plans_FNHD}))
-            self._writer.add_image("plans", figure, step, dataformats="HWC")
             row |= self._held_out(self._maze, planner, plans_FNHD)
-            self._show_rollouts(step, self._maze, planner, plans_FNHD)
+            if self._writer is not None:
+                figure = figure_to_array(plans_figure(self._maze, {f"step {step}": plans_FNHD}))
+                self._writer.add_image("plans", figure, step, dataformats="HWC")
+                self._show_rollouts(step, self._maze, planner, plans_FNHD)
         return row
 
     @staticmethod
@@ -112,7 +134,8 @@ class Monitor:
             self._add(gif_summary(f"rollout/{split}", maze, positions, plan[:, :2]), step)
 
     def _add(self, summary: Summary, step: int | None = None) -> None:
-        self._writer._get_file_writer().add_summary(summary, step)
+        if self._writer is not None:
+            self._writer._get_file_writer().add_summary(summary, step)
 
     def finish(self, metrics: list[dict[str, Any]]) -> None:
         """Writes the settings with the final metrics for TensorBoard's HPARAMS page, into the run's own events."""
@@ -125,12 +148,14 @@ class Monitor:
         shown = {key: value if isinstance(value, int | float | str) else str(value) for key, value in flat.items()}
         for summary in hparams(shown, {f"final/{name}": value for name, value in final.items()}):
             self._add(summary)
-        for name, value in final.items():
-            self._writer.add_scalar(f"final/{name}", value, self._config.steps)
+        self._scalars({f"final/{name}": value for name, value in final.items()}, self._config.steps, final=True)
 
     def close(self) -> None:
-        """Flushes and closes the event file."""
-        self._writer.close()
+        """Flushes and closes the event file, and the trackers' runs."""
+        if self._writer is not None:
+            self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def gif_summary(tag: str, maze: MazeMap, positions: np.ndarray, plan: np.ndarray) -> Summary:

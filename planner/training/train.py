@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from groundwork.errors import UserError, out_of_memory
 from groundwork.jobs import Job
-from planner.config import Config
+from planner.config import Config, what_trains
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner, pick_device
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
+from planner.training.trackers import TrackerName
 from planner.unet import TemporalUNet
 
 VALIDATION_WINDOWS = 512
@@ -180,7 +181,13 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def train(config: Config, path: str | Path, device_name: str = "auto", progress: bool = True) -> RunFolder:
+def train(
+    config: Config,
+    path: str | Path,
+    device_name: str = "auto",
+    progress: bool = True,
+    log: Sequence[TrackerName] = ("tensorboard",),
+) -> RunFolder:
     """Trains a planner into a run folder, or continues one there.
 
     Args:
@@ -188,13 +195,14 @@ def train(config: Config, path: str | Path, device_name: str = "auto", progress:
         path: the run folder. Where it holds a run of the same settings, that run continues.
         device_name: ``auto``, ``cpu`` or ``cuda``.
         progress: whether to show a progress bar with the time left, on standard error.
+        log: who shows the metrics beside ``metrics.jsonl``, see :mod:`planner.training.trackers`.
 
     Returns:
         The finished run.
 
     Raises:
         UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite,
-            too little memory.
+            too little memory, or a tracker that is not installed.
     """
     device = pick_device(device_name)
     folder = RunFolder(path)
@@ -203,7 +211,7 @@ def train(config: Config, path: str | Path, device_name: str = "auto", progress:
         with folder.claim():
             folder.start(config, data.statistics, device)
             if not folder.done:
-                _train(Trainer(config, data, device), folder, progress)
+                _train(Trainer(config, data, device), folder, progress, log)
                 folder.mark_done()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -222,16 +230,16 @@ def train_job(config: Config, path: str | Path, device_name: str) -> Job:
 
 def _is_trained(config: Config, path: str | Path) -> bool:
     folder = RunFolder(path)
-    return folder.done and folder.config() == config
+    return folder.done and what_trains(folder.config()) == what_trains(config)
 
 
-def _train(trainer: Trainer, folder: RunFolder, progress: bool) -> None:
+def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[TrackerName]) -> None:
     if folder.checkpoints():
         trainer.restore(folder)
     elif source := trainer.config.init_from:
         trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
     folder.rewind_metrics(trainer.step)
-    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1)
+    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1, log=log)
     try:
         with tqdm(
             total=trainer.config.steps,
