@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,12 +34,14 @@ from planner.settings import (
     PlanSettings,
     PushSettings,
     RolloutSettings,
+    ShowSettings,
     SweepSettings,
     Tasks,
     TrainedRun,
     TrainSettings,
     Weights,
 )
+from planner.show import describe, write_page
 from planner.training.train import train as train_run
 
 
@@ -128,6 +131,16 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: J
 
 def _print_comparison(page: Path) -> None:
     print((page.parent / "comparison.md").read_text(encoding="utf-8"))
+    print(page)
+
+
+def show(trained: TrainedRun, settings: ShowSettings, compute: Compute) -> None:
+    """Says what a run is."""
+    if not settings.open:
+        print(describe(trained.run, compute.device))
+        return
+    page = write_page(trained.run, compute.device)
+    webbrowser.open(page.resolve().as_uri())
     print(page)
 
 

@@ -14,6 +14,7 @@ from planner.settings import (
     PlanSettings,
     PushSettings,
     RolloutSettings,
+    ShowSettings,
     SweepSettings,
     Tasks,
     TrainedRun,
@@ -51,6 +52,11 @@ PROGRAM = Program(
             "Make table and figures of several runs.",
             (ComparedRuns, ComparedRollouts, Tasks, ShortJobs, Compute),
             Later("planner.commands:compare"),
+        ),
+        "show": Command(
+            "Say what a run is: its settings, its data, its curves, and plans drawn on its map.",
+            (TrainedRun, ShowSettings, Compute),
+            Later("planner.commands:show"),
         ),
         "push": Command(
             "Upload a planner to the Hugging Face Hub. Settings, what it knows of its data, the moving average of the "

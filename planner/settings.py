@@ -177,6 +177,13 @@ class TrainSettings(FromPreset):
     collect: bool = option(False, "Collect the dataset first, if it is missing and this project's own.")
 
 
+@dataclass(frozen=True)
+class ShowSettings(Settings):
+    """How a run is shown."""
+
+    open: bool = option(False, "Write a page into the run folder and open it in the browser instead.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings(FromPreset):
     """Which planners are trained and compared: what they share, and what they differ in."""
