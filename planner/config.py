@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,7 +158,7 @@ class Config(Settings):
 def what_trains(config: Config) -> Config:
     """The config without what changes no weight: how a training is watched and kept stands at its defaults."""
     names = ("log_every", "evaluate_every", "evaluate_episodes", "checkpoint_every", "keep_checkpoints")
-    return dataclasses.replace(config, **{name: getattr(Config, name) for name in names})
+    return replace(config, **{name: getattr(Config, name) for name in names})
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

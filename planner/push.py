@@ -16,7 +16,7 @@ from envs.settings import collection_of
 from groundwork.errors import UserError
 from groundwork.files import CHECKSUMS, read_checked, write_checksums
 from groundwork.options import to_yaml
-from groundwork.tables import interval_text, markdown_table
+from groundwork.tables import Table, interval_text
 from planner.config import Config
 from planner.hub import CARD, CONTENT, EMA, require_repo
 from planner.rollout import summarize
@@ -107,7 +107,7 @@ def card(folder: RunFolder, config: Config, step: int, repo: str) -> str:
     ]
     rollouts = list(_rollout_rows(folder, step))
     measured = (
-        markdown_table(["tasks", "points", "episodes", "plans valid", "success"], rollouts)
+        Table(["tasks", "points", "episodes", "plans valid", "success"], rollouts).markdown()
         if rollouts
         else "No rollouts are stored with the run."
     )
@@ -126,7 +126,7 @@ from planner.plan import Planner
 planner = Planner.from_pretrained("{repo}")
 ```
 
-{markdown_table(["setting", "value"], known)}
+{Table(["setting", "value"], known).markdown()}
 
 ## Rollouts of this run
 

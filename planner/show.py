@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.maps import DT_S, MazeMap, Task
+from envs.maps import MazeMap, Task
 from groundwork.files import write_atomically
-from groundwork.page import figure_uri, render
-from groundwork.tables import markdown_table
+from groundwork.page import figure_bytes, page
+from groundwork.section import Picture, Section, origin_facts
+from groundwork.tables import Table
 from planner.comparison.figures import example_tasks, family_plans, plans_figure
+from planner.comparison.run_facts import network_facts, run_facts
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.training.run import RunFolder, find_run
@@ -34,52 +36,76 @@ def describe(run: str | Path, device: str = "auto") -> str:
     Raises:
         UserError: no such run, or damaged files.
     """
+    folder, planner = find_run(run), _planner(run, device)
+    text = f"{_state(folder)}\n\n{_section(folder).markdown()}"
+    return text if planner is None else f"{text}\n{_plans_text(planner)}"
+
+
+def write_page(run: str | Path, device: str = "auto") -> Path:
+    """The same as an HTML page, with the plans as a figure: ``show.html`` in the run folder, or where one may write."""
+    folder, planner = find_run(run), _planner(run, device)
+    pictures = []
+    if planner is not None and planner.statistics.maze is not None:
+        plans = {str(planner.config.model.norm): family_plans(planner, num_plans=NUM_PLANS)}
+        caption = "Six plans for the first task of each family, from cell center to cell center."
+        figure = plans_figure(planner.statistics.maze, plans)
+        pictures.append(Picture("plans.svg", caption, content=figure_bytes(figure)))
+    written = page([_section(folder, pictures)])
+    try:
+        write_atomically(folder.path / "show.html", written)
+        return folder.path / "show.html"
+    except OSError:  # a shipped planner may lie where nobody writes
+        target = Path(tempfile.mkdtemp()) / "show.html"
+        write_atomically(target, written)
+        return target
+
+
+def _planner(run: str | Path, device: str) -> Planner | None:
+    """The planner, if there is a checkpoint, and a maze to draw its plans on."""
     folder = find_run(run)
-    text = f"{run}: {_state(folder)}\n\n{markdown_table(['what', 'value'], facts(folder))}"
-    if curves := _curves(folder):
-        text += "\n\n" + "\n".join(curves)
-    if folder.checkpoints() and folder.statistics().maze is not None:
-        text += f"\n\n{_plans_text(Planner.from_run(run, device=device))}"
-    return text
+    drawable = folder.checkpoints() and folder.statistics().maze is not None
+    return Planner.from_run(run, device=device) if drawable else None
 
 
-def facts(folder: RunFolder) -> list[list[str]]:
-    """Settings and data of a run, as (what, value)."""
+def _section(folder: RunFolder, pictures: list[Picture] | None = None) -> Section:
     config, known = folder.config(), folder.statistics()
-    data, model = config.data, config.model
-    rows = [
-        ["norm", f"{model.norm}, {'before' if model.norm_placement == 'pre' else 'after'} the activation"],
-        ["dataset", f"{data.dataset}, on {known.environment}"],
-        ["training split", f"{known.episodes:,} episodes, {known.windows:,} windows"],
-        ["plan", f"{data.horizon} points, {(data.horizon - 1) * data.stride * DT_S:.2f} s"],
-        ["training", f"{config.steps:,} steps of {config.batch_size} windows, seed {config.seed}"],
-        ["sampling", f"{config.diffusion.sampler}, {config.diffusion.sampling_steps} network evaluations per plan"],
-    ]
+    facts = run_facts(folder) | (network_facts(folder) if folder.checkpoints() else {})
+    facts |= {
+        "environment": known.environment,
+        "training split": f"{known.episodes:,} episodes, {known.windows:,} windows",
+        "sampling": f"{config.diffusion.sampler}, {config.diffusion.sampling_steps} network evaluations per plan",
+    }
     if known.maze is not None:
-        rows.insert(3, ["data's step", f"{known.median_step_m:.3f} m median, {known.longest_step_m:.3f} m longest"])
-    if folder.checkpoints():
-        network = folder.load_network()
-        left, right = network.receptive_field()
-        count = sum(parameter.numel() for parameter in network.parameters())
-        rows.insert(4, ["network", f"{count:,} parameters, receptive field −{left} … +{right} points"])
-    return rows
+        facts["data's step"] = f"{known.median_step_m:.3f} m median, {known.longest_step_m:.3f} m longest"
+    curves = _curves(folder)
+    return Section(
+        "Run",
+        _state(folder),
+        pictures=pictures or [],
+        tables=[
+            Table(["what", "value"], [[name, value] for name, value in facts.items() if value != "–"]),
+            *([Table(["measure", "first", "curve", "last"], curves, "Curves")] if curves else []),
+        ],
+        facts=origin_facts(folder.provenance()),
+        folder=folder.path,
+    )
 
 
 def _state(folder: RunFolder) -> str:
     kept = folder.checkpoints()
     step = int(kept[-1].name.removeprefix("step_")) if kept else 0
-    return f"{'finished' if folder.done else 'not finished'}, last checkpoint at step {step:,}"
+    return f"{'Finished' if folder.done else 'Not finished'}, last checkpoint at step {step:,}."
 
 
-def _curves(folder: RunFolder) -> list[str]:
-    """A line per measure: from its first to its last value, a bar for each part of the training."""
+def _curves(folder: RunFolder) -> list[list[str]]:
+    """Per measure its first value, a bar for each part of the training, its last value."""
     lines, metrics = [], folder.metrics()
     for name in CURVES:
         if values := [row[name] for row in metrics if row.get(name) is not None]:
             parts = [float(np.mean(part)) for part in np.array_split(values, min(CURVE_COLUMNS, len(values)))]
             low, span = min(parts), (max(parts) - min(parts)) or 1.0
             bars = "".join(BARS[round((part - low) / span * (len(BARS) - 1))] for part in parts)
-            lines.append(f"{name.replace('_', ' '):<20} {values[0]:>9.4g} {bars} {values[-1]:.4g}")
+            lines.append([name.replace("_", " "), f"{values[0]:.4g}", bars, f"{values[-1]:.4g}"])
     return lines
 
 
@@ -109,28 +135,3 @@ def plan_on_map(maze: MazeMap, task: Task, plan_HX: np.ndarray) -> str:
     for place, mark in zip(places, ["o"] * len(plan_HX) + ["G", "S"], strict=True):
         wide[place] = mark
     return "\n".join("".join(row).rstrip() for row in wide)
-
-
-def write_page(run: str | Path, device: str = "auto") -> Path:
-    """The same as an HTML page, with the plans as a figure: ``show.html`` in the run folder, or where one may write."""
-    folder = find_run(run)
-    figure = None
-    if folder.checkpoints() and (maze := folder.statistics().maze) is not None:
-        plans = family_plans(Planner.from_run(run, device=device), num_plans=NUM_PLANS)
-        figure = figure_uri(plans_figure(maze, {str(folder.config().model.norm): plans}))
-    page = render(
-        "planner",
-        "show.html.j2",
-        run=str(run),
-        state=_state(folder),
-        facts=facts(folder),
-        curves=_curves(folder),
-        figure=figure,
-    )
-    try:
-        write_atomically(folder.path / "show.html", page)
-        return folder.path / "show.html"
-    except OSError:  # a shipped planner may lie where nobody writes
-        target = Path(tempfile.mkdtemp()) / "show.html"
-        write_atomically(target, page)
-        return target

@@ -14,27 +14,28 @@ def test_a_run_is_told_as_text_with_its_own_numbers(command, tiny_run):
     run = RunFolder(tiny_run)
     config, known, metrics = run.config(), run.statistics(), run.metrics()
     for words in (
-        "finished, last checkpoint at step 12",
+        "Finished, last checkpoint at step 12",
         config.data.dataset,
         f"{known.episodes:,} episodes, {known.windows:,} windows",
-        f"{config.data.horizon} points, 1.24 s",
-        "12 steps of 4 windows",
+        f"{config.data.horizon} points, stride {config.data.stride}",
+        "| 12 of 12 |",
     ):
         assert words in done.stdout
     losses = [row["loss"] for row in metrics]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("loss"))
-    assert line.split()[1] == f"{losses[0]:.4g}"
-    assert line.split()[-1] == f"{losses[-1]:.4g}"
-    assert len(line.split()[2]) == len(losses)
+    curve = done.stdout.partition("## Curves")[2]
+    line = next(line for line in curve.splitlines() if line.startswith("| loss |"))
+    _, _, first, bars, last, _ = (cell.strip() for cell in line.split("|"))
+    assert (first, last) == (f"{losses[0]:.4g}", f"{losses[-1]:.4g}")
+    assert len(bars) == len(losses)
     for task in ("straight (demonstrated)", "turn (held out)", "return (held out)"):
         assert f"{task}: " in done.stdout
 
 
 def test_a_shipped_planner_and_a_run_without_a_checkpoint_are_told_too(command, tiny_run, tmp_path):
-    assert "finished, last checkpoint at step" in command("planner.main", "show", "hash-group").stdout
+    assert "Finished, last checkpoint at step" in command("planner.main", "show", "hash-group").stdout
     shutil.copytree(tiny_run, tmp_path / "begun", ignore=shutil.ignore_patterns("checkpoints", "DONE", "last"))
     done = command("planner.main", "show", tmp_path / "begun")
-    assert "not finished, last checkpoint at step 0" in done.stdout
+    assert "Not finished, last checkpoint at step 0" in done.stdout
     assert "plans valid" not in done.stdout
 
 
@@ -46,7 +47,7 @@ def test_the_page_is_one_file_and_is_opened(command, tiny_run, monkeypatch):
     assert done.stdout.strip() == str(page)
     assert opened == [page.resolve().as_uri()]
     text = page.read_text()
-    assert "data:image/png;base64," in text
+    assert "data:image/svg+xml;base64," in text
     assert 'src="http' not in text
     assert "receptive field" in text
     page.unlink()

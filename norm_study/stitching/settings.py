@@ -171,7 +171,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         "A quick suite has one padding, one receptive field, one seed, 3000 training steps, 4 episodes at 1 and 2 "
         "times the horizon and no best of N, but for what is asked otherwise.",
     )
-    preset: str = option("stitch", "Suites train with this preset, a YAML file or a shipped name.")
+    preset: str = option("hash", "Suites train with this preset, a YAML file or a shipped name.")
     dataset: str | None = option(
         None, "Suites train on the dataset of this id.", metavar="ID", default_text="the preset's"
     )
