@@ -60,13 +60,12 @@ def test_a_plan_stands_on_the_map_where_it_leads():
     share = np.linspace(0, 1, 40)[:, None]
     lines = plan_on_map(maze, task, (1 - share) * ends[0] + share * ends[1]).splitlines()
     assert len(lines) == 2 * len(maze.rows)
-    marks = {
-        (row // 2, column // 4): mark
-        for row, line in enumerate(lines)
-        for column, mark in enumerate(line)
-        if mark in "oSG"
-    }
-    assert marks[task.start] == "S"
-    assert marks[task.goal] == "G"
+    marks = {}
+    for row, line in enumerate(lines):
+        for column, mark in enumerate(line):
+            if mark in "oSG":
+                marks.setdefault((row // 2, column // 4), set()).add(mark)
+    assert "S" in marks[task.start]
+    assert "G" in marks[task.goal]
     assert set(marks) == set(maze.shortest_path(task.start, task.goal))
     assert {mark for line in lines for mark in line} == set("# oSG")
