@@ -1,8 +1,9 @@
-"""Mazes and trajectories on matplotlib axes; a rollout as a GIF. No pyplot, no global state."""
+"""Mazes and trajectories on matplotlib axes; rollouts as a GIF. No pyplot, no global state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 from envs.maps import DT_S, MazeMap
 from groundwork.style import PALETTE
 
-WALL_COLOR = "0.85"
+WALL_COLOR, JUMP_COLOR = "0.85", "#d00000"
 PATHS_DRAWN, COLORS_OF_PATHS = 60, 6
 
 
@@ -65,42 +67,72 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One ball's way in an animation.
+
+    Attributes:
+        positions: (L, 2) meters, one per environment step.
+        plan: (H, 2) planned points, drawn behind; or nothing.
+        jumps: (H − 1,) which segments of the plan are too long, drawn in red; or nothing.
+        title: above.
+    """
+
+    positions: np.ndarray
+    plan: np.ndarray | None = None
+    jumps: np.ndarray | None = None
+    title: str = ""
+
+
 def rollout_gif(
     path: str | Path | BinaryIO,
     maze: MazeMap,
-    positions: np.ndarray,
-    plan: np.ndarray | None = None,
+    panels: Sequence[Panel],
     *,
     fps: int = 25,
     every: int = 4,
     inches: float = 4.0,
     avoid: tuple[float, float, float] | None = None,
 ) -> None:
-    """Writes an animation of a ball's way.
+    """Writes an animation of balls on their ways, side by side; who has arrived waits for the others.
 
     Args:
         path: the file to write, or one that is open.
         maze: its walls.
-        positions: (L, 2) metres, one per environment step.
-        plan: (H, 2) planned points, drawn behind; or nothing.
+        panels: one per ball.
         fps: pictures per second; with ``every`` = 4 steps of 0.01 s, 25 is real time.
         every: environment steps between pictures.
-        inches: width and height, at 100 dots each.
+        inches: width and height of a panel, at 100 dots each.
         avoid: a region to stay out of, see :func:`draw_maze`.
     """
-    figure = Figure(figsize=(inches, inches), layout="constrained")
-    axis = figure.subplots()
-    draw_maze(axis, maze, avoid)
-    if plan is not None:
-        draw_trajectories(axis, [plan], dots=True)
-    (trail,) = axis.plot([], [], color="black", linewidth=1)
-    (ball,) = axis.plot([], [], "o", color="black", markersize=5)
+    figure = Figure(figsize=(inches * len(panels), inches), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    drawn = [_draw_panel(axis, maze, panel, avoid) for axis, panel in zip(axes, panels, strict=True)]
+    figure_to_array(figure)
+    figure.set_layout_engine("none")  # the panels stand still from here on
     frames: list[Image.Image] = []
-    for last in range(0, len(positions), every):
-        trail.set_data(*positions[: last + 1].T)
-        ball.set_data(*positions[last : last + 1].T)
+    for last in range(0, max(len(panel.positions) for panel in panels), every):
+        for panel, (trail, ball) in zip(panels, drawn, strict=True):
+            here = min(last, len(panel.positions) - 1)
+            trail.set_data(*panel.positions[: here + 1].T)
+            ball.set_data(*panel.positions[here : here + 1].T)
         frames.append(Image.fromarray(figure_to_array(figure)).quantize(64))
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+
+
+def _draw_panel(
+    axis: Axes, maze: MazeMap, panel: Panel, avoid: tuple[float, float, float] | None
+) -> tuple[Line2D, Line2D]:
+    """Draws all that stays; returns the trail and the ball."""
+    draw_maze(axis, maze, avoid)
+    if panel.plan is not None:
+        draw_trajectories(axis, [panel.plan], dots=True)
+        for segment in np.flatnonzero(panel.jumps) if panel.jumps is not None else ():
+            axis.plot(*panel.plan[segment : segment + 2].T, color=JUMP_COLOR, linewidth=2.5, zorder=4)
+    axis.set_title(panel.title, fontsize=10)
+    (trail,) = axis.plot([], [], color="black", linewidth=1)
+    (ball,) = axis.plot([], [], "o", color="black", markersize=5)
+    return trail, ball
 
 
 def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str) -> Figure:

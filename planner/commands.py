@@ -12,11 +12,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from envs.collect import collect_missing
-from envs.draw import draw_maze, draw_trajectories, rollout_gif
+from envs.draw import Panel, draw_maze, draw_trajectories, rollout_gif
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.options import to_yaml
 from groundwork.program import Compute, Jobs, JsonOutput, command_line
+from planner.animation import animate as animate_plans
 from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import sampler_ablation
@@ -29,9 +30,11 @@ from planner.rollout import rollout as roll_out
 from planner.settings import (
     AblationOutput,
     AblationSettings,
+    AnimatedRuns,
     BenchSettings,
     ComparedRuns,
     PlanSettings,
+    Problem,
     PushSettings,
     RolloutSettings,
     ShowSettings,
@@ -59,22 +62,22 @@ def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
     return Planner.from_run(trained.run, weights=weights.weights, step=weights.checkpoint, device=compute.device)
 
 
-def plan(trained: TrainedRun, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
+def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
     """Draws plans from a start to a goal."""
     planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
     maze = planner.statistics.maze
     if settings.avoid and maze is None:
         raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
     plans = planner.plan(
-        settings.start,
-        settings.goal,
+        problem.start,
+        problem.goal,
         settings.num_plans,
-        settings.seed,
+        problem.seed,
         horizon=settings.horizon,
         sampling=settings,
     )
     if kind == ".json":
-        found = {"start": settings.start, "goal": settings.goal, "plans": plans.tolist()}
+        found = {"start": problem.start, "goal": problem.goal, "plans": plans.tolist()}
         write_atomically(settings.out, json.dumps(found))
     elif maze is None:
         raise UserError(f"a picture needs a maze; {planner.statistics.environment} is none: take --out FILE.json")
@@ -87,9 +90,15 @@ def plan(trained: TrainedRun, settings: PlanSettings, weights: Weights, compute:
         save_figure(figure, settings.out, dpi=150)
     else:
         animation = io.BytesIO()
-        rollout_gif(animation, maze, execute_one(planner, plans[0]), plans[0, :, :2], avoid=settings.avoid)
+        rollout_gif(animation, maze, [Panel(execute_one(planner, plans[0]), plans[0, :, :2])], avoid=settings.avoid)
         write_atomically(settings.out, animation.getvalue())
     print(settings.out)
+
+
+def animate(runs: AnimatedRuns, problem: Problem, compute: Compute) -> None:
+    """Draws a plan of each planner and the ball that follows it."""
+    animate_plans(runs.runs, problem.start, problem.goal, runs.out, problem.seed, compute.device)
+    print(runs.out)
 
 
 def rollout(

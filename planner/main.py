@@ -8,10 +8,12 @@ from groundwork.program import Command, Compute, Jobs, JsonOutput, Later, Progra
 from planner.settings import (
     AblationOutput,
     AblationSettings,
+    AnimatedRuns,
     BenchSettings,
     ComparedRollouts,
     ComparedRuns,
     PlanSettings,
+    Problem,
     PushSettings,
     RolloutSettings,
     ShowSettings,
@@ -40,8 +42,13 @@ PROGRAM = Program(
         ),
         "plan": Command(
             "Draw plans from a start to a goal.",
-            (TrainedRun, PlanSettings, Weights, Compute),
+            (TrainedRun, Problem, PlanSettings, Weights, Compute),
             Later("planner.commands:plan"),
+        ),
+        "animate": Command(
+            "Show a plan of each of several planners for one task. A ball follows each; what jumps is red.",
+            (AnimatedRuns, Problem, Compute),
+            Later("planner.commands:animate"),
         ),
         "rollout": Command(
             "Plan and execute episodes.",

@@ -96,18 +96,39 @@ class Tasks(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(Sampling, hidden=("replan_warm",)):
-    """Which problem, and where the plans go."""
+class Problem(Settings):
+    """Where plans begin and end."""
 
     start: tuple[float, ...] = option(
         REQUIRED, "Begin here, in meters and meters per second; in a maze x,y or x,y,vx,vy.", metavar="X,Y"
     )
     goal: tuple[float, ...] = option(REQUIRED, "End here, in meters; in a maze x,y.", metavar="X,Y")
+    seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimatedRuns(Settings):
+    """Whose plans are shown, and where."""
+
+    runs: tuple[str, ...] = option(
+        REQUIRED, "Run folders, or names of shipped planners, on one maze.", positional=True, metavar="RUN"
+    )
+    out: Path = option(REQUIRED, "Write this GIF.", metavar="FILE")
+
+    def check(self) -> None:
+        """The file has a kind that can be written."""
+        if self.out.suffix.lower() != ".gif":
+            raise UserError(f"--out {self.out} must end in .gif")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Sampling, hidden=("replan_warm",)):
+    """How plans are drawn, and where they go."""
+
     out: Path = option(
         REQUIRED, "Write a PNG (the plans), a GIF (one plan executed) or JSON (the numbers).", metavar="FILE"
     )
     num_plans: int = option(6, "Draw so many plans.", low=1)
-    seed: int = option(0, "The seed of the plans.", low=0, high=2**63 - 1)
     horizon: int | None = option(None, "A plan has so many points.", low=1, default_text="the training's")
 
     def check(self) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from envs.draw import dataset_figure, draw_maze, draw_trajectories, figure_to_array, rollout_gif
+from envs.draw import Panel, dataset_figure, draw_maze, draw_trajectories, figure_to_array, rollout_gif
 from envs.maps import get_map
 
 
@@ -49,7 +49,7 @@ def test_trajectories_appear_where_they_run_and_none_is_allowed():
 
 def test_a_gif_has_a_picture_every_few_steps_and_they_differ(tmp_path):
     positions = np.linspace((-3, 0), (3, 0), 41)
-    rollout_gif(tmp_path / "rollout.gif", get_map("cross"), positions, positions[::4], fps=20, every=10)
+    rollout_gif(tmp_path / "rollout.gif", get_map("cross"), [Panel(positions, positions[::4])], fps=20, every=10)
     with Image.open(tmp_path / "rollout.gif") as movie:
         assert movie.n_frames == 5
         assert movie.info["duration"] == 50

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
-from envs.draw import figure_to_array, rollout_gif
+from envs.draw import Panel, figure_to_array, rollout_gif
 from envs.maps import MazeMap
 from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.config import Config, to_dict
@@ -169,7 +169,7 @@ def gif_summary(tag: str, maze: MazeMap, positions: np.ndarray, plan: np.ndarray
     """
     file = io.BytesIO()
     every = math.ceil(len(positions) / GIF_FRAMES)
-    rollout_gif(file, maze, positions, plan, fps=8, every=every, inches=GIF_INCHES)
+    rollout_gif(file, maze, [Panel(positions, plan)], fps=8, every=every, inches=GIF_INCHES)
     width, height = Image.open(file).size
     image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
     return Summary(value=[Summary.Value(tag=tag, image=image)])

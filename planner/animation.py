@@ -1,0 +1,62 @@
+"""One task, several planners: a plan of each and the ball that follows it, as one animation."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from envs.draw import Panel, rollout_gif
+from groundwork.errors import UserError
+from groundwork.files import write_atomically
+from planner.execution import execute_one
+from planner.measures import LONGEST_VALID_STEP, plan_measures
+from planner.plan import Planner
+
+FRAMES_EVERY = 8
+"""Environment steps between pictures: 12 pictures a second are real time."""
+
+
+def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) -> Panel:
+    """A plan from ``start`` to ``goal``, its jumps, and the ball's way along it on MuJoCo.
+
+    Raises:
+        UserError: the planner's environment is no maze, or a start or goal in a wall.
+    """
+    plan_HD, maze = planner.plan(start, goal, seed=seed)[0], planner.statistics.maze
+    path_LX, plan_HX = execute_one(planner, plan_HD), plan_HD[:, :2]
+    assert maze is not None  # the execution needed one
+    longest_m = planner.statistics.longest_step_m
+    steps_H = np.linalg.norm(np.diff(plan_HX, axis=0), axis=1) / longest_m
+    valid = plan_measures(plan_HX[None], maze, longest_m)["plan_valid"][0]
+    verdict = "valid" if valid else f"not valid, longest step {steps_H.max():.0f} × the data's"
+    return Panel(path_LX, plan_HX, steps_H > LONGEST_VALID_STEP, f"{planner.config.model.norm}: {verdict}")
+
+
+def animate(
+    runs: Sequence[str | Path], start: ArrayLike, goal: ArrayLike, out: Path, seed: int = 0, device: str = "auto"
+) -> None:
+    """Writes a GIF with a panel per planner; what jumps is drawn in red.
+
+    Args:
+        runs: run folders or names of shipped planners, on one maze.
+        start: position in meters, or a state.
+        goal: position in meters.
+        out: the file.
+        seed: of the plans.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: no such runs, runs on different mazes, or a start or goal in a wall.
+    """
+    planners = [Planner.from_run(run, device=device) for run in runs]
+    maze = planners[0].statistics.maze
+    if maze is None or any(planner.statistics.maze != maze for planner in planners):
+        raise UserError(f"runs {', '.join(map(str, runs))} must be on one maze")
+    animation = io.BytesIO()
+    panels = [panel(planner, start, goal, seed) for planner in planners]
+    rollout_gif(animation, maze, panels, fps=100 // FRAMES_EVERY, every=FRAMES_EVERY, inches=3.6)
+    write_atomically(out, animation.getvalue())
