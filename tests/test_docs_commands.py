@@ -57,6 +57,7 @@ REDUCED = {
     "norm-study bench": "--steps 2 --networks 2 --repeats 1",
     "norm-study init-bias": "--inits 8 --points 20 --width 16",
     "norm-study report docs/localization": "",
+    "planner animate": "",
     "norm-study init-bias-training": "--networks 2 --steps 4 --depth 2",
 }
 # Commands that take longer even so: scripts/check --all executes them, on a tiny run for every run they name.
