@@ -14,7 +14,7 @@ from planner.norms import NormKind, norm_facts, packs_of
 from planner.sampling import SamplerKind
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]
-__all__ += ["preset_names", "to_dict", "to_yaml"]
+__all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
 
 PaddingMode = Literal["zeros", "replicate"]
 Placement = Literal["pre", "post"]
