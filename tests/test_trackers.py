@@ -58,10 +58,10 @@ def tensorboard_scalars(run):
 def test_a_tracker_holds_tensorboards_scalars_and_no_step_twice_after_a_kill(
     tiny, hash_dataset, tmp_path, monkeypatch, name
 ):
-    pytest.importorskip(name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    pytest.importorskip(name)
     config, path = tiny(steps=12, evaluate_every=12, evaluate_episodes=1), tmp_path / "run"
     update = Trainer.update
 
