@@ -75,7 +75,7 @@ def test_the_card_has_the_runs_own_numbers_and_the_datas_origin(hub, python, tin
     run = RunFolder(tiny_run)
     python(
         f"""
-from planner.comparison.compare import run_rollout
+from planner.comparison.kept import run_rollout
 from planner.rollout import RolloutSettings
 run_rollout({str(tiny_run)!r}, RolloutSettings(episodes=2, horizon=48), ("held_out",), "cpu")
 assert main(["push", {str(tiny_run)!r}, "user/card", "--public"]) == 0

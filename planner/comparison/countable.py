@@ -47,5 +47,5 @@ def counting_rule(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def counted(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[str, list[Any]]:
     """A column's name and the rows that count in it; where none does, all of them, and the name says so."""
-    countable = [row for row in rows if row["countable"]]
+    countable = [row for row in rows if row.get("countable", True)]  # earlier rows do not say
     return (name, countable) if countable else (f"{name} (too short)", list(rows))

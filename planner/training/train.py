@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from groundwork.errors import UserError, out_of_memory
 from groundwork.jobs import Job
-from planner.config import Config
+from planner.config import Config, what_trains
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner, pick_device
@@ -250,7 +250,7 @@ def train_job(config: Config, path: str | Path, device_name: str) -> Job:
 
 def _is_trained(config: Config, path: str | Path) -> bool:
     folder = RunFolder(path)
-    return folder.done and folder.config() == config
+    return folder.done and what_trains(folder.config()) == what_trains(config)
 
 
 def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[TrackerName], leakage_every: int) -> None:
