@@ -249,22 +249,6 @@ class PushSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PushSettings(Settings):
-    """Where a planner is uploaded to."""
-
-    repo: str = option(
-        REQUIRED,
-        "Upload it to this repository of the Hugging Face Hub, USER/NAME; it is made if need be.",
-        positional=True,
-    )
-    checkpoint: int | None = option(
-        None, "Take the kept checkpoint of this training step.", low=1, default_text="the last"
-    )
-    overwrite: bool = option(False, "Replace files that are there already.")
-    public: bool = option(False, "Everybody may see the repository.")
-
-
-@dataclass(frozen=True, kw_only=True)
 class BenchSettings(
     FromPreset,
     hidden=(
