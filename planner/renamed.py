@@ -63,11 +63,17 @@ def _grid_cell(question: dict[str, Any]) -> None:
         place[name] = [int(part) for part in word.split(",")] if name == "dim_mults" else _value(word)
 
 
+def _short_hash(question: dict[str, Any]) -> None:
+    """The preset that was called ``hash`` when the planner's untrained networks were studied is ``hash-short`` today."""
+    if question.get("experiment") == "init-bias-unet" and question["sizes"].get("preset") == "hash":
+        question["sizes"]["preset"] = "hash-short"
+
+
 def _value(word: str) -> int | str:
     return int(word) if word.isdecimal() else word
 
 
 RENAMED = Translations(
     files=(_experiments, _leakage, _audits),
-    names=(_grid_cell, Renamed("sizes.place", values={"before": "pre", "after": "post"})),
+    names=(_grid_cell, Renamed("sizes.place", values={"before": "pre", "after": "post"}), _short_hash),
 )

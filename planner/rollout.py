@@ -19,7 +19,7 @@ from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
 from planner.execution import SETTLING_STEPS, Replan, execute
-from planner.measures import LEAVING_DISTANCE_M, execution_measures, held, plan_measures
+from planner.measures import LEAVING_DISTANCE_M, MEASURES, execution_measures, plan_measures
 from planner.plan import Planner
 from planner.policy import shifted
 from planner.scores import drawn, score_tasks, scores
@@ -200,4 +200,5 @@ def _unit(planner: Planner) -> int:
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Per split, mean, median and 95 % interval over episodes of each measure that the rows hold."""
     splits = sorted({row["split"] for row in rows})
-    return {split: mean_intervals([row for row in rows if row["split"] == split], held(rows)) for split in splits}
+    names = [name for name in MEASURES if any(name in row for row in rows)]
+    return {split: mean_intervals([row for row in rows if row["split"] == split], names) for split in splits}

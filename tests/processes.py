@@ -33,10 +33,7 @@ def run_module(module: str, arguments: list[str]) -> int:
     """A console command; returns its exit code."""
     import importlib
 
-    from groundwork.command_line import run_command
-
-    found = importlib.import_module(module)
-    return run_command(getattr(found, "_command", None) or found.command, arguments)
+    return importlib.import_module(module).main(arguments)
 
 
 @dataclass

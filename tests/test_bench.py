@@ -65,7 +65,7 @@ def test_the_flop_of_a_step_are_those_of_a_hand_count(tiny, hash_dataset):
 
 def test_the_plain_loop_is_the_same_algorithm(tiny, hash_dataset):
     """Same weights and noise: its plans are ours with full DDPM; and its training lowers the loss."""
-    config = tiny(model={"kernel_size": 5})
+    config = tiny(model={"kernel_size": 5, "norm_groups": 8})
     network = make_network(config, 4).eval()
     plain = PlainLoop(network.to_diffusers().eval(), 8, "sample", learning_rate=3e-3)
     known = torch.zeros(4, 32, dtype=torch.bool)

@@ -119,7 +119,9 @@ def test_filtered_and_split_datasets_load_without_an_id_and_keep_their_splits(ha
 
 
 def test_held_ends_let_windows_run_past_an_episode_into_rest(hash_dataset):
-    free, held = (load_data(DataConfig(hash_dataset, 64, 8, hold_end=held, validation_share=0.0)) for held in (0, 1))
+    free, held = (
+        load_data(DataConfig(hash_dataset, 64, 8, hold_end=held, validation_share=0.0)) for held in (False, True)
+    )
     lengths = [len(episode.rewards) + 1 for episode in minari.load_dataset(hash_dataset).iterate_episodes()]
     assert len(held.training) == sum(length - 1 for length in lengths) > len(free.training)
     assert held.statistics.skipped_episodes == 0

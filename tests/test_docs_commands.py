@@ -422,6 +422,7 @@ def test_the_python_of_a_page_runs(page, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = TemporalUNet(transition_dim=4, dim=8, dim_mults=(1,), kernel_size=3, norm="group", norm_groups=4)
     names = {"network": network, "trajectory": torch.randn(1, 4, 48), "noise_level": torch.tensor([3])}
+    names |= {"unet": lambda images, level: images.roll(1, -1), "images": torch.randn(1, 1, 8, 8), "level": None}
     for text in python_of(page):
         exec(compile(text, str(page), "exec"), names)
 

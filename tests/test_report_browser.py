@@ -8,6 +8,7 @@ import torch
 from browser import WIDTHS, chromium, console_errors, missing, open_page, requests
 from torch import nn
 
+from groundwork.files import write_checksums
 from groundwork.page import page as page_of
 from groundwork.section import read_sections
 from norm_study.audit import audit
@@ -43,6 +44,7 @@ def page(tiny_run, tmp_path_factory):
     shutil.copytree(tiny_run, wide)
     text = (wide / "provenance.json").read_text()
     (wide / "provenance.json").write_text(text.replace('"platform": "', '"platform": "' + "x" * 300))
+    write_checksums(wide, ("provenance.json", "data.json", "config.yaml"))
     out = folder / "with blanks" / "report.html"
     folders = [str(path) for path in (*STUDIES, tiny_run, folder / "runs")]
     assert main(["report", *folders, "--out", str(out)]) == 0

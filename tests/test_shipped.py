@@ -91,9 +91,8 @@ def test_an_unknown_name_is_refused_and_the_shipped_ones_are_listed(refused, shi
 
 def test_training_never_writes_into_a_shipped_planner(shipped, tiny, hash_dataset):
     before = {path: path.stat().st_mtime_ns for path in shipped.rglob("*")}
-    folder = RunFolder("tiny")
-    folder.lock()
-    folder.release()
+    with RunFolder("tiny").claim():
+        pass
     assert Path("tiny").is_dir()
     assert {path: path.stat().st_mtime_ns for path in shipped.rglob("*")} == before
 

@@ -20,7 +20,6 @@ from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
 from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_runs
 from norm_study.stitching.intervention import InterventionSettings, _Problem
-from norm_study.stitching.measurement import can_be_done, task_length_m
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
 from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
@@ -29,6 +28,7 @@ from planner.config import Config, from_dict, merge
 from planner.data import load_data
 from planner.norms import NORM_KINDS, mixes_time
 from planner.plan import Planner
+from planner.rollout import can_be_done, task_length_m
 from planner.training.run import RunFolder
 from planner.training.train import make_network, train
 

@@ -21,6 +21,8 @@ from norm_study.audit.preparation import borrowed, draw_zeros, unwrapped
 from norm_study.audit.session import NetworkFails, Session
 from norm_study.audit.subject import Subject, check_arguments
 
+SAMPLING = ("times", "projections", "exact", "redraws", "tolerance", "seed")
+
 
 def audit(
     module: nn.Module,
@@ -72,38 +74,40 @@ def audit(
     if times < 1 or projections < 1 or redraws < 0:
         raise UserError(f"times = {times} and projections = {projections} must be at least 1, redraws = {redraws} 0")
     module = unwrapped(module)
-    sampling = {
-        "times": times,
-        "projections": projections,
-        "exact": exact,
-        "redraws": redraws,
-        "tolerance": tolerance,
-        "seed": seed,
-    }
-    settings = {
-        "module": type(module).__name__,
-        **sampling,
-        "dtype": None if dtype is None else str(dtype).removeprefix("torch."),
-        "training": training,
-    }
+    sampling = dict(zip(SAMPLING, (times, projections, exact, redraws, tolerance, seed), strict=True))
     if isinstance(inputs, list) and not inputs:
         raise UserError("inputs is an empty list")
-
-    def measured(dtype: torch.dtype | None, notes: list[str]) -> AuditReport:
-        checked = [check_arguments(one, time_dims, dtype) for one in (inputs if isinstance(inputs, list) else [inputs])]
-        given, dims = [one for one, _ in checked], checked[0][1]
-        assert dims[0] is not None
-        with borrowed(module, dtype, training):
-            if drawn := draw_zeros(module, seed):
-                named = ", ".join(drawn[:3]) + (f" and {len(drawn) - 3} more" if len(drawn) > 3 else "")
-                notes.append(f"measured at perturbed weights, since these were zero throughout: {named}")
-            subject = Subject(module, dims, dims[0] if output_time_dim is None else output_time_dim, seed, output)
-            return Session(subject, given, notes, sampling).report(attribution, settings)
-
+    asked = (module, inputs, time_dims, output_time_dim, output, training, attribution, sampling)
     try:
-        return measured(dtype, [])
+        return _measured(*asked, dtype, [])
     except NetworkFails as failure:
         if dtype is None:
             raise
-        settings["dtype"] = None
-        return measured(None, [f"measured in its own precision, since it fails in {dtype}: {failure.reason}"])
+        return _measured(*asked, None, [f"measured in its own precision, since it fails in {dtype}: {failure.reason}"])
+
+
+def _measured(
+    module: nn.Module,
+    inputs: Any,
+    time_dims: int | Sequence[int | None],
+    output_time_dim: int | None,
+    output: str | None,
+    training: bool | None,
+    attribution: bool,
+    sampling: dict[str, Any],
+    dtype: torch.dtype | None,
+    notes: list[str],
+) -> AuditReport:
+    """The audit in one precision."""
+    checked = [check_arguments(one, time_dims, dtype) for one in (inputs if isinstance(inputs, list) else [inputs])]
+    given, dims = [one for one, _ in checked], checked[0][1]
+    assert dims[0] is not None
+    precision = None if dtype is None else str(dtype).removeprefix("torch.")
+    settings = {"module": type(module).__name__, **sampling, "dtype": precision, "training": training}
+    seed = sampling["seed"]
+    with borrowed(module, dtype, training):
+        if drawn := draw_zeros(module, seed):
+            named = ", ".join(drawn[:3]) + (f" and {len(drawn) - 3} more" if len(drawn) > 3 else "")
+            notes.append(f"measured at perturbed weights, since these were zero throughout: {named}")
+        subject = Subject(module, dims, dims[0] if output_time_dim is None else output_time_dim, seed, output)
+        return Session(subject, given, notes, sampling).report(attribution, settings)

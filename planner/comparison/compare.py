@@ -145,9 +145,7 @@ def compare(
 
     Writes into ``out``: ``report.html`` (self-contained), ``comparison.json`` (rows and summaries),
     ``comparison.md``, ``families.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
-
-    Returns:
-        The path of the page.
+    Returns the path of the page.
 
     Raises:
         UserError: unfinished or damaged runs, one run twice, or runs on different mazes.
@@ -169,14 +167,14 @@ def compare(
         mark_countable(item.rows, item.multiple, folders, tasks)
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
-    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))))}
     first = dict(reversed(list(zip(labels, folders, strict=True))))
+    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))))}
     figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
     for name, figure in figures.items():
         save_figure(figure, target / f"{name}.png", dpi=150)
-    about = {"runs": [str(path) for path in paths], "settings": asdict(settings)}
+    about = {"settings": asdict(settings), "multiples": multiples, "maze": maze.name}
     result: dict[str, Any] = {
-        "config": {**about, "multiples": multiples, "maze": maze.name},
+        "config": {"runs": [*map(str, paths)], **about},
         "runs": [run_facts(folder) | network_facts(folder) for folder in folders],
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
