@@ -64,7 +64,7 @@ def _grid_cell(question: dict[str, Any]) -> None:
 
 
 def _short_hash(question: dict[str, Any]) -> None:
-    """The preset that was called ``hash`` when the planner's untrained networks were studied is ``hash-short`` today."""
+    """The preset ``hash`` of the study of the planner's untrained networks is ``hash-short`` today."""
     if question.get("experiment") == "init-bias-unet" and question["sizes"].get("preset") == "hash":
         question["sizes"]["preset"] = "hash-short"
 
