@@ -10,7 +10,9 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
+import types
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -433,6 +435,9 @@ def test_the_python_of_a_page_runs(page, tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = TemporalUNet(transition_dim=4, dim=8, dim_mults=(1,), kernel_size=3, norm="group", norm_groups=4)
     names = {"network": network, "trajectory": torch.randn(1, 4, 48), "noise_level": torch.tensor([3])}
+    package = types.ModuleType("my_package")
+    package.make_network = lambda: torch.nn.Conv1d(3, 3, 3, padding=1)
+    monkeypatch.setitem(sys.modules, "my_package", package)
     names |= {"unet": _OfImages(), "images": torch.randn(1, 1, 24, 24), "level": torch.tensor([3])}
     for text in python_of(page):
         exec(compile(text, str(page), "exec"), names)
