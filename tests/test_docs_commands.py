@@ -438,7 +438,7 @@ def test_the_python_of_a_page_runs(page, tiny_run, tmp_path, monkeypatch):
     package = types.ModuleType("my_package")
     package.make_network = lambda: torch.nn.Conv1d(3, 3, 3, padding=1)
     monkeypatch.setitem(sys.modules, "my_package", package)
-    names |= {"unet": _OfImages(), "images": torch.randn(1, 1, 24, 24), "level": torch.tensor([3])}
+    names |= {"unet": _OfImages(), "images": torch.randn(1, 1, 24, 24), "level": torch.tensor([3]), "batches": []}
     for text in python_of(page):
         exec(compile(text, str(page), "exec"), names)
 
