@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from groundwork.errors import UserError, out_of_memory
 
@@ -102,28 +102,42 @@ def _discard(interruption: KeyboardInterrupt) -> None:
 
 @contextmanager
 def _imports_whole() -> Iterator[None]:
-    """Ctrl-C during an import waits for its end: some libraries catch it there and go on half loaded."""
+    """Ctrl-C during an import waits for its end: some libraries catch it there and go on half loaded.
+
+    Raised where Python drops exceptions (a finalizer, the callback of a weak reference), it is raised once more.
+    """
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
         yield
         return
-    alarm = signal.getsignal(signal.SIGALRM)
+    alarm, report = signal.getsignal(signal.SIGALRM), sys.unraisablehook
+
+    def soon() -> None:
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT_S)
+
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            soon()
+        else:
+            report(unraisable)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         while frame is not None:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
-                signal.signal(signal.SIGALRM, interrupt)
-                signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT_S)
+                soon()
                 return
             frame = frame.f_back
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = report
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if signal.getsignal(signal.SIGALRM) is interrupt:
             signal.setitimer(signal.ITIMER_REAL, 0)

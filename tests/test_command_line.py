@@ -52,3 +52,21 @@ sys.exit(run_command(command))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
+def test_ctrl_c_that_python_drops_in_a_finalizer_still_interrupts():
+    program = """
+import os, signal, sys, time
+from groundwork.command_line import run_command
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Held:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+def command(argv):
+    Held()
+    time.sleep(20)
+sys.exit(run_command(command))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
