@@ -76,7 +76,7 @@ def test_the_sdist_holds_code_tests_presets_and_docs(distributions):
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
     assert {
-        "planner/train.py",
+        "planner/training/train.py",
         "configs/planner/hash.yaml",
         "tests/test_wheel.py",
         "scripts/check",
