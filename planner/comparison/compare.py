@@ -185,13 +185,7 @@ def compare(
     first = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first[label].path, device=device) for label in summaries}
     task = _example(maze, [row for item in measured for row in item.rows])
-    save_figure(bar_figure(summaries), target / "bars.png", dpi=TEXT_WIDTH_DPI)
-    save_figure(_example_figure(planners, summaries, task), target / "example.png", dpi=TEXT_WIDTH_DPI)
-    for label, planner in planners.items():
-        moving = panel(planner, maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal))
-        write_animation(target / animation_file(label), maze, [moving], inches=ANIMATION_INCHES)
-    for multiple in multiples:
-        save_figure(_plans_figure(maze, planners, multiple), target / f"plans_{multiple}x.png", dpi=150)
+    _draw(target, planners, summaries, task, multiples)
     about = {"settings": asdict(settings), "multiples": multiples, "maze": maze.name}
     result: dict[str, Any] = {
         "config": {"runs": [*map(str, paths)], **about},
@@ -224,6 +218,21 @@ def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
         raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
     order = in_legend_order(folder.config().model.norm for folder in folders)
     return sorted(folders, key=lambda folder: order.index(folder.config().model.norm))
+
+
+def _draw(
+    target: Path, planners: Mapping[str, Planner], summaries: Summaries, task: Task, multiples: Sequence[int]
+) -> None:
+    """Writes the pictures and animations of the page; plans are those of the first run of each label."""
+    maze = next(iter(planners.values())).statistics.maze
+    assert maze is not None  # the rollouts needed one
+    save_figure(_example_figure(planners, summaries, task), target / "example.png", dpi=TEXT_WIDTH_DPI)
+    save_figure(bar_figure(summaries), target / "bars.png", dpi=TEXT_WIDTH_DPI)
+    for label, planner in planners.items():
+        moving = panel(planner, maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal))
+        write_animation(target / animation_file(label), maze, [moving], inches=ANIMATION_INCHES)
+    for multiple in multiples:
+        save_figure(_plans_figure(maze, planners, multiple), target / f"plans_{multiple}x.png", dpi=150)
 
 
 def _example(maze: MazeMap, rows: Sequence[dict[str, Any]]) -> Task:
