@@ -62,7 +62,18 @@ class _Version(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         from importlib.metadata import version
 
-        parser.exit(message=f"{parser.prog} {version(DISTRIBUTION)}\n")
+        print(parser.prog, version(DISTRIBUTION))
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Prints a shell's completion script of the whole parser."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import shtab
+
+        print(shtab.complete(parser, values))
+        parser.exit()
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Program:
         """All subcommands with their options; the parsed ``subcommand`` is the chosen one's name."""
         parser = OneLineParser(prog=self.name, description=self.help)
         parser.add_argument("--version", action=_Version, nargs=0, help="Say the version and stop.")
+        completion = "Print the completion script of this shell and stop; eval it in the shell's startup file."
+        parser.add_argument("--print-completion", action=_Completion, choices=("bash", "zsh"), help=completion)
         chosen = parser.add_subparsers(dest="subcommand", title="commands", required=True, metavar="COMMAND")
         for name, command in self.commands.items():
             first = command.help.split(". ")[0].rstrip(".") + "."

@@ -24,7 +24,11 @@ class NetworkSizes(Settings):
     """A classifier of equal hidden layers; Kaiming-normal weights, zero biases."""
 
     norm: NormKind = option("none", f"{NORM} An mlp has {', '.join(MLP_NORMS)}.", choices=WHOLE_KINDS)
-    place: Place = option("pre", "The norm stands before or after the activation.")
+    place: Place = option(
+        "pre",
+        "The norm stands before (pre) or after (post) the activation.",
+        old_values={"before": "pre", "after": "post"},
+    )
     depth: int = option(20, "The network has so many hidden layers.", low=1)
     width: int = option(100, "A hidden layer has so many units (mlp) or channels (cnn).", low=1)
     activation: Activation = option("relu", "The network's nonlinearity.")

@@ -23,11 +23,10 @@ from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.findings import AuditReport
 from norm_study.audit.leakage import audit
-from norm_study.stitching.figures import LEGEND
 from norm_study.stitching.grid import FactorRun, Stored, stored_runs
 from norm_study.stitching.settings import AuditedPlans, LeakageSettings
 from norm_study.stitching.summary import countable
-from planner.norms import NORM_TABLE
+from planner.norms import LEGEND, NORM_TABLE
 from planner.plan import pick_device
 from planner.renamed import RENAMED
 from planner.training.run import RunFolder
