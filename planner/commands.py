@@ -123,7 +123,7 @@ def rollout(
 
 def sweep(settings: SweepSettings, jobs: Jobs, compute: Compute) -> None:
     """Trains planners of several norms and seeds, and compares them."""
-    _print_comparison(sweeping.sweep(settings, jobs.executor, compute.device, command_line()))
+    _print_comparison(sweeping.sweep(settings, jobs.run_in(settings.out), compute.device, command_line()))
 
 
 def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: Jobs, compute: Compute) -> None:
@@ -136,7 +136,7 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: J
         tasks=tasks.tasks,
         device=compute.device,
         command=command_line(),
-        executor=jobs.executor,
+        executor=jobs.run_in(runs.out),
     )
     _print_comparison(page)
 

@@ -48,7 +48,9 @@ def _base(options: StitchOptions) -> Config:
 
 def _rates(options: StitchOptions, compute: Compute) -> None:
     tried, (out, runs_folder) = part_of(RateSettings, options), options.folders
-    for norm, rate in choose_rates(tried, _base(options), out, options.executor, runs_folder, compute.device).items():
+    for norm, rate in choose_rates(
+        tried, _base(options), out, options.run_in(out), runs_folder, compute.device
+    ).items():
         print(f"{norm}: {rate:g}")
 
 
@@ -57,7 +59,7 @@ def _factors(options: StitchOptions, compute: Compute) -> None:
     rates = read_rates(options.rates_from) if options.rates_from else {}
     budget = Budget(_base(options), options.settings, rates)
     if not options.stored_only:
-        run_grid(grid, out, budget, options.executor, runs_folder, compute.device)
+        run_grid(grid, out, budget, options.run_in(out), runs_folder, compute.device)
     stored = answered_runs(out, grid, budget)
     if not stored:
         raise UserError(f"out = {out} holds no run of this grid and these settings; leave out --stored-only")
@@ -73,7 +75,7 @@ def _fix(options: StitchOptions, compute: Compute) -> None:
     measured = replace(options.settings, best_of=1)
     fixes = [Fix(source, options.to, steps, every, measured) for source in options.sources]
     out, runs_folder = options.folders
-    print(write_fix(fix_rows(fixes, out, options.executor, runs_folder, compute.device), out, command_line()))
+    print(write_fix(fix_rows(fixes, out, options.run_in(out), runs_folder, compute.device), out, command_line()))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from groundwork.errors import UserError
-from groundwork.options import Settings, from_dict, option, part_of
+from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
 from planner.config import Config, PaddingMode
 from planner.norms import WHOLE_KINDS, NormKind, packs_of
@@ -223,7 +223,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
             if suite in READ and item.name in unread:
                 name = item.metadata.get("flag") or item.name.replace("_", "-")
                 raise UserError(f"--{name} is not read {f'by suite {suite}' if suite else 'when runs are measured'}")
-        return from_dict(cls, {**(QUICK if given.get("budget") == "quick" else {}), **given})
+        return super().from_options({**(QUICK if given.get("budget") == "quick" else {}), **given})
 
     @property
     def settings(self) -> StitchSettings:
