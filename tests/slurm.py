@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from processes import Child
+
 CONFIG = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
@@ -93,12 +95,21 @@ class Slurm:
             return str(self.conf).encode() in Path(f"/proc/{pid}/environ").read_bytes() or any(
                 str(self.conf).encode() in Path(f"/proc/{child}/environ").read_bytes() for child in _descendants(pid)
             )
-        except FileNotFoundError:
+        except OSError:  # it ended meanwhile
             return False
 
     def ask(self, *command: str) -> str:
         """What a command of the cluster says."""
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
+
+    def finish(self, child: Child, limit_s: float = 300) -> int:
+        """The exit code of a process that waits for jobs; those put back begin at once, not after two minutes."""
+        deadline = time.monotonic() + limit_s
+        while child.process.is_alive() and time.monotonic() < deadline:
+            for job in self.ask("squeue", "--noheader", "--states=PENDING", "--format=%A").split():
+                self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            time.sleep(0.5)
+        return child.end(1)
 
     def wait_until(self, condition, limit_s: float = 120) -> None:
         """Until the condition holds."""
