@@ -151,6 +151,8 @@ class Jobs(Settings):
             self.dry_run or self.cluster or self.pack > 1 or self.slurm != SlurmSettings()
         ):
             raise UserError("executor = local reads no dry_run, cluster, pack or slurm: give --executor slurm")
+        if self.pack > 1 < self.slurm.tasks:
+            raise UserError(f"pack = {self.pack} goes with tasks = 1: processes that train together do one job")
 
     def run_in(self, out: Path) -> Executor:
         """Where the jobs run; logs of a cluster's go to ``out/jobs``."""

@@ -38,6 +38,7 @@ class SlurmSettings(Settings):
     memory_gb: float = option(4.0, "The memory in gigabytes.", low=0.1)
     cpus: int = option(1, "The processor cores, as many as threads.", low=1)
     gpus: int = option(0, "The GPUs.", low=0)
+    tasks: int = option(1, "So many processes train a network together, each on a GPU of its own if any.", low=1)
     at_a_time: int = option(256, "So many jobs of an array run at a time.", low=1)
     timeouts: int = option(1000, "So often a job that reaches its time limit is put back.", low=0)
     warning_s: int = option(90, "So many seconds before the limit a job is told to make ready for it.", low=1)
@@ -60,6 +61,7 @@ class SlurmSettings(Settings):
             "time": self.time_min,
             "cpus_per_task": self.cpus,
             "gpus_per_node": self.gpus or None,
+            "ntasks_per_node": self.tasks,
             "array_parallelism": self.at_a_time,
             "signal_delay_s": self.warning_s,
             "setup": [*(self.setup or ()), f"export OMP_NUM_THREADS={self.cpus} TQDM_DISABLE=1"],

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import TINY
 from processes import start
 from slurm import Slurm, missing
+from test_distributed import TOLERANCE, apart
 from test_jobs import answers_in, begun, jobs_in, label
 
 from groundwork.answers import Answers
@@ -95,7 +97,7 @@ def test_a_killed_job_is_done_again_and_the_others_are_not(slurm, tmp_path, what
         slurm.ask("scontrol", "requeue", array)
     else:
         slurm.ask("scancel", array, *(["--signal=USR2"] if what == "preempted" else []))
-    assert submitter.end(300) == 0, submitter.printed()
+    assert slurm.finish(submitter) == 0, submitter.printed()
     assert len(answers_in(tmp_path)) == 2
     assert first in answers_in(tmp_path).values()
     assert begun(tmp_path) == ["job0", "job1", "job1"]
@@ -107,7 +109,7 @@ def test_a_job_whose_node_goes_down_in_mid_run_is_done_again(slurm, tmp_path):
     slurm.lose_node()
     slurm.wait_until(lambda: "down" in slurm.ask("sinfo", "--noheader", "--format=%t"), 60)
     slurm.start_node()
-    assert submitter.end(300) == 0, submitter.printed()
+    assert slurm.finish(submitter) == 0, submitter.printed()
     assert begun(tmp_path) == ["job0", "job0"]
     assert len(answers_in(tmp_path)) == 1
 
@@ -129,7 +131,7 @@ def test_a_training_that_is_put_back_has_the_bits_of_one_never_stopped(slurm, ha
         slurm.ask("scontrol", "requeue", array)
     else:
         slurm.ask("scancel", array, "--signal=USR2")
-    assert submitter.end(600) == 0, submitter.printed()
+    assert slurm.finish(submitter) == 0, submitter.printed()
     whole = train(config, tmp_path / "whole", "cpu", progress=False)
     assert weights(tmp_path / "run") == weights(whole.path)
     rows = [[row["step"], row["loss"]] for row in RunFolder(tmp_path / "run").metrics()]
@@ -139,6 +141,14 @@ def test_a_training_that_is_put_back_has_the_bits_of_one_never_stopped(slurm, ha
 def submit_job(folder, job):
     run_jobs([job], executor(folder), "jobs")
     return 0
+
+
+def test_the_tasks_of_a_job_train_one_network_together(slurm, hash_dataset, tmp_path):
+    config = from_dict(TINY)
+    together = SlurmExecutor(replace(SMALL, tasks=2), tmp_path / "jobs")
+    run_jobs([train_job(config, tmp_path / "run", "cpu")], together, "jobs")
+    assert RunFolder(tmp_path / "run").provenance()["processes"] == 2
+    assert apart(tmp_path / "run", train(config, tmp_path / "alone", "cpu", progress=False).path) < TOLERANCE
 
 
 def fail(folder, name):
