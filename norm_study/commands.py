@@ -29,7 +29,7 @@ def bench(run: Callable[..., dict[str, Any]], config: Settings, compute: Compute
 
 def leakage(settings: LeakageSettings, grid: Grid, jobs: Jobs, compute: Compute, output: JsonOutput) -> None:
     """Audits the stitching study's planners."""
-    emit(run_leakage(settings, grid, jobs.run_in(settings.stitching), compute.device), output)
+    emit(run_leakage(settings, grid.runs(), jobs.run_in(settings.stitching), compute.device), output)
 
 
 def reproduce(settings: ReproduceSettings, jobs: Jobs, compute: Compute) -> None:
