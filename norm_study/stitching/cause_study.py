@@ -65,7 +65,7 @@ def cause(options: CauseOptions, compute: Compute) -> None:
         about = {"name": Path(run).name, "run": config, "lender": find_run(lender).config()}
         asked.append({"cause": settings, **about})
         jobs.append(store.job(asked[-1], partial(_measured, run, lender, settings, compute.device)))
-    run_jobs(jobs, options.executor, "cause")
+    run_jobs(jobs, options.run_in(options.out), "cause")
     answers = [store.answer(question, dict) for question in asked]
     found = {name: [row for answer in answers for row in answer[name]] for name in ("plans", "decoded")}
     save_figure(cause_figure(found["plans"]), options.out / "cause.png", dpi=150)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from groundwork.errors import UserError
-from groundwork.options import Settings, from_dict, option, part_of
+from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
 from planner.config import Config, ModelConfig, PaddingMode
 from planner.norms import NORM_TABLE, WHOLE_KINDS, NormKind, packs_of
@@ -287,7 +287,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
                 name = item.metadata.get("flag") or item.name.replace("_", "-")
                 raise UserError(f"--{name} is not read {f'by suite {suite}' if suite else 'when runs are measured'}")
         dose, quick = DOSE if suite == "dose" else {}, QUICK if given.get("budget") == "quick" else {}
-        return from_dict(cls, {**dose, **quick, **given})
+        return super().from_options({**dose, **quick, **given})
 
     @property
     def settings(self) -> StitchSettings:
