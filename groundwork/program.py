@@ -21,7 +21,7 @@ from groundwork.files import write_atomically
 from groundwork.jobs import Executor, LocalExecutor
 from groundwork.options import Settings, add_options, option, read_options
 
-JOBS = "Run so many jobs at a time, each on one thread; 1 takes all threads."
+JOBS = "Run this many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"
 
 
@@ -157,7 +157,7 @@ class Seeds(Settings):
     """Which seeds."""
 
     seed: int = option(0, "The first seed.", low=0)
-    seeds: int = option(1, "Run so many seeds, counted up from the first.", low=1)
+    seeds: int = option(1, "Run this many seeds, counted up from the first.", low=1)
 
     @property
     def all(self) -> list[int]:

@@ -65,7 +65,7 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     """
     maze = data.statistics.maze
     if maze is None:
-        raise UserError(f"plan measures need a maze; {data.statistics.environment} is none")
+        raise UserError(f"plan measures need a maze; {data.statistics.environment} is no maze")
     count = len(data.training)
     which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
     normalized = data.training.gather(which).transpose(1, 2).cpu()
@@ -210,7 +210,7 @@ def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The runs, if they are finished, each there once, and on one maze."""
     folders = [find_run(path) for path in paths]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as two seeds'")
+        raise UserError("a run is named twice: its episodes would count as those of two seeds")
     for folder in folders:
         if not folder.done:
             raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
