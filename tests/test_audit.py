@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import nn
 
 from groundwork.errors import UserError
-from norm_study.audit import audit
+from norm_study.audit import audit, is_local
 from norm_study.audit.influence import influence_rows
 from norm_study.audit.local_forms import LocalForm
 from norm_study.audit.preparation import borrowed
@@ -177,6 +177,40 @@ class Recurrent(nn.Module):
         return self.cells(x.transpose(1, 2))[0].transpose(1, 2)
 
 
+class Flipped(nn.Module):
+    """The middle stays where it is."""
+
+    def forward(self, x):
+        return x + 0.1 * x.flip(-1)
+
+
+class Shared(nn.Module):
+    """Every step gets a tenth of a statistic of all."""
+
+    def __init__(self, statistic):
+        super().__init__()
+        self.statistic = statistic
+
+    def forward(self, x):
+        return x + 0.1 * self.statistic(x)
+
+
+STATISTICS = {
+    "median": lambda x: x.median(-1, keepdim=True).values,
+    "largest": lambda x: x.amax(-1, keepdim=True),
+    "smallest": lambda x: x.amin(-1, keepdim=True),
+}
+
+
+class DecayingSum(nn.Module):
+    """So slow that it is heard over a thousand steps, and seen in changes over a few hundred."""
+
+    def forward(self, x):
+        at = torch.arange(x.shape[-1], dtype=x.dtype)
+        weights = torch.where(at[:, None] >= at, 0.9 ** (at[:, None] - at).clamp_min(0), 0)
+        return x + 0.1 * torch.einsum("ts,bcs->bct", weights, x)
+
+
 LEAKS = {
     "group": (lambda: nn.GroupNorm(2, C), "leak"),
     "instance": (lambda: nn.InstanceNorm1d(C, affine=True), "leak"),
@@ -189,6 +223,9 @@ LEAKS = {
     "pooled squeeze-and-excitation": (PooledExcitation, "leak.pool"),
     "attention": (SelfAttention, "leak.attention"),
     "recurrent": (Recurrent, "leak.cells"),
+    "flipped": (Flipped, "leak"),
+    "median": (lambda: Shared(STATISTICS["median"]), "leak"),
+    "decaying sum": (DecayingSum, "leak"),
 }
 
 
@@ -214,6 +251,23 @@ def test_what_mixes_time_leaks_and_is_named(name):
     assert module.leakage_alone == pytest.approx(report.leakage.value)
     assert module.leakage_without <= 1e-12
     assert report.finite[0].value > 1e-3
+
+
+@pytest.mark.parametrize("name", ["flipped", "median", "decaying sum"])
+def test_a_yes_or_no_sees_what_the_middle_does_not_show(name):
+    assert not is_local(leaky(LEAKS[name][0]), sequences())
+
+
+@pytest.mark.parametrize(("name", "rows", "time"), [("median", C, 15), ("largest", 1, T), ("smallest", 1, T)])
+def test_a_statistic_that_few_inputs_move_is_found_whatever_is_changed(name, rows, time):
+    given = sequences(1, time)[:, :rows]
+    assert not any(is_local(Shared(STATISTICS[name]), given, seed=seed) for seed in range(16))
+
+
+def test_a_slow_recurrence_before_a_finer_resolution_is_blamed_alone():
+    torch.manual_seed(0)
+    report = audit(nn.Sequential(DecayingSum(), nn.ConvTranspose1d(C, C, 8, 4, padding=2)), sequences(), redraws=1)
+    assert blamed(report) == ["0"]
 
 
 def test_one_leaking_layer_among_twenty_is_blamed_alone():

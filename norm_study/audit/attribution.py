@@ -115,7 +115,7 @@ class Attribution:
     def _find(self, name: str) -> Finding:
         call, inside, known = self.calls[name], self._inside(name), self.findings.get(name)
         blamed = self._blamed(name)
-        if known is not None and known.form is not None:
+        if known is not None and known.form is not None and not blamed:  # what was found inside since may be all of it
             return known
         mixes_time, reach, form = self._time(name, call, blamed)
         if known is not None:

@@ -19,7 +19,10 @@ from norm_study.audit.recording import Axes, Call
 from norm_study.audit.subject import aligned, is_real, longer
 
 Spans = dict[tuple[int, int], tuple[int, int, int]]  # (leaf, axis) to first and last index that changed, and size
-GROWTH = 0.25  # of the growth of the output: a module that mixes one way only grows by half of it
+PLACE = 5 / 16  # of the length: neither an end nor the middle, which a flip maps onto itself
+FAR = 6  # deviations that the window is moved by at least, beyond what may be the largest or smallest of all
+JITTER = 0.01  # share by which copies of an input differ
+GROWTH = 0.25  # of the growth of the output: a module that mixes one way only grows by at least PLACE of it
 
 
 class LocalityTest:
@@ -32,15 +35,22 @@ class LocalityTest:
         self._unmoved: dict[int, list[Tensor]] = {}
 
     def lengthened(self, times: int) -> list[Any]:
-        """The recorded arguments, ``times`` as long."""
-        leaves = list(self.call.leaves)
+        """The recorded arguments, ``times`` as long; copies differ a little, since no median moves among ties."""
+        leaves, generator = list(self.call.leaves), torch.Generator().manual_seed(self.seed)
         for i, dims in enumerate(self.axes):
             for dim in dims:
-                leaves[i] = longer(leaves[i], dim, times)
+                size, leaves[i] = leaves[i].shape[dim], longer(leaves[i], dim, times)
+                if times > 1 and is_real(leaves[i]):
+                    factors = 1 + JITTER * torch.randn(size * times, generator=generator, dtype=torch.float64)
+                    factors[:size] = 1
+                    leaves[i] = leaves[i] * factors.to(leaves[i]).view(-1, *[1] * (leaves[i].ndim - 1 - dim))
         return leaves
 
     def moved(self, times: int, start: int) -> list[Any]:
-        """The longer arguments, with a window of every real tensor changed that begins at index ``start``."""
+        """The longer arguments, with a window of every real tensor changed that begins at index ``start``.
+
+        All but the last go the same way, since a median does not move where as many go up as down.
+        """
         leaves, generator = self.lengthened(times), torch.Generator().manual_seed(self.seed)
         for i, dims in enumerate(self.axes):
             if not dims or not is_real(leaves[i]) or not torch.isfinite(leaves[i]).all():
@@ -50,7 +60,11 @@ class LocalityTest:
                 size = leaves[i].shape[dim]
                 first = min(size - 1, max(0, aligned(start, self.size * times, size)))
                 part = leaves[i].narrow(dim, first, min(self.window, size - first))
-                part += scale * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
+                noise = torch.randn(part.shape, generator=generator, dtype=torch.float64)
+                ways = noise.narrow(dim, 0, 1).sign() * torch.ones_like(noise)
+                if part.shape[dim] > 1:
+                    ways.narrow(dim, -1, 1).neg_()
+                part += (scale * ways * (FAR + noise.abs())).to(part)
         return leaves
 
     def unmoved(self, times: int) -> list[Tensor]:
@@ -73,15 +87,15 @@ class LocalityTest:
         return [tuple(d for d in range(a.ndim) if b.shape[d] > a.shape[d]) for a, b in pairs]
 
     def start(self, size: int) -> int:
-        """Where a window in the middle begins."""
-        return (size - self.window) // 2
+        """Where the window begins."""
+        return int(PLACE * (size - self.window))
 
     def changed_outputs(self, times: int) -> Spans:
-        """Where outputs change when the middle of the input does."""
+        """Where outputs change when the input's window does."""
         return _spans(self.changes(times, self.start(self.size * times)), self.output_axes)
 
     def heard_inputs(self, times: int, blamed: Sequence[LocalForm], tolerance: float) -> Spans:
-        """Where inputs have a gradient from the middle of the output, with the blamed modules inside made local."""
+        """Where inputs have a gradient from the output's window, with the blamed modules inside made local."""
         leaves = self.lengthened(times)
         real = [i for i, dims in enumerate(self.axes) if dims and is_real(leaves[i])]
         for i in real:
@@ -136,9 +150,14 @@ def _spans(values: Sequence[Tensor], axes: Axes, tolerance: float | None = None)
 
 
 def _grew(before: Spans, after: Spans) -> bool:
+    """Whether any span, with the place of the window, has grown."""
+
+    def width(low: int, high: int, size: int) -> int:
+        place = int(PLACE * size)
+        return max(high, place) - min(low, place) if low <= high else 0
+
     def excess(key: tuple[int, int]) -> float:
-        (low, high, size), (new_low, new_high, new_size) = before[key], after[key]
-        return (new_high - new_low) - (high - low) - GROWTH * (new_size - size)
+        return width(*after[key]) - width(*before[key]) - GROWTH * (after[key][2] - before[key][2])
 
     return any(excess(key) > 0 for key in before)
 

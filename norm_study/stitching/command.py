@@ -52,7 +52,9 @@ def _base(options: StitchOptions) -> Config:
 
 def _rates(options: StitchOptions, compute: Compute) -> None:
     tried, (out, runs_folder) = part_of(RateSettings, options), options.folders
-    for norm, rate in choose_rates(tried, _base(options), out, options.executor, runs_folder, compute.device).items():
+    for norm, rate in choose_rates(
+        tried, _base(options), out, options.run_in(out), runs_folder, compute.device
+    ).items():
         print(f"{norm}: {rate:g}")
 
 
@@ -62,7 +64,7 @@ def _trained(options: StitchOptions, compute: Compute) -> tuple[Stored, Budget]:
     rates = read_rates(options.rates_from) if options.rates_from else {}
     budget = Budget(_base(options), options.settings, rates)
     if not options.stored_only:
-        run_grid(runs, out, budget, options.executor, runs_folder, compute.device)
+        run_grid(runs, out, budget, options.run_in(out), runs_folder, compute.device)
     stored = answered_runs(out, runs, budget)
     if not stored:
         raise UserError(f"out = {out} holds no run of this grid and these settings; leave out --stored-only")
@@ -83,7 +85,7 @@ def _dose(options: StitchOptions, compute: Compute) -> None:
         return train_job(run.config(budget.base, {}), runs_folder / run.name, compute.device)
 
     if not options.stored_only:
-        run_leakage(asked, runs, options.executor, compute.device, training)
+        run_leakage(asked, runs, options.run_in(out), compute.device, training)
     print(write_dose(stored, stored_audits(asked, stored), len(options.grid.runs()), out, command_line()))
 
 
@@ -96,7 +98,7 @@ def _fix(options: StitchOptions, compute: Compute) -> None:
     measured = replace(options.settings, best_of=1)
     fixes = [Fix(source, options.to, steps, every, measured) for source in options.sources]
     out, runs_folder = options.folders
-    print(write_fix(fix_rows(fixes, out, options.executor, runs_folder, compute.device), out, command_line()))
+    print(write_fix(fix_rows(fixes, out, options.run_in(out), runs_folder, compute.device), out, command_line()))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from groundwork.errors import UserError
-from groundwork.options import Settings, from_dict, option, part_of
+from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
 from planner.config import Config, ModelConfig, PaddingMode
 from planner.norms import NORM_TABLE, WHOLE_KINDS, NormKind, packs_of
@@ -287,7 +287,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
                 name = item.metadata.get("flag") or item.name.replace("_", "-")
                 raise UserError(f"--{name} is not read {f'by suite {suite}' if suite else 'when runs are measured'}")
         dose, quick = DOSE if suite == "dose" else {}, QUICK if given.get("budget") == "quick" else {}
-        return from_dict(cls, {**dose, **quick, **given})
+        return super().from_options({**dose, **quick, **given})
 
     @property
     def settings(self) -> StitchSettings:
@@ -331,3 +331,40 @@ class LeakageSettings(AuditedPlans):
     out: Path | None = option(
         None, "Draw the figure into this folder, as leakage.png and leakage.svg.", metavar="FOLDER"
     )
+
+
+@dataclass(frozen=True)
+class CauseSettings(Settings):
+    """How much is sampled while rules take the place of a norm's statistics."""
+
+    multiples: tuple[int, ...] = option(
+        (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
+    )
+    episodes: int = option(4, "Draw so many plans per task.", low=2)
+    decoded_plans: int = option(
+        32, "From the statistics of so many plans of each demonstrated task the task is decoded.", low=4
+    )
+    levels: tuple[float, ...] = option(
+        (0.1, 0.5, 0.9), "They are decoded at these noise levels, shares of the training's.", low=0, high=1
+    )
+    seed: int = option(0, "The seed of starts, goals, plans and noise.", low=0)
+
+
+@dataclass(frozen=True)
+class CauseOptions(CauseSettings, Jobs):
+    """What is sampled, of which planners."""
+
+    runs: tuple[str, ...] | None = option(
+        None,
+        "Take over the statistics of these finished run folders, or shipped planners, with GroupNorms.",
+        positional=True,
+        metavar="RUN",
+    )
+    lenders: tuple[str, ...] | None = option(
+        None,
+        "This planner of the same data, which stitches, lends right plans; give it once, or once per RUN.",
+        flag="lender",
+        metavar="RUN",
+        repeated=True,
+    )
+    out: Path = option(OUT["full"], "Write rows, table and figure to this folder.", metavar="FOLDER")
