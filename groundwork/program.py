@@ -23,7 +23,7 @@ from groundwork.jobs import Executor, LocalExecutor
 from groundwork.options import Settings, add_options, from_dict, load_yaml, option, read_options
 from groundwork.slurm import SlurmExecutor, SlurmSettings
 
-JOBS = "Run so many jobs at a time, each on one thread; 1 takes all threads."
+JOBS = "Run this many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"
 
 
@@ -186,7 +186,7 @@ class Seeds(Settings):
     """Which seeds."""
 
     seed: int = option(0, "The first seed.", low=0)
-    seeds: int = option(1, "Run so many seeds, counted up from the first.", low=1)
+    seeds: int = option(1, "Run this many seeds, counted up from the first.", low=1)
 
     @property
     def all(self) -> list[int]:

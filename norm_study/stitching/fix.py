@@ -63,7 +63,7 @@ class Fix:
         return f"{Path(self.source).name}-to-{self.to}"
 
     def config(self, steps: int) -> Config:
-        """Of a fine-tuning of so many steps."""
+        """The settings of a fine-tuning of this many steps."""
         before = find_run(self.source).config()
         return replace(
             before,
@@ -91,7 +91,7 @@ def _step(folder: RunFolder) -> int:
 
 
 def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: Path, device: str) -> Rows:
-    """Measures runs before their norm is exchanged and every so many steps of training after, with its control.
+    """Measures runs before their norm is exchanged and again and again during the training after, with its control.
 
     Args:
         fixes: what is exchanged.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,8 +140,8 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         "Comparison",
         headline(result),
         [
-            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and "
-            f"{counted(len(seeds), 'seed')} each, everything else equal, on demonstrations alone. It then planned "
+            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and {_seeds_of_each(result)} "
+            "each, everything else equal, on demonstrations alone. It then planned "
             "demonstrated and held-out tasks, and MuJoCo executed every plan. A plan is valid if it keeps "
             f"{BODY_RADIUS_M} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
             f"longest. {result.get('counted', '')}"
@@ -157,6 +158,12 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         commands=[command_text(origin) or made],
         data=["comparison.json", "comparison.json.gz"],
     )
+
+
+def _seeds_of_each(result: Mapping[str, Any]) -> str:
+    pairs = {(row["norm"], row["run_seed"]) for row in result["rows"]}
+    fewest, *_, most = sorted([*Counter(norm for norm, _ in pairs).values()] * 2)
+    return counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
 def _pictures(result: Mapping[str, Any]) -> list[Picture]:
