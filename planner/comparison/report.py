@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts
 from groundwork.tables import Cell, Table
 from planner.comparison.figures import (
@@ -21,7 +22,7 @@ from planner.comparison.figures import (
 from planner.measures import BODY_RADIUS_M, LONGEST_VALID_STEP, MEASURES
 from planner.norms import in_legend_order
 
-OVER = "Means with 95 % intervals, over training seeds where there are at least three, else over episodes."
+OVER = f"Means with {HOW}."
 NOTES = (
     "**Look at the plans before the success.** The controller bridges a hole in a plan, and then it holds the plan's "
     "last point, which is the goal itself. So success can stay high while plans fall apart. A failed episode counts as "
