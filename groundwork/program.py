@@ -146,7 +146,7 @@ class Jobs(Settings):
     cluster: Path | None = option(
         None, "Ask the cluster for what this YAML file says, and the options --slurm.… over it.", metavar="FILE"
     )
-    pack: int = option(1, "Let one job of the cluster do so many short ones.", low=1)
+    pack: int = option(1, "Let one job of the cluster do this many short ones.", low=1)
     dry_run: bool = option(False, "Say what would be submitted to the cluster, and stop.")
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
 

@@ -161,6 +161,16 @@ def headline_measures(summaries: Summaries) -> list[str]:
     return [name for name, measure in MEASURES.items() if measure.headline and name in taken]
 
 
+def fewest_and_most(shares: Mapping[str, float]) -> tuple[str, str]:
+    """The labels with the smallest and the largest share; two of them where all shares are equal.
+
+    Norms of packs are left out where there are others: nobody plans with halves that are drawn apart.
+    """
+    whole = {label: share for label, share in shares.items() if norm_of(label) in WHOLE_KINDS}
+    shares = whole if len(whole) > 1 else shares
+    return min(shares, key=shares.__getitem__), max(reversed([*shares]), key=shares.__getitem__)
+
+
 def shortest_columns(summaries: Summaries) -> list[str]:
     """The columns at the shortest horizon: held-out tasks first, where there are any."""
     columns = list(next(iter(summaries.values())))
