@@ -14,7 +14,7 @@ from envs.draw import draw_jumps, draw_maze, draw_trajectories
 from envs.maps import MazeMap, Task
 from groundwork.style import open_axes
 from planner.measures import MEASURES, jumps, plan_measures
-from planner.norms import NORM_TABLE, in_legend_order, norm_of
+from planner.norms import NORM_TABLE, WHOLE_KINDS, in_legend_order, norm_of
 from planner.plan import Planner
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
