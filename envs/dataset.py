@@ -74,9 +74,11 @@ def _missing(dataset_id: str) -> UserError:
     """What to do about a dataset that is neither here nor to be had; for D4RL's mazes, how to make an equal one."""
     folder = minari.storage.get_dataset_path()
     if own := collection_of(dataset_id):
+        alike = sorted((folder / LOCAL_NAMESPACE).glob(f"{own.map}-{own.recipe}*/"))
+        instead = f"; --data.dataset {LOCAL_NAMESPACE}{alike[0].name} takes the one that is there" if alike else ""
         return UserError(
             f"dataset {dataset_id!r} is not in {folder}: `{collect_command(own)}` collects it, and so does "
-            "`planner train` with --collect"
+            f"`planner train` with --collect{instead}"
         )
     remedy = "`maze-data list` shows what is there, `maze-data collect` makes one"
     published = re.fullmatch(r"D4RL/pointmaze/(umaze|medium|large)(-dense)?-v\d+", dataset_id)

@@ -60,6 +60,12 @@ def draw_trajectories(axis: Axes, trajectories: Sequence[np.ndarray], *, dots: b
         axis.plot(*goal, "*", color="black", markersize=7, zorder=5)
 
 
+def draw_jumps(axis: Axes, plan: np.ndarray, jumps: np.ndarray) -> None:
+    """Draws those segments (H − 1,) of a plan (H, 2) that are too long in red, over everything else."""
+    for segment in np.flatnonzero(jumps):
+        axis.plot(*plan[segment : segment + 2].T, color=JUMP_COLOR, linewidth=2.5, zorder=4)
+
+
 def figure_to_array(figure: Figure) -> np.ndarray:
     """The rendered figure as uint8 (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
@@ -107,7 +113,7 @@ def rollout_gif(
     """
     figure = Figure(figsize=(inches * len(panels), inches), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    drawn = [_draw_panel(axis, maze, panel, avoid) for axis, panel in zip(axes, panels, strict=True)]
+    drawn = [_draw_panel(axis, maze, panel, avoid, inches) for axis, panel in zip(axes, panels, strict=True)]
     figure_to_array(figure)
     figure.set_layout_engine("none")  # the panels stand still from here on
     frames: list[Image.Image] = []
@@ -121,15 +127,15 @@ def rollout_gif(
 
 
 def _draw_panel(
-    axis: Axes, maze: MazeMap, panel: Panel, avoid: tuple[float, float, float] | None
+    axis: Axes, maze: MazeMap, panel: Panel, avoid: tuple[float, float, float] | None, inches: float
 ) -> tuple[Line2D, Line2D]:
     """Draws all that stays; returns the trail and the ball."""
     draw_maze(axis, maze, avoid)
     if panel.plan is not None:
         draw_trajectories(axis, [panel.plan], dots=True)
-        for segment in np.flatnonzero(panel.jumps) if panel.jumps is not None else ():
-            axis.plot(*panel.plan[segment : segment + 2].T, color=JUMP_COLOR, linewidth=2.5, zorder=4)
-    axis.set_title(panel.title, fontsize=10)
+        if panel.jumps is not None:
+            draw_jumps(axis, panel.plan, panel.jumps)
+    axis.set_title(panel.title, fontsize=min(10, 2.7 * inches))
     (trail,) = axis.plot([], [], color="black", linewidth=1)
     (ball,) = axis.plot([], [], "o", color="black", markersize=5)
     return trail, ball

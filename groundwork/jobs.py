@@ -62,11 +62,11 @@ class Outcome:
 
     Attributes:
         problem: what went wrong, in one line; ``None``: nothing.
-        in_use: another process works on one of its jobs.
+        again: it is to be looked at again: another process works on one of its jobs, or it was lost.
     """
 
     problem: str | None = None
-    in_use: bool = False
+    again: bool = False
 
 
 class Executor(Protocol):
@@ -103,7 +103,7 @@ def run_jobs(jobs: Sequence[Job], executor: Executor, what: str) -> list[str]:
         while waiting:
             others = []
             for chain, outcome in executor.run(waiting):
-                if outcome.in_use:
+                if outcome.again:
                     others.append(chain)
                     continue
                 problems += [outcome.problem] if outcome.problem else []
@@ -132,7 +132,7 @@ def perform(chain: Chain) -> Outcome:
             if not job.done:
                 job.work()
         except InUseError:
-            return Outcome(in_use=True)
+            return Outcome(again=True)
         except Exception as error:
             if not isinstance(error, UserError | OSError) and not out_of_memory(error):
                 traceback.print_exc()  # our own mistake

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -23,6 +24,8 @@ from groundwork.errors import UserError
 Kind = TypeVar("Kind")
 REQUIRED = MISSING
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", Path: "a path"}
+_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files"}
+"""How shtab says that a word completes as a file's name."""
 _METAVARS = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
 
 
@@ -39,6 +42,7 @@ def option(
     default_text: str | None = None,
     flag: str | None = None,
     old: tuple[str, ...] = (),
+    old_values: Mapping[str, str] | None = None,
 ) -> Any:
     """A field with all that is said about it.
 
@@ -54,6 +58,7 @@ def option(
         default_text: what the help says of the default instead of its value; empty: nothing.
         flag: the option's name without its hyphens in front, where it is not the field's; errors use it too.
         old: earlier names of the option, which go on working and are not shown.
+        old_values: earlier spelling of a choice → today's; the command line still takes the earlier one.
     """
     about = {name: value for name, value in locals().items() if name != "default"}
     return field(default=default, metadata=about)
@@ -284,6 +289,7 @@ def add_options(parser: OneLineParser, kind: type) -> None:
             more["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
         elif choices is not None and not listed:
             more["choices"] = choices
+            more["type"] = partial(_spelled_today, about["old_values"] or {})
         else:
             usual = item.name.upper() if about["positional"] else "A,B" if listed else _METAVARS[kept]
             more["metavar"] = about["metavar"] or usual
@@ -291,13 +297,19 @@ def add_options(parser: OneLineParser, kind: type) -> None:
             flag = ""
             if listed or not required:
                 more["nargs"] = "?" if not listed else "+" if required else "*"
-            parser.add_argument(name, **more)
+            action = parser.add_argument(name, **more)
         else:
             flag = f"--{about['flag'] or name.replace('_', '-')}"
             if about["repeated"]:
                 more["action"] = "append"
-            parser.add_argument(flag, dest=name, required=required, **more)
+            action = parser.add_argument(flag, dest=name, required=required, **more)
+        if kept is Path or about["positional"]:
+            action.complete = _FILES  # type: ignore[attr-defined]
         parser.old_names |= dict.fromkeys(about["old"], flag)
+
+
+def _spelled_today(old_values: Mapping[str, str], told: str) -> str:
+    return old_values.get(told, told)
 
 
 def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:

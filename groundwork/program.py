@@ -12,16 +12,18 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from groundwork.command_line import OneLineParser, run_command
+from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.jobs import Executor, LocalExecutor
-from groundwork.options import Settings, add_options, option, read_options
+from groundwork.options import Settings, add_options, from_dict, load_yaml, option, read_options
+from groundwork.slurm import SlurmExecutor, SlurmSettings
 
-JOBS = "Run so many jobs at a time, each on one thread; 1 takes all threads."
+JOBS = "Run this many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"
 
 
@@ -62,7 +64,18 @@ class _Version(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
         from importlib.metadata import version
 
-        parser.exit(message=f"{parser.prog} {version(DISTRIBUTION)}\n")
+        print(parser.prog, version(DISTRIBUTION))
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    """Prints a shell's completion script of the whole parser."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import shtab
+
+        print(shtab.complete(parser, values))
+        parser.exit()
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ class Program:
         """All subcommands with their options; the parsed ``subcommand`` is the chosen one's name."""
         parser = OneLineParser(prog=self.name, description=self.help)
         parser.add_argument("--version", action=_Version, nargs=0, help="Say the version and stop.")
+        completion = "Print the completion script of this shell and stop; eval it in the shell's startup file."
+        parser.add_argument("--print-completion", action=_Completion, choices=("bash", "zsh"), help=completion)
         chosen = parser.add_subparsers(dest="subcommand", title="commands", required=True, metavar="COMMAND")
         for name, command in self.commands.items():
             first = command.help.split(". ")[0].rstrip(".") + "."
@@ -122,19 +137,46 @@ class Compute(Settings):
 
 @dataclass(frozen=True)
 class Jobs(Settings):
-    """How much at a time."""
+    """How much at a time, and where."""
 
     jobs: int = option(2, JOBS, low=1)
+    executor: Literal["local", "slurm"] = option(
+        "local", "Run jobs as processes of this machine, or on a Slurm cluster (with the extra slurm)."
+    )
+    cluster: Path | None = option(
+        None, "Ask the cluster for what this YAML file says, and the options --slurm.… over it.", metavar="FILE"
+    )
+    pack: int = option(1, "Let one job of the cluster do so many short ones.", low=1)
+    dry_run: bool = option(False, "Say what would be submitted to the cluster, and stop.")
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
-    @property
-    def executor(self) -> Executor:
-        """Where the jobs run."""
+    @classmethod
+    def from_options(cls, given: Mapping[str, Any]) -> Self:
+        """What the cluster's file says, and the command line over it."""
+        said = load_yaml(Path(given["cluster"])) if given.get("cluster") else {}
+        if not isinstance(said, dict):
+            raise UserError(f"cluster = {given['cluster']} holds no settings")
+        return from_dict(cls, {**given, "slurm": {**said, **given.get("slurm", {})}})
+
+    def check(self) -> None:
+        """What asks something of a cluster needs one."""
+        if self.executor == "local" and (
+            self.dry_run or self.cluster or self.pack > 1 or self.slurm != SlurmSettings()
+        ):
+            raise UserError("executor = local reads no dry_run, cluster, pack or slurm: give --executor slurm")
+        if self.pack > 1 < self.slurm.tasks:
+            raise UserError(f"pack = {self.pack} goes with tasks = 1: processes that train together do one job")
+
+    def run_in(self, out: Path) -> Executor:
+        """Where the jobs run; logs of a cluster's go to ``out/jobs``."""
+        if self.executor == "slurm":
+            return SlurmExecutor(self.slurm, out / "jobs", self.pack, self.dry_run)
         return LocalExecutor(self.jobs)
 
 
 @dataclass(frozen=True)
 class ShortJobs(Jobs):
-    """How much at a time, of what takes less long than to start processes."""
+    """The same, of what takes less long than to start processes."""
 
     jobs: int = option(1, JOBS, low=1)
 
@@ -144,7 +186,7 @@ class Seeds(Settings):
     """Which seeds."""
 
     seed: int = option(0, "The first seed.", low=0)
-    seeds: int = option(1, "Run so many seeds, counted up from the first.", low=1)
+    seeds: int = option(1, "Run this many seeds, counted up from the first.", low=1)
 
     @property
     def all(self) -> list[int]:

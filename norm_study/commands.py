@@ -29,13 +29,13 @@ def bench(run: Callable[..., dict[str, Any]], config: Settings, compute: Compute
 
 def leakage(settings: LeakageSettings, grid: Grid, jobs: Jobs, compute: Compute, output: JsonOutput) -> None:
     """Audits the stitching study's planners."""
-    emit(run_leakage(settings, grid, jobs.executor, compute.device), output)
+    emit(run_leakage(settings, grid.runs(), jobs.run_in(settings.stitching), compute.device), output)
 
 
 def reproduce(settings: ReproduceSettings, jobs: Jobs, compute: Compute) -> None:
     """Runs everything, with a verdict per claim."""
     full_rows, device = settings.full_rows or full_rows_folder(), pick_device(compute.device)
-    results.reproduce(settings.budget, settings.out, full_rows, device, settings.only, jobs.executor)
+    results.reproduce(settings.budget, settings.out, full_rows, device, settings.only, jobs.run_in(settings.out))
 
 
 def emit(result: dict[str, Any], output: JsonOutput) -> None:

@@ -12,7 +12,7 @@ from norm_study.localization.settings import BenchConfig
 from norm_study.report.settings import ReportSettings
 from norm_study.reproduce.experiments import EXPERIMENTS
 from norm_study.reproduce.settings import ReproduceSettings
-from norm_study.stitching.settings import Grid, LeakageSettings, StitchOptions
+from norm_study.stitching.settings import CauseOptions, Grid, LeakageSettings, StitchOptions
 
 BENCHES = {
     "bench": Command(
@@ -51,6 +51,12 @@ PROGRAM = Program(
             "leakage beyond it, and each module's part in it.",
             (AuditSettings, Compute, JsonOutput),
             Later("norm_study.audit.command:command"),
+        ),
+        "cause": Command(
+            "Sample a planner's plans while rules take the place of GroupNorm's statistics. A verdict for each "
+            "explanation of why a norm that pools over time does not stitch.",
+            (CauseOptions, Compute),
+            Later("norm_study.stitching.cause_study:cause"),
         ),
         "leakage": Command(
             "Measure the leakage of the stitching study's planners beside their held-out validity. Every finished run "

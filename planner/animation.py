@@ -6,14 +6,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.draw import Panel, rollout_gif
+from envs.maps import MazeMap
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from planner.execution import execute_one
-from planner.measures import LONGEST_VALID_STEP, plan_measures
+from planner.measures import jumps, plan_measures
 from planner.plan import Planner
 
 FRAMES_EVERY = 8
@@ -30,10 +30,9 @@ def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) ->
     path_LX, plan_HX = execute_one(planner, plan_HD), plan_HD[:, :2]
     assert maze is not None  # the execution needed one
     longest_m = planner.statistics.longest_step_m
-    steps_H = np.linalg.norm(np.diff(plan_HX, axis=0), axis=1) / longest_m
-    valid = plan_measures(plan_HX[None], maze, longest_m)["plan_valid"][0]
-    verdict = "valid" if valid else f"not valid, longest step {steps_H.max():.0f} × the data's"
-    return Panel(path_LX, plan_HX, steps_H > LONGEST_VALID_STEP, f"{planner.config.model.norm}: {verdict}")
+    plan = {name: values[0] for name, values in plan_measures(plan_HX[None], maze, longest_m).items()}
+    verdict = "valid" if plan["plan_valid"] else f"not valid, longest step {plan['longest_step']:.0f} × the data's"
+    return Panel(path_LX, plan_HX, jumps(plan_HX, longest_m), f"{planner.config.model.norm}: {verdict}")
 
 
 def animate(
@@ -56,7 +55,11 @@ def animate(
     maze = planners[0].statistics.maze
     if maze is None or any(planner.statistics.maze != maze for planner in planners):
         raise UserError(f"runs {', '.join(map(str, runs))} must be on one maze")
+    write_animation(out, maze, [panel(planner, start, goal, seed) for planner in planners])
+
+
+def write_animation(out: Path, maze: MazeMap, panels: Sequence[Panel], inches: float = 3.6) -> None:
+    """Writes the panels side by side as a GIF in real time."""
     animation = io.BytesIO()
-    panels = [panel(planner, start, goal, seed) for planner in planners]
-    rollout_gif(animation, maze, panels, fps=100 // FRAMES_EVERY, every=FRAMES_EVERY, inches=3.6)
+    rollout_gif(animation, maze, panels, fps=100 // FRAMES_EVERY, every=FRAMES_EVERY, inches=inches)
     write_atomically(out, animation.getvalue())

@@ -24,7 +24,7 @@ from planner.comparison import sampler_ablation
 from planner.comparison import sweep as sweeping
 from planner.execution import execute_one
 from planner.measures import MEASURES
-from planner.plan import Planner
+from planner.plan import Planner, pick_device
 from planner.rollout import choose_tasks, summarize
 from planner.rollout import rollout as roll_out
 from planner.settings import (
@@ -45,20 +45,24 @@ from planner.settings import (
     Weights,
 )
 from planner.show import describe, write_page
+from planner.training.distributed import joined
 from planner.training.train import train as train_run
 
 
 def train(settings: TrainSettings, compute: Compute) -> None:
     """Trains a planner, or continues one; prints its folder."""
     config = settings.config
-    print(to_yaml(config), end="", file=sys.stderr)
-    if settings.collect:
-        collect_missing(config.data.dataset)
-    default = f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
-    run = train_run(
-        config, settings.run or default, compute.device, log=settings.log, leakage_every=settings.leakage_every
-    )
-    print(run.path)
+    path = settings.run or f"runs/{Path(settings.preset).stem}-{config.model.norm}-seed{config.seed}"
+
+    def begin() -> None:
+        print(to_yaml(config), end="", file=sys.stderr)
+        if settings.collect:
+            collect_missing(config.data.dataset)
+
+    with joined(pick_device(compute.device)) as ranks:
+        ranks.first(begin)
+        train_run(config, path, compute.device, log=settings.log, leakage_every=settings.leakage_every)
+        ranks.first(lambda: print(Path(path)))
 
 
 def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
@@ -70,7 +74,7 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
     planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
     maze = planner.statistics.maze
     if settings.avoid and maze is None:
-        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is no maze")
     plans = planner.plan(
         problem.start,
         problem.goal,
@@ -83,7 +87,7 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
         found = {"start": problem.start, "goal": problem.goal, "plans": plans.tolist()}
         write_atomically(settings.out, json.dumps(found))
     elif maze is None:
-        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is none: take --out FILE.json")
+        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is no maze: take --out FILE.json")
     elif kind == ".png":
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
@@ -110,7 +114,7 @@ def rollout(
     """Plans and executes episodes; prints what they come to."""
     planner = _load(trained, weights, compute)
     if planner.statistics.maze is None:
-        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is no maze")
     rows = roll_out(planner, choose_tasks(planner.statistics.maze, tasks.tasks), settings).rows
     summary = summarize(rows)
     config = {"run": trained.run, **asdict(tasks), **asdict(settings)}
@@ -123,7 +127,7 @@ def rollout(
 
 def sweep(settings: SweepSettings, jobs: Jobs, compute: Compute) -> None:
     """Trains planners of several norms and seeds, and compares them."""
-    _print_comparison(sweeping.sweep(settings, jobs.executor, compute.device, command_line()))
+    _print_comparison(sweeping.sweep(settings, jobs.run_in(settings.out), compute.device, command_line()))
 
 
 def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: Jobs, compute: Compute) -> None:
@@ -136,7 +140,7 @@ def compare(runs: ComparedRuns, settings: RolloutSettings, tasks: Tasks, jobs: J
         tasks=tasks.tasks,
         device=compute.device,
         command=command_line(),
-        executor=jobs.executor,
+        executor=jobs.run_in(runs.out),
     )
     _print_comparison(page)
 

@@ -41,7 +41,7 @@ class Measure:
         digits: behind the decimal point.
         against: what it is a multiple of.
         column: whether a comparison has a column for it.
-        chart: whether a comparison draws it.
+        headline: whether a comparison begins with it, in its chart and its first table.
         known_with: the measure that must be known where this one shall be shown.
     """
 
@@ -53,7 +53,7 @@ class Measure:
     digits: int = 2
     against: str = ""
     column: bool = False
-    chart: bool = False
+    headline: bool = False
     known_with: str | None = None
 
     def cell(self, interval: Mapping[str, Any] | None) -> Cell:
@@ -75,12 +75,10 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "success": Measure("success", "execution", "higher", share=True, column=True, chart=True),
-    "plan_valid": Measure("valid plans", "plan", "higher", share=True, column=True, chart=True),
-    "longest_step": Measure(
-        "longest step", "plan", "lower", unit=" ×", against="the data's longest", column=True, chart=True
-    ),
-    "end_gap": Measure("end gap", "plan", "lower", unit=" m", column=True, chart=True),
+    "success": Measure("success", "execution", "higher", share=True, column=True, headline=True),
+    "plan_valid": Measure("valid plans", "plan", "higher", share=True, column=True, headline=True),
+    "longest_step": Measure("longest step", "plan", "lower", unit=" ×", against="the data's longest", column=True),
+    "end_gap": Measure("end gap", "plan", "lower", unit=" m", column=True),
     "steps_to_goal": Measure("steps to goal", "execution", "lower", digits=0, column=True),
     "tracking_error": Measure("tracking error", "execution", "lower", unit=" m", column=True),
     "wall_contact": Measure("time in wall contact", "execution", "lower", share=True),
@@ -180,6 +178,12 @@ def execution_measures(
         "wall_contact": execution.contact.mean(1),
         "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
     }
+
+
+def jumps(positions_NHX: np.ndarray, data_longest_step_m: float) -> np.ndarray:
+    """Which steps (…, H − 1) of paths (…, H, 2) are longer than any of a valid plan."""
+    steps = np.linalg.norm(np.diff(positions_NHX, axis=-2), axis=-1)
+    return steps > LONGEST_VALID_STEP * data_longest_step_m
 
 
 def path_length_m(positions_NHX: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ Distance* (arXiv 2507.04709), appendix A, equations (3) and (4).
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,6 +77,9 @@ NORM_TABLE = {
     ),
 }
 NORM_KINDS = tuple(NORM_TABLE)
+LEGEND = tuple(sorted(NORM_TABLE, key=lambda kind: NORM_TABLE[kind].mixes_time_inference))
+"""The norms in the order of every legend, chart and table of results: those that pool over time when they plan stand
+together, behind those that do not."""
 WHOLE_KINDS = tuple(kind for kind, facts in NORM_TABLE.items() if facts.packs == 1)
 """The kinds that take trajectories whole, not packs of them."""
 
@@ -82,6 +87,17 @@ if TYPE_CHECKING:
     NormKind = str
 else:
     NormKind = Literal[NORM_KINDS]
+
+
+def in_legend_order(labels: Iterable[str]) -> list[str]:
+    """Labels that begin with a norm's name, such as ``group, post``, in the order of :data:`LEGEND`; others last."""
+    places = {kind: place for place, kind in enumerate(LEGEND)}
+    return sorted(labels, key=lambda label: places.get(norm_of(label), len(places)))
+
+
+def norm_of(label: str) -> str:
+    """The norm's name that a label begins with."""
+    return re.split(r"\W", label, maxsplit=1)[0]
 
 
 def norm_facts(kind: NormKind) -> NormFacts:

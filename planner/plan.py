@@ -165,13 +165,18 @@ class Planner:
         """
         maze = self.statistics.maze
         if maze is None:
-            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is none")
+            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is no maze")
         costs = None
         if guide is not None:
             every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")
             costs = guide(every, 0.0).numpy().reshape(plans_BNHD.shape[:2])
         chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m, costs)
         return plans_BNHD[np.arange(len(plans_BNHD)), chosen], valid_share
+
+    def normalized(self, plans_BTD: np.ndarray) -> torch.Tensor:
+        """Plans (B, T, D) in data units as the network sees them: (B, D, T) in [−1, 1], on its device."""
+        values = torch.as_tensor(plans_BTD, dtype=torch.float32, device=self.device)
+        return self._normalizer.normalize(values).transpose(1, 2)
 
     def _problem(self, start: ArrayLike, goal: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Checks and broadcasts start and goal to (B, S) and (B, G)."""
@@ -200,8 +205,7 @@ class Planner:
         if plans is None or plans.shape != shape:
             given = None if plans is None else plans.shape
             raise UserError(f"a warm start needs last plans of shape {shape}, not {given}")
-        normalized = self._normalizer.normalize(torch.as_tensor(plans, dtype=torch.float32, device=self.device))
-        return repeat(normalized, "b t d -> (b repeats) d t", repeats=repeats)
+        return repeat(self.normalized(plans), "b d t -> (b repeats) d t", repeats=repeats)
 
     def _steering(self, guide: Guide, scale: float) -> Callable[[torch.Tensor, float], torch.Tensor]:
         """Gradient descent on the cost, as a function on normalized plans (B, D, T)."""

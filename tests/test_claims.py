@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from groundwork.section import claims_tables
-from norm_study.reproduce.claims import CLAIMS, Number, Rule, decide, decide_all
+from groundwork.verdicts import Number, Rule, decide
+from norm_study.reproduce.claims import CLAIMS, decide_all
 from norm_study.reproduce.parts import Collected, collect, load_parts, parts_file
 
 PARTS = {part.name: part for part in load_parts(parts_file())}

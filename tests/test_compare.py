@@ -1,7 +1,8 @@
 import pytest
 
 from planner.comparison.compare import Measured, _group, _interval
-from planner.comparison.report import comparison_table, table_measures
+from planner.comparison.figures import bar_figure
+from planner.comparison.report import comparison_table, headline, headline_table, table_measures
 
 
 def seeds(*shares, episodes=10):
@@ -42,3 +43,42 @@ def test_a_measure_that_kept_rows_do_not_hold_is_shown_as_not_measured():
     table = comparison_table({"summary": _group([kept, anew]), "reference": {}}).markdown()
     assert "| old | demonstrated, 1× horizon | 100.0 % | – |" in table
     assert "| new | demonstrated, 1× horizon | 100.0 % | 0.50 m |" in table
+
+
+def summary_of(**shares):
+    """Norm → shares of valid plans: held out and demonstrated at once, twice as long none at all."""
+    columns = ("held out, 1× horizon", "demonstrated, 1× horizon", "held out, 2× horizon")
+    return {
+        norm: {
+            column: {"plan_valid": {"mean": share, "low": None, "high": None, "n": 3, "over": "seeds"}}
+            for column, share in zip(columns, (*own, 0.0), strict=True)
+        }
+        for norm, own in shares.items()
+    }
+
+
+def test_the_headline_names_the_norms_with_the_fewest_and_the_most_valid_plans():
+    shown = headline({"summary": summary_of(channel=(0.98, 1.0), group=(0.01, 0.99), rms=(0.5, 0.2))})
+    assert shown == (
+        "On tasks that nobody demonstrated, 1.0 % of the plans of `group` are valid and 98.0 % of those of `channel`. "
+        "On demonstrated tasks, 99.0 % of the plans of `group` are valid and 100.0 % of those of `channel`."
+    )
+    unmeasured = headline({"summary": summary_of(channel=(0.98, 1.0), group=(None, 0.99))})
+    assert unmeasured.count("`") == 2 * unmeasured.count("`channel`")
+    assert headline({"summary": summary_of(group=(None, None))}) == ""
+
+
+def test_tables_and_bars_have_the_norms_in_the_order_of_legends_and_hatch_those_that_pool():
+    summary = summary_of(group=(0.01, 0.99), none=(None, 0.9), instance=(0.0, 0.5), channel=(0.98, 1.0))
+    order = ["none", "channel", "group", "instance"]
+    rows = headline_table({"summary": summary}).rows
+    assert [row[0] for row in rows if row[2] == "1×"] == order
+    assert [row[1] for row in rows if row[2] == "1×"] == ["no", "no", "yes", "yes"]
+    [axis] = bar_figure(summary).axes
+    shown = [tick.label1.get_text() for tick in axis.yaxis.get_major_ticks()]
+    assert shown == ["no pooling over time", *order[:2], "pools over time", *order[2:]]
+    bars = [(shown[round(bar.get_y() + 0.2)], bar.get_width(), bool(bar.get_hatch())) for bar in axis.patches]
+    hatched = {name for name, _, hatch in bars if hatch}
+    assert hatched == {"group", "instance"}
+    assert [width for name, width, _ in bars if name == "none"] == pytest.approx([90])
+    assert [width for name, width, _ in bars if name == "group"] == pytest.approx([1, 99])

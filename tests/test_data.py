@@ -179,6 +179,13 @@ def test_a_missing_dataset_says_what_to_do_and_leaves_nothing(datasets_root):
     assert not (datasets_root / "nowhere" / "misspelt-v0").exists()
 
 
+def test_a_missing_dataset_of_ours_says_what_collects_it_and_which_is_like_it(hash_dataset):
+    with pytest.raises(UserError, match=rf"maze-data collect hash .* --collect; --data.dataset {hash_dataset} takes"):
+        load_data(config("mazes/hash-tasks300000-v0"))
+    with pytest.raises(UserError, match="maze-data collect comb .* --collect$"):
+        load_data(config("mazes/comb-tasks-v0"))
+
+
 def test_an_ill_formed_id_is_refused(datasets_root):
     with pytest.raises(UserError, match="no id"):
         load_data(config("no id"))

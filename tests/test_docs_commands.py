@@ -68,6 +68,7 @@ SUITE = (
     "--best-of 1 --best-of-episodes 1 --jobs 1 --out suite --runs-folder suite/runs"
 )
 LONG = {
+    "planner sweep --dry-run": f"--data.dataset {HASH} --out sweep",
     "planner sweep": f"--data.dataset {HASH} --data.horizon 32 --data.stride 4 --model.dim 8 --diffusion.train-steps 4 "
     "--diffusion.sampling-steps 1 --batch-size 4 --steps 4 --evaluate-every 0 --seeds 1 --episodes 1 --horizons 1 "
     "--jobs 1 --out sweep",
@@ -296,6 +297,8 @@ def lay_out(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     match pattern:
         case "norm-study report docs":  # the only one that reads there; others write
             Path("docs").symlink_to(ROOT / "docs")
+        case "planner sweep" | "planner sweep --dry-run":
+            Path("configs").symlink_to(ROOT / "configs")
         case "maze-data convert":
             write_d4rl(Path("maze2d-umaze-sparse-v1.hdf5"), d4rl_stream())
             monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path("data").resolve()))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import importlib
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from groundwork.program import Later, Program
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("envs", "planner", "norm_study")
 HEAVY = {"torch", "diffusers", "matplotlib", "mujoco", "scipy", "sklearn", "minari", "gymnasium", "pandas"}
 DOORS = """
 import contextlib, importlib, io, sys
 program = importlib.import_module(sys.argv[1]).PROGRAM
-for words in (["--help"], ["--version"], *([name, "--help"] for name in program.commands), ["--hlep"],
-              *([name, "--hlep"] for name in program.commands)):
+for words in (["--help"], ["--version"], ["--print-completion", "bash"], ["--hlep"],
+              *([name, "--help"] for name in program.commands), *([name, "--hlep"] for name in program.commands)):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             program.main(words)
@@ -43,6 +46,28 @@ def doors() -> Iterator[tuple[str, ...]]:
 def test_help_a_mistake_and_the_version_import_nothing_heavy(package):
     done = subprocess.run([sys.executable, "-c", DOORS, f"{package}.main"], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        *(((program(package).name, ""), set(program(package).commands)) for package in PACKAGES),
+        (("planner", "train", "--model.norm", "pack"), {"packnorm_isolated"}),
+        (("norm-study", "audit", "--proj"), {"--projections"}),
+        (("maze-data", "convert", "pyproj"), {"pyproject.toml"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_shell_completes_subcommands_options_choices_and_files(words, wanted, capsys):
+    name = words[0]
+    [package] = (package for package in PACKAGES if program(package).name == name)
+    with pytest.raises(SystemExit):
+        program(package).main(["--print-completion", "bash"])
+    asked = f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _shtab_{name.replace('-', '_')}"
+    script = f'{capsys.readouterr().out}\n{asked}; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert wanted <= set(done.stdout.split())
+    assert len(words) == 2 or wanted == set(done.stdout.split())
 
 
 @pytest.mark.slow  # it measures time, which a busy machine spoils

@@ -201,7 +201,7 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     grid = Grid(("none", "group"), ("zeros",), ("half",), 1)
-    while not stored_runs(tmp_path / "out", grid):
+    while not stored_runs(tmp_path / "out", grid.runs()):
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(4)  # into the second run
@@ -212,5 +212,5 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
     kept, *_ = (tmp_path / "out" / "rows").glob("*.json.gz")
     before = kept.read_bytes()
     subprocess.run(argv, check=True, capture_output=True, timeout=250)
-    assert len(stored_runs(tmp_path / "out", grid)) == 2
+    assert len(stored_runs(tmp_path / "out", grid.runs())) == 2
     assert kept.read_bytes() == before

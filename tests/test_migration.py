@@ -1,11 +1,16 @@
 """What docs/migration.md says of where modules went."""
 
 import importlib
+import inspect
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from norm_study.main import PROGRAM
+from planner.plan import Planner
+from planner.sampling import Sampling
 
 TEXT = (Path(__file__).resolve().parent.parent / "docs" / "migration.md").read_text(encoding="utf-8")
 MODULES = TEXT.partition("| was | is |")[2].partition("\n## ")[0]
@@ -31,3 +36,17 @@ def test_what_moved_is_where_the_page_says_and_nowhere_else(was, now):
 
 def test_imports_that_the_pages_show_go_on_working():
     exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], {})
+
+
+def test_the_call_of_today_fits_and_the_earlier_one_does_not():
+    [before, now] = re.findall(r"`planner\.plan\((start, .*?\)?)\)`", TEXT)
+    takes, given = inspect.signature(Planner.plan), {"planner": None, "start": 0, "goal": 1, "Sampling": Sampling}
+    call = "bind(planner, {})".format
+    eval(f"takes.{call(now)}", {"takes": takes, **given})
+    with pytest.raises(TypeError):
+        eval(f"takes.{call(before)}", {"takes": takes, **given})
+
+
+@pytest.mark.parametrize("command", ["init-bias", "init-bias-training"])
+def test_places_of_the_norm_go_on_being_read_by_their_earlier_names(command):
+    assert [PROGRAM.read([command, "--place", told])[1][0].place for told in ("before", "after")] == ["pre", "post"]

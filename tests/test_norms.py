@@ -11,7 +11,7 @@ from norm_study.audit.surgery import replace_norms
 from norm_study.localization.settings import LocalizationConfig
 from norm_study.localization.stacked import StackedNetwork
 from norm_study.stitching.grid import Grid
-from planner.norms import NORM_KINDS, NORM_TABLE, make_norm, mixes_time
+from planner.norms import LEGEND, NORM_KINDS, NORM_TABLE, in_legend_order, make_norm, mixes_time
 from planner.unet import TemporalUNet
 
 C, T, EPS = 8, 6, 1e-5
@@ -265,3 +265,11 @@ def test_norms_over_channels_give_the_same_bits_with_and_without_gradients(kind)
     with torch.no_grad():
         assert torch.equal(norm(x), expected)
     assert expected.requires_grad
+
+
+def test_a_legend_has_every_norm_once_and_those_that_pool_over_time_together():
+    assert sorted(LEGEND) == sorted(NORM_KINDS)
+    pools = [mixes_time(kind, training=False) for kind in LEGEND]
+    assert pools == sorted(pools)
+    shown = ["other", "group, post", "channel (a run)", "batch"]
+    assert in_legend_order(shown) == ["channel (a run)", "batch", "group, post", "other"]

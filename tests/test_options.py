@@ -27,7 +27,7 @@ from groundwork.options import (
 class Inner(Settings):
     """A group."""
 
-    kind: Literal["one", "two"] = option("one", "Which of the two.")
+    kind: Literal["one", "two"] = option("one", "Which of the two.", old_values={"second": "two"})
     widths: tuple[int, ...] = option((1, 2), "Widths in channels.", low=1)
 
 
@@ -83,12 +83,14 @@ def test_a_command_line_spells_every_type():
 
 def test_earlier_spellings_mean_the_same_and_are_not_shown(capsys):
     assert parse("a", "b", "--output", "x") == parse("--run", "a", "--output=x", "--run=b")
+    assert parse("a", "--inner.kind", "second").inner.kind == "two"
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out
     assert "--out " in shown
     assert "--output" not in shown
     assert "--run" not in shown
+    assert "second" not in shown
 
 
 def test_help_says_meaning_range_and_default_once(capsys):

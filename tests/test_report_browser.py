@@ -1,5 +1,6 @@
 """The report in real Chromium: no overflow at 1280 and 390 pixels, no error, no request, every image there."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from groundwork.section import read_sections
 from norm_study.audit import audit
 from norm_study.audit.report import audit_section
 from norm_study.main import main
+from planner.comparison.compare import compare
+from planner.rollout import RolloutSettings
+from planner.training.run import SHIPPED
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]
@@ -23,9 +27,16 @@ const out = [...document.querySelectorAll("body *")].filter(
   e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll"));
 return [page.scrollWidth - width, out.slice(0, 5).map(e => e.outerHTML.slice(0, 200))];
 """
+ROWS = """
+return [...document.querySelectorAll("table.cards tbody tr")].map(
+  row => Object.fromEntries([...row.cells].map(cell => [cell.dataset.label, cell.textContent])));
+"""
 IMAGES = "return [...document.images].map(image => image.naturalWidth)"
 GROUND = "return getComputedStyle(document.body).backgroundColor"
-SIDEWAYS = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+SIDEWAYS = """
+return [...document.querySelectorAll(".scroll")].filter(
+  e => e.scrollWidth > e.clientWidth + 1 && !e.closest("details:not([open])")).length;
+"""
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "a browser is there")
 
@@ -34,6 +45,16 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "a browser 
 def driver():
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """The page of two shipped planners that are compared."""
+    folder = tmp_path_factory.mktemp("comparison")
+    names = ("hash-group", "hash-channel")
+    runs = [shutil.copytree(SHIPPED / name, folder / name) for name in names]  # which keep their rollouts
+    settings = RolloutSettings(episodes=1, sampler="ddim", sampling_steps=8)
+    return compare(runs, folder / "out", settings, multiples=(1, 2), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +85,26 @@ def test_the_report_fits_the_window_and_asks_for_nothing(driver, page, width, sc
     assert requests(driver) == [page.as_uri()]
     red = int(driver.execute_script(GROUND).strip("rgb()").split(",")[0])
     assert (red > 200) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_comparison_fits_and_its_headline_says_what_its_table_says(driver, comparison, width, scheme):
+    assert comparison.stat().st_size < 5_000_000
+    open_page(driver, comparison, width, scheme)
+    assert driver.execute_script(OVERFLOW) == [0, []]
+    assert driver.execute_script(SIDEWAYS) == 0
+    assert all(natural > 0 for natural in driver.execute_script(IMAGES))
+    assert (console_errors(driver), requests(driver)) == ([], [comparison.as_uri()])
+    rows = [row for row in driver.execute_script(ROWS) if row["horizon"] == "1×"]
+    assert [(row["norm"], row["pools over time"]) for row in rows] == [("channel", "no"), ("group", "yes")]
+    channel, group = rows
+    said = driver.execute_script("return document.querySelector('.summary').textContent")
+    wanted = [row[f"valid plans, {split}"] for split in ("held out", "demonstrated") for row in (group, channel)]
+    assert re.findall(r"[\d.]+ % \[[\d.]+, [\d.]+\]", said) == wanted
+    assert float(wanted[0].split()[0]) < float(wanted[1].split()[0])
+    driver.execute_script("document.querySelector('details').open = true")
+    assert driver.execute_script(OVERFLOW) == [0, []]
 
 
 def test_on_paper_no_table_is_cut_off(driver, page):

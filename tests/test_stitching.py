@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from conftest import TINY
 from envs.maps import get_map
 from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
+from norm_study.stitching.dose import whole_reach
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
 from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_runs
@@ -24,7 +26,7 @@ from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
 from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.config import Config, from_dict, merge
+from planner.config import Config, from_dict, merge, to_dict
 from planner.data import load_data
 from planner.norms import NORM_KINDS, mixes_time
 from planner.plan import Planner
@@ -290,16 +292,16 @@ def test_the_grid_holds_each_cell_once_and_packed_norms_at_one_place_only():
 def test_a_stored_answer_cut_short_or_to_another_question_does_not_count(tmp_path):
     grid, run = Grid(("none",), ("zeros",), ("half",), 1), FactorRun("none", "zeros", "half", 0)
     budget = Budget(Config(), StitchSettings())
-    assert not answered_runs(tmp_path, grid, budget)
+    assert not answered_runs(tmp_path, grid.runs(), budget)
     store = answers_in(tmp_path)
     store.keep(budget.question(run), {"rows": [1]})
-    assert answered_runs(tmp_path, grid, budget) == [(run, {"rows": [1]})] == stored_runs(tmp_path, grid)
+    assert answered_runs(tmp_path, grid.runs(), budget) == [(run, {"rows": [1]})] == stored_runs(tmp_path, grid.runs())
     other = replace(budget, base=Config(steps=7))
-    assert not answered_runs(tmp_path, grid, other)
-    assert not answered_runs(tmp_path, grid, replace(budget, rates={"none": 5e-3}))
+    assert not answered_runs(tmp_path, grid.runs(), other)
+    assert not answered_runs(tmp_path, grid.runs(), replace(budget, rates={"none": 5e-3}))
     path = store.path(budget.question(run))
     path.write_bytes(path.read_bytes()[:-12])
-    assert not answered_runs(tmp_path, grid, budget)
+    assert not answered_runs(tmp_path, grid.runs(), budget)
 
 
 def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_path, capsys):
@@ -331,7 +333,7 @@ def test_a_suite_trains_measures_draws_and_does_nothing_twice(hash_dataset, tmp_
         str(tmp_path / "runs"),
     ]
     assert main(argv) == 0
-    results = list(stored_runs(tmp_path / "out", Grid(("none", "group"), ("zeros",), ("half",), 1)))
+    results = list(stored_runs(tmp_path / "out", Grid(("none", "group"), ("zeros",), ("half",), 1).runs()))
     assert [run.norm for run, _ in results] == ["none", "group"]
     summary = results[0][1]["summary"]
     assert set(summary) == {"demonstrated", "held_out", "gap", "by_horizon"}
@@ -381,8 +383,8 @@ def test_rates_are_chosen_on_demonstrated_tasks_and_the_grid_trains_with_them(ha
     assert RunFolder(tmp_path / "runs" / "none-zeros-half-seed0").config().learning_rate == 5e-3
     base = replace(from_dict(TINY), learning_rate=5e-3)
     one = Grid(("none",), ("zeros",), ("half",), 1)
-    assert answered_runs(tmp_path / "out", one, Budget(base, StitchSettings((1,), 1, 1)))
-    assert not answered_runs(tmp_path / "out", one, Budget(from_dict(TINY), StitchSettings((1,), 1, 1)))
+    assert answered_runs(tmp_path / "out", one.runs(), Budget(base, StitchSettings((1,), 1, 1)))
+    assert not answered_runs(tmp_path / "out", one.runs(), Budget(from_dict(TINY), StitchSettings((1,), 1, 1)))
     capsys.readouterr()
 
 
@@ -425,7 +427,10 @@ def test_the_fix_keeps_every_weight_but_the_norm_and_reports_each_stage(tiny_run
     ]
     assert main(argv) == 0
     rows = json.loads(gzip.decompress((tmp_path / "fix.json.gz").read_bytes()))
-    assert list(dict.fromkeys(row["steps_spent"] for row in rows)) == [None, 1, 2, 4]
+    stages = {how: {row["steps_spent"] for row in rows if row["how"] == how} for how in ("exchanged", "from scratch")}
+    assert stages == {"exchanged": {None, 1, 2, 4}, "from scratch": {2, 4}}
+    one, other = (RunFolder(tmp_path / "runs" / f"tiny-to-channel{end}").config() for end in ("", "-scratch"))
+    assert (one.init_from, other) == (str(tiny_run), replace(one, init_from=""))
     assert (tmp_path / "fix.png").stat().st_size > 100
     before = RunFolder(tiny_run).load_network("ema").state_dict()
     after = RunFolder(tmp_path / "runs" / "tiny-to-channel-exchanged").load_network("ema")
@@ -441,3 +446,42 @@ def test_beginning_with_weights_of_another_shape_is_refused(tiny, tiny_run, hash
     config = tiny(init_from=str(tiny_run), model={"dim": 16})
     with pytest.raises(UserError, match="init_from = .*: tensor .* of another shape"):
         train(config, str(tmp_path / "other"), "cpu", progress=False)
+
+
+def test_the_dose_reaches_from_no_time_to_the_whole_plan_and_the_control_keeps_the_count_of_numbers():
+    runs = stitch_options("--suite", "dose", "--seeds", "1").grid.runs()
+    assert len({run.name for run in runs}) == len(runs)
+    half = [run for run in runs if run.reach == "half"]
+    assert {run.window for run in half if run.norm == "group_window" and not run.control} == {1, 2, 4, 8, 16, 32, 68}
+    control = [run for run in half if run.control]
+    assert {run.window for run in control} == {2, 4, 16, 32}
+    for run in control:
+        config = run.config(Config(), {})
+        assert FactorRun.of(to_dict(config)) == run
+        assert config.model.dim // config.model.norm_groups * config.model.norm_window == 32  # as 8 groups of 8 points
+
+
+def test_the_whole_reach_is_that_of_the_convolutions_and_of_every_window_on_the_way():
+    at = {
+        window: whole_reach(FactorRun("group_window", "zeros", "half", 0, window), Config().model) for window in (1, 2)
+    }
+    channel = whole_reach(FactorRun("channel", "zeros", "half", 0), Config().model)
+    assert at[1] == channel == 31
+    assert at[2] == 31 + 6  # one point left for each norm of the upper level on a path: windows of 1 below it
+
+
+def test_the_suite_of_doses_trains_audits_draws_and_does_nothing_twice(hash_dataset, tmp_path):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(TINY))
+    argv = ["stitch", "--suite", "dose", "--windows", "1,4", "--reaches", "half", "--seeds", "1", "--horizons", "1,2"]
+    argv += ["--episodes", "1", "--best-of", "1", "--jobs", "1", "--preset", str(preset)]
+    argv += ["--out", str(tmp_path / "out"), "--runs-folder", str(tmp_path / "runs")]
+    assert main(argv) == 0
+    table = (tmp_path / "out" / "dose.md").read_text()
+    assert "5 of 5 runs are stored" in table
+    windows = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| half")]
+    assert windows == ["1", "4", "whole plan", "1", "4"]
+    assert (tmp_path / "out" / "dose.png").stat().st_size > 10_000
+    shutil.rmtree(tmp_path / "runs")
+    assert main([*argv, "--stored-only"]) == 0
+    assert (tmp_path / "out" / "dose.md").read_text().splitlines()[2:] == table.splitlines()[2:]

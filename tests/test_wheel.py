@@ -76,7 +76,7 @@ def test_the_sdist_holds_code_tests_presets_and_docs(distributions):
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
     assert {
-        "planner/train.py",
+        "planner/training/train.py",
         "configs/planner/hash.yaml",
         "tests/test_wheel.py",
         "scripts/check",
@@ -102,14 +102,14 @@ def test_from_an_empty_folder_the_wheel_collects_trains_plans_compares_and_audit
     assert (installed.folder / "audit" / "audit.html").stat().st_size > 10_000
 
 
-def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed):
-    for name in shipped_names():
-        maze = RunFolder(SHIPPED / name).statistics().maze
-        start, goal = (",".join(map(str, maze.cell_to_xy(cell))) for cell in (maze.tasks[0].start, maze.tasks[0].goal))
-        installed("planner", "plan", name, f"--start={start}", f"--goal={goal}", "--out", f"{name}.png")
-        assert (installed.folder / f"{name}.png").stat().st_size > 10_000
-        installed("norm-study", "audit", name, *QUICK_AUDIT, "--json", f"{name}.json")
-        assert json.loads((installed.folder / f"{name}.json").read_text())["summary"]["receptive_field"]
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed, name):
+    maze = RunFolder(SHIPPED / name).statistics().maze
+    start, goal = (",".join(map(str, maze.cell_to_xy(cell))) for cell in (maze.tasks[0].start, maze.tasks[0].goal))
+    installed("planner", "plan", name, f"--start={start}", f"--goal={goal}", "--out", f"{name}.png")
+    assert (installed.folder / f"{name}.png").stat().st_size > 10_000
+    installed("norm-study", "audit", name, *QUICK_AUDIT, "--json", f"{name}.json")
+    assert json.loads((installed.folder / f"{name}.json").read_text())["summary"]["receptive_field"]
 
 
 def test_the_wheel_holds_every_shipped_file(installed):

@@ -20,6 +20,7 @@ from groundwork.tables import Table
 from planner.comparison.run_facts import LAST_ROWS, norm_label, run_facts
 from planner.config import Config
 from planner.measures import MEASURES, held
+from planner.norms import in_legend_order
 from planner.training.run import RunFolder
 
 LOSS = f"Loss: mean of the last {LAST_ROWS} logged rows."
@@ -52,8 +53,8 @@ def runs_section(runs: Sequence[RunFolder]) -> Section:
         "Training",
         f"{counted(len(runs), 'run')}, {done} finished; norms {listed([norm_label(config) for config in configs])}.",
         [
-            "A lower training loss is no evidence for a better planner: part of it is information about the whole "
-            "trajectory that a local denoiser should not have."
+            "A lower training loss does not make a better planner. Part of it is information about the whole "
+            "trajectory, which a planner that composes pieces should not have."
         ],
         tables=[*tables, *([rollouts] if rollouts else [])],
         pictures=pictures,
@@ -70,7 +71,7 @@ def _origin(path: Path) -> dict[str, Any]:
 
 def _curves(configs: Sequence[Config], metrics: Sequence[Sequence[dict[str, Any]]]) -> Picture:
     """Training and validation loss against steps, a color per norm, a line per run."""
-    norms = list(dict.fromkeys(norm_label(config) for config in configs))
+    norms = in_legend_order({norm_label(config) for config in configs})
     names = [
         name
         for name in ("loss", "validation_loss")

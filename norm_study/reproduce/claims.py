@@ -1,96 +1,26 @@
-"""Each claim of the papers as data: its sentence, where it stands, the number that decides it, the rule.
-
-A claim is *supported* when the whole 95 % interval over seeds keeps the rule, *not supported* when the whole
-interval breaks it, and *undecided* otherwise, also when fewer than two seeds are there.
-"""
+"""Each claim of the papers as data; :mod:`groundwork.verdicts` decides them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from groundwork.intervals import mean_interval
+from groundwork.verdicts import Claim, Measure, Number, Rule, judge
 from norm_study.init_bias.guesses import arrays_at
 from norm_study.init_bias.theory import DEEP_FROM, NEUTRAL_BELOW, PILED_UP, gamma_of, theory_median
 from norm_study.localization.groups import rank_correlations
 from norm_study.localization.localize import norm_free_floor
 from norm_study.reproduce.parts import Collected
 
-Verdict = Literal["supported", "not supported", "undecided", "not run"]
-Measure = Callable[[Collected], list[float]]
-
-
-class Number(NamedTuple):
-    """What decides a claim.
-
-    Attributes:
-        name: what is measured, per seed.
-        measure: from a part's rows to one value per seed.
-    """
-
-    name: str
-    measure: Measure
-
-
-class Rule(NamedTuple):
-    """How a claim is decided.
-
-    Attributes:
-        number: what is measured.
-        part: the part of the study that it is measured on.
-        sense: on which side of ``threshold`` the interval has to lie.
-        threshold: the interval may touch it.
-    """
-
-    number: Number
-    part: str
-    sense: Literal["at most", "at least"]
-    threshold: float
-
-    def __str__(self) -> str:
-        """The rule in words."""
-        return f"{self.sense} {self.threshold:g}"
-
-
-class Claim(NamedTuple):
-    """One claim.
-
-    Attributes:
-        sentence: what is claimed.
-        source: section of the paper, or what kind of control it is.
-        rule: how it is decided.
-    """
-
-    sentence: str
-    source: str
-    rule: Rule
-
-
-def decide(rule: Rule, values: list[float]) -> tuple[Verdict, dict[str, Any]]:
-    """The verdict on one claim by its rule, and the interval that gave it."""
-    interval = mean_interval(values)
-    low, high = interval["low"], interval["high"]
-    if low is None:
-        return ("undecided" if values else "not run"), interval
-    if rule.sense == "at least":
-        low, high = -high, -low
-    threshold = rule.threshold if rule.sense == "at most" else -rule.threshold
-    return ("supported" if high <= threshold else "not supported" if low > threshold else "undecided"), interval
-
 
 def decide_all(results: Mapping[str, Collected]) -> list[dict[str, Any]]:
     """One entry per claim, in the order of :data:`CLAIMS`."""
     table = []
-    for sentence, source, rule in CLAIMS:
-        collected = results.get(rule.part)
-        values = rule.number.measure(collected) if collected else []
-        verdict, interval = decide(rule, values)
-        about = {"sentence": sentence, "source": source, "number": rule.number.name, "rule": str(rule)}
-        found = {"part": rule.part, "verdict": verdict, "interval": interval, "values": values}
-        seeds = {"seeds": collected.seeds if collected else []}
-        table.append({**about, **found, **seeds, "from_full_rows": bool(collected and collected.borrowed)})
+    for claim in CLAIMS:
+        found = results.get(claim.rule.part)
+        table.append(judge(claim, found, found.seeds if found else [], borrowed=bool(found and found.borrowed)))
     return table
 
 

@@ -7,16 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 from groundwork.errors import UserError
+from groundwork.jobs import Job
 from groundwork.options import part_of
 from groundwork.program import Compute, JsonOutput, command_line
+from norm_study.stitching.dose import write_dose
 from norm_study.stitching.fix import Fix, fix_rows, write_fix
-from norm_study.stitching.grid import Budget, answered_runs, run_grid
+from norm_study.stitching.grid import Budget, Stored, answered_runs, run_grid
+from norm_study.stitching.leakage import run_leakage, stored_audits
 from norm_study.stitching.rates import choose_rates, read_rates
 from norm_study.stitching.result import measure
-from norm_study.stitching.settings import RateSettings, StitchOptions
+from norm_study.stitching.settings import FactorRun, LeakageSettings, RateSettings, StitchOptions
 from norm_study.stitching.summary import GAP_MEASURES, MEASURES
 from norm_study.stitching.tables import write_study
 from planner.config import Config, from_dict, load_preset, merge
+from planner.training.train import train_job
 
 FIX_STEPS = 2000
 
@@ -35,7 +39,7 @@ def stitch(options: StitchOptions, output: JsonOutput, compute: Compute) -> None
     if output.json:
         raise UserError("--json goes with RUN …; a suite writes to --out")
     started = time.perf_counter()
-    {"factors": _factors, "rates": _rates, "fix": _fix}[options.suite or ""](options, compute)
+    {"factors": _factors, "dose": _dose, "rates": _rates, "fix": _fix}[options.suite or ""](options, compute)
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
 
 
@@ -48,20 +52,41 @@ def _base(options: StitchOptions) -> Config:
 
 def _rates(options: StitchOptions, compute: Compute) -> None:
     tried, (out, runs_folder) = part_of(RateSettings, options), options.folders
-    for norm, rate in choose_rates(tried, _base(options), out, options.executor, runs_folder, compute.device).items():
+    for norm, rate in choose_rates(
+        tried, _base(options), out, options.run_in(out), runs_folder, compute.device
+    ).items():
         print(f"{norm}: {rate:g}")
 
 
-def _factors(options: StitchOptions, compute: Compute) -> None:
-    grid, (out, runs_folder) = options.grid, options.folders
+def _trained(options: StitchOptions, compute: Compute) -> tuple[Stored, Budget]:
+    """The runs of a grid, first trained and measured unless only stored ones are wanted."""
+    runs, (out, runs_folder) = options.grid.runs(), options.folders
     rates = read_rates(options.rates_from) if options.rates_from else {}
     budget = Budget(_base(options), options.settings, rates)
     if not options.stored_only:
-        run_grid(grid, out, budget, options.executor, runs_folder, compute.device)
-    stored = answered_runs(out, grid, budget)
+        run_grid(runs, out, budget, options.run_in(out), runs_folder, compute.device)
+    stored = answered_runs(out, runs, budget)
     if not stored:
         raise UserError(f"out = {out} holds no run of this grid and these settings; leave out --stored-only")
-    print(write_study(stored, len(grid.runs()), out, command_line()))
+    return stored, budget
+
+
+def _factors(options: StitchOptions, compute: Compute) -> None:
+    stored, _ = _trained(options, compute)
+    print(write_study(stored, len(options.grid.runs()), options.folders[0], command_line()))
+
+
+def _dose(options: StitchOptions, compute: Compute) -> None:
+    stored, budget = _trained(options, compute)
+    runs, (out, runs_folder) = [run for run, _ in stored], options.folders
+    asked = LeakageSettings(stitching=out, runs_folder=runs_folder, multiple=max(options.settings.multiples))
+
+    def training(run: FactorRun) -> Job:
+        return train_job(run.config(budget.base, {}), runs_folder / run.name, compute.device)
+
+    if not options.stored_only:
+        run_leakage(asked, runs, options.run_in(out), compute.device, training)
+    print(write_dose(stored, stored_audits(asked, stored), len(options.grid.runs()), out, command_line()))
 
 
 def _fix(options: StitchOptions, compute: Compute) -> None:
@@ -73,7 +98,7 @@ def _fix(options: StitchOptions, compute: Compute) -> None:
     measured = replace(options.settings, best_of=1)
     fixes = [Fix(source, options.to, steps, every, measured) for source in options.sources]
     out, runs_folder = options.folders
-    print(write_fix(fix_rows(fixes, out, options.executor, runs_folder, compute.device), out, command_line()))
+    print(write_fix(fix_rows(fixes, out, options.run_in(out), runs_folder, compute.device), out, command_line()))
 
 
 def print_summary(summary: dict[str, Any]) -> None:

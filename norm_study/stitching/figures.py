@@ -19,10 +19,8 @@ from norm_study.stitching.grid import Stored
 from norm_study.stitching.settings import REACHES
 from norm_study.stitching.summary import Rows, countable, interval
 from planner.config import PaddingMode
-from planner.norms import NORM_KINDS, NORM_TABLE
+from planner.norms import NORM_TABLE, in_legend_order
 
-LEGEND = sorted(NORM_KINDS, key=lambda kind: kind != "channel")
-"""The norms in the order of legends: first the one that the others are read beside."""
 OUTCOMES = {
     "plan_valid": ("valid", "#004488"),
     "through_wall": ("through a wall, no jump", "#DDAA33"),
@@ -41,8 +39,7 @@ def base_cell(stored: Stored) -> Stored:
 
 def norms_of(stored: Stored) -> list[str]:
     """Norms in the order of the legend."""
-    there = {run.norm for run, _ in stored}
-    return [norm for norm in LEGEND if norm in there]
+    return in_legend_order({run.norm for run, _ in stored})
 
 
 def _rows(stored: Stored, norm: str, multiple: int, split: str = "held_out") -> Rows:

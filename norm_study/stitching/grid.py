@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from groundwork.answers import Answers
 from groundwork.jobs import Executor, Job, run_jobs
 from norm_study.stitching.result import measure
-from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
+from norm_study.stitching.settings import FactorRun, StitchSettings
 from planner.config import Config
 from planner.renamed import RENAMED
 from planner.training.train import train_job
@@ -48,11 +48,13 @@ class Budget:
         return {"config": run.config(self.base, self.rates), "measured": self.measured}
 
 
-def run_grid(grid: Grid, out: Path, budget: Budget, executor: Executor, runs_folder: Path, device: str) -> None:
+def run_grid(
+    runs: Sequence[FactorRun], out: Path, budget: Budget, executor: Executor, runs_folder: Path, device: str
+) -> None:
     """Trains and measures what is not yet finished.
 
     Args:
-        grid: which cells.
+        runs: which cells, each at its seeds.
         out: rows go to ``out/rows``.
         budget: of the training and the measurement, the same for every run.
         executor: where the runs are trained and measured.
@@ -64,7 +66,7 @@ def run_grid(grid: Grid, out: Path, budget: Budget, executor: Executor, runs_fol
     """
     store = answers_in(out)
     jobs: list[Job] = []
-    for run in grid.runs():
+    for run in runs:
         question, folder = budget.question(run), runs_folder / run.name
         if store.find(question) is None:  # what is measured need not be trained
             training = train_job(question["config"], folder, device)
@@ -78,14 +80,14 @@ def all_runs(out: Path) -> dict[FactorRun, dict[str, Any]]:
     return {FactorRun.of(question["config"]): answer for question, answer in answers_in(out)}
 
 
-def stored_runs(out: Path, grid: Grid) -> Stored:
-    """What is stored of a grid, in its order."""
+def stored_runs(out: Path, runs: Sequence[FactorRun]) -> Stored:
+    """What is stored of these runs, in their order."""
     found = all_runs(out)
-    return [(run, found[run]) for run in grid.runs() if run in found]
+    return [(run, found[run]) for run in runs if run in found]
 
 
-def answered_runs(out: Path, grid: Grid, budget: Budget) -> Stored:
-    """What is stored of a grid to exactly this question."""
+def answered_runs(out: Path, runs: Sequence[FactorRun], budget: Budget) -> Stored:
+    """What is stored of these runs to exactly this question."""
     store = answers_in(out)
-    found = [(run, store.find(budget.question(run))) for run in grid.runs()]
+    found = [(run, store.find(budget.question(run))) for run in runs]
     return [(run, answer) for run, answer in found if answer is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,16 @@ from groundwork.answers import Answers
 from groundwork.errors import UserError
 from groundwork.files import save_figure
 from groundwork.intervals import interval_over_seeds, student_interval
-from groundwork.jobs import Executor, run_jobs
+from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.options import part_of
 from groundwork.style import STYLE
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.findings import AuditReport
 from norm_study.audit.leakage import audit
-from norm_study.stitching.figures import LEGEND
-from norm_study.stitching.grid import FactorRun, stored_runs
-from norm_study.stitching.settings import AuditedPlans, Grid, LeakageSettings
+from norm_study.stitching.grid import FactorRun, Stored, stored_runs
+from norm_study.stitching.settings import AuditedPlans, LeakageSettings
 from norm_study.stitching.summary import countable
-from planner.norms import NORM_TABLE
+from planner.norms import LEGEND, NORM_TABLE
 from planner.plan import pick_device
 from planner.renamed import RENAMED
 from planner.training.run import RunFolder
@@ -35,31 +34,38 @@ from planner.training.run import RunFolder
 LINEAR_BELOW = 1e-4
 
 
-def run_leakage(settings: LeakageSettings, grid: Grid, executor: Executor, device_name: str) -> dict[str, Any]:
+def run_leakage(
+    settings: LeakageSettings,
+    runs: Sequence[FactorRun],
+    executor: Executor,
+    device_name: str,
+    training: Callable[[FactorRun], Job] | None = None,
+) -> dict[str, Any]:
     """Audits the stored runs that are not audited yet; draws the figure if ``settings.out`` says where.
+
+    Args:
+        settings: what is asked, and where the runs are.
+        runs: which of them.
+        executor: where they are audited.
+        device_name: ``auto``, ``cpu`` or ``cuda``.
+        training: makes the planner of a run whose folder is no longer there.
 
     Raises:
         UserError: no finished run, or none measured at the asked multiple.
     """
-    stored = stored_runs(settings.stitching, grid)
+    stored = stored_runs(settings.stitching, runs)
     if not stored:
         raise UserError(f"stitching = {settings.stitching} holds no finished run; norm-study stitch makes them")
-    asked = part_of(AuditedPlans, settings)
-    store = Answers(
-        settings.stitching / "leakage", RENAMED, _label, others=[settings.out] if settings.out is not None else []
-    )
-    jobs, found = [], []
-    for run, result in stored:
-        valid = [row["plan_valid"] for row in countable(result["rows"], split="held_out", multiple=asked.multiple)]
-        if valid:
-            question = {"leakage": asked, "run": run.name, "steps": result["facts"][0]["steps"]}
-            work = partial(_audited, run, settings.runs_folder / run.name, asked, pick_device(device_name))
-            jobs.append(store.job(question, work))
-            found.append((question, {"held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid)}))
-    if not found:
-        raise UserError(f"multiple = {settings.multiple} was not measured in {settings.stitching}")
+    store, asked = _store(settings), part_of(AuditedPlans, settings)
+    jobs: list[Job] = []
+    for run, question, _ in _measured(settings, stored):
+        trained = training(run) if training and store.find(question) is None else None
+        work = partial(_audited, run, settings.runs_folder / run.name, asked, pick_device(device_name))
+        jobs += [*([trained] if trained else []), store.job(question, work, trained.name if trained else None)]
     run_jobs(jobs, executor, "audits")
-    rows = [store.answer(question, dict)["row"] | about for question, about in found]
+    rows = stored_audits(settings, stored)
+    if not rows:
+        raise UserError(f"multiple = {settings.multiple} was not measured in {settings.stitching}")
     if settings.out is not None:
         settings.out.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(STYLE):
@@ -73,8 +79,30 @@ def run_leakage(settings: LeakageSettings, grid: Grid, executor: Executor, devic
     }
 
 
+def stored_audits(settings: LeakageSettings, stored: Stored) -> list[dict[str, Any]]:
+    """What is stored of the audits of these runs, each with the share of its held-out plans that is valid."""
+    store = _store(settings)
+    found = [(store.find(question), about) for _, question, about in _measured(settings, stored)]
+    return [answer["row"] | about for answer, about in found if answer is not None]
+
+
+def _store(settings: LeakageSettings) -> Answers:
+    others = [settings.out] if settings.out is not None else []
+    return Answers(settings.stitching / "leakage", RENAMED, _label, others=others)
+
+
 def _label(question: Any) -> str:
     return question["run"]
+
+
+def _measured(settings: LeakageSettings, stored: Stored) -> Iterator[tuple[FactorRun, dict[str, Any], dict[str, Any]]]:
+    """Each run that was measured at the asked multiple, the question of its audit, and what its row says besides."""
+    for run, result in stored:
+        chosen = countable(result["rows"], split="held_out", multiple=settings.multiple)
+        if valid := [row["plan_valid"] for row in chosen]:
+            steps = result["facts"][0]["steps"]
+            question = {"leakage": part_of(AuditedPlans, settings), "run": run.name, "steps": steps}
+            yield run, question, {"held_out_valid": float(np.mean(valid)), "held_out_plans": len(valid)}
 
 
 def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch.device) -> dict[str, Any]:
@@ -121,10 +149,10 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def _plans(row: dict[str, Any]) -> list[float]:
-    """One number per held-out plan of a run: 1 if it was valid."""
+def _plans(row: dict[str, Any]) -> list[bool]:
+    """Of each held-out plan of a run whether it was valid."""
     valid = round(row["held_out_valid"] * row["held_out_plans"])
-    return [1.0] * valid + [0.0] * (row["held_out_plans"] - valid)
+    return [True] * valid + [False] * (row["held_out_plans"] - valid)
 
 
 def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:

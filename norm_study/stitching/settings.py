@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from groundwork.errors import UserError
-from groundwork.options import Settings, from_dict, option, part_of
+from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
-from planner.config import Config, PaddingMode
-from planner.norms import WHOLE_KINDS, NormKind, packs_of
+from planner.config import Config, ModelConfig, PaddingMode
+from planner.norms import NORM_TABLE, WHOLE_KINDS, NormKind, packs_of
 
 Reach = Literal["quarter", "half", "whole"]
 """Reach of the receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
@@ -22,6 +22,9 @@ REACHES: dict[Reach, tuple[int, tuple[int, ...]]] = {
     "whole": (3, (1, 2, 4)),  # −78 … +75
 }
 """Kernel size and width multipliers of the network."""
+WINDOWED: NormKind = "group_window"
+MOST_GROUPS = ModelConfig.dim
+"""Groups of a norm can be no more than the narrowest level has channels."""
 STUDIED: tuple[NormKind, ...] = (
     *("group", "none", "channel", "instance", "layer", "batch", "rms"),
     *("packnorm_isolated", "instance_isolated"),
@@ -31,17 +34,29 @@ STUDIED: tuple[NormKind, ...] = (
 
 @dataclass(frozen=True)
 class FactorRun:
-    """One cell of the grid at one seed."""
+    """One cell of the grid at one seed.
+
+    Attributes:
+        norm: its kind.
+        padding: of the convolutions.
+        reach: of the receptive field.
+        seed: of the training.
+        window: planned points of a norm with a sliding window, else ``None``.
+        control: whether such a norm has as many groups as its window has points.
+    """
 
     norm: NormKind
     padding: PaddingMode
     reach: Reach
     seed: int
+    window: int | None = None
+    control: bool = False
 
     @property
     def name(self) -> str:
         """Of its run folder and its rows."""
-        return f"{self.norm}-{self.padding}-{self.reach}-seed{self.seed}"
+        control = f"-groups{self.window}" if self.control else ""
+        return f"{self.norm}{self.window or ''}{control}-{self.padding}-{self.reach}-seed{self.seed}"
 
     def config(self, base: Config, rates: Mapping[str, float]) -> Config:
         """Its settings, those of ``base`` but for the factors, and for the learning rate where its norm has one."""
@@ -49,6 +64,8 @@ class FactorRun:
         model = replace(
             base.model,
             norm=self.norm,
+            norm_window=self.window or base.model.norm_window,
+            norm_groups=self.window if self.window and self.control else base.model.norm_groups,
             num_packs=packs_of(self.norm),
             padding_mode=self.padding,
             kernel_size=kernel,
@@ -62,7 +79,14 @@ class FactorRun:
         model = config["model"]
         size = (model["kernel_size"], tuple(model["dim_mults"]))
         reach = next(reach for reach, its in REACHES.items() if its == size)
-        return cls(model["norm"], model["padding_mode"], reach, config["seed"])
+        window = model["norm_window"] if has_window(model["norm"]) else None
+        control = window == model.get("norm_groups") != ModelConfig.norm_groups
+        return cls(model["norm"], model["padding_mode"], reach, config["seed"], window, control)
+
+
+def has_window(norm: NormKind) -> bool:
+    """Whether a norm takes its statistics over a sliding window of time."""
+    return "window" in NORM_TABLE[norm].over
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,10 @@ class Grid(Settings):
         "Take these reaches of the receptive field to one side: 18 (quarter), 32 (half), 78 (whole) points.",
         old=("--fields",),
     )
-    seeds: int = option(3, "Each cell has so many training seeds.", low=1)
+    seeds: int = option(3, "Each cell is trained with this many seeds.", low=1)
+    windows: tuple[int, ...] = option(
+        (ModelConfig.norm_window,), "Norms with a sliding window have it over this many planned points.", low=1
+    )
 
     def runs(self) -> list[FactorRun]:
         """All cells, seed by seed within a cell, the ones that decide first."""
@@ -90,7 +117,37 @@ class Grid(Settings):
             for norm in self.norms
             if norm in WHOLE_KINDS or (padding, reach) == (self.paddings[0], self.reaches[0])
         ]
-        return [FactorRun(*cell, seed) for cell in cells for seed in range(self.seeds)]
+        return [
+            FactorRun(*cell, seed, window)
+            for cell in cells
+            for window in (self.windows if has_window(cell[0]) else (None,))
+            for seed in range(self.seeds)
+        ]
+
+
+@dataclass(frozen=True)
+class DoseGrid(Grid):
+    """From no norm over time to one over the whole plan: GroupNorm's window as a dose.
+
+    Its groups are 8 at every window; as a control they are as many as the window has points, so that all windows have
+    equally many numbers per statistic. ``group`` is the dose without end, ``channel`` the control's at one point.
+    """
+
+    def runs(self) -> list[FactorRun]:
+        """All cells, the ones that decide first."""
+        equal = [window for window in self.windows if 1 < window <= MOST_GROUPS and window != ModelConfig.norm_groups]
+        cells: list[tuple[NormKind, int | None, bool]] = [
+            *((WINDOWED, window, False) for window in self.windows),
+            *((kind, None, False) for kind in ("group", "channel")),
+            *((WINDOWED, window, True) for window in equal),
+        ]
+        return [
+            FactorRun(kind, "zeros", reach, seed, window, control)
+            for reach in self.reaches
+            for kind, window, control in cells
+            if not control or reach == self.reaches[0]
+            for seed in range(self.seeds)
+        ]
 
 
 @dataclass(frozen=True)
@@ -104,9 +161,9 @@ class StitchSettings(Settings):
         flag="horizons",
         old=("--multiples",),
     )
-    episodes: int = option(10, "Measure so many episodes per task.", low=1)
-    best_of: int = option(16, "Draw so many plans per problem for the best-of-N columns; 1 leaves them out.", low=1)
-    best_of_episodes: int = option(2, "So many of a task's episodes are planned that often.", low=1)
+    episodes: int = option(10, "Measure this many episodes per task.", low=1)
+    best_of: int = option(16, "Draw this many plans per problem for the best-of-N columns; 1 leaves them out.", low=1)
+    best_of_episodes: int = option(2, "This many of a task's episodes are planned that often.", low=1)
     seed: int = option(0, "The seed of starts, goals and plans.", low=0)
 
 
@@ -124,10 +181,10 @@ class RateSettings(Settings):
     rates: tuple[float, ...] = option(
         (1e-3, 2e-3, 4e-3), "Suite rates tries these peak learning rates of Adam.", low=1e-9, high=1
     )
-    episodes: int = option(10, "Measure so many episodes per task.", low=1)
+    episodes: int = option(10, "Measure this many episodes per task.", low=1)
 
 
-Suite = Literal["factors", "rates", "fix"]
+Suite = Literal["factors", "dose", "rates", "fix"]
 OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 QUICK: dict[str, Any] = {
     "steps": 3000,
@@ -138,12 +195,15 @@ QUICK: dict[str, Any] = {
     "reaches": ("half",),
     "seeds": 1,
 }
+DOSE: dict[str, Any] = {"windows": (1, 8, 32, 68, 2, 4, 16), "reaches": ("half", "whole")}
+"""What suite dose takes where nothing else is asked, the windows that decide first."""
 _MEASURED = {"multiples", "episodes", "best_of", "best_of_episodes", "seed"}
 _WHERE = {"budget", "steps", "out", "runs_folder", *(item.name for item in fields(Jobs))}
 _TRAINED = {*_WHERE, "preset", "dataset", "norms"}
 READ: dict[Suite | None, set[str]] = {
     None: _MEASURED,
     "factors": _MEASURED | _TRAINED | {"paddings", "reaches", "seeds", "rates_from", "stored_only"},
+    "dose": _MEASURED | _TRAINED - {"norms"} | {"reaches", "seeds", "windows", "stored_only"},
     "rates": _TRAINED | {"rates", "episodes"},
     "fix": _MEASURED | _WHERE | {"sources", "to", "every"},
 }
@@ -163,8 +223,9 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     )
     suite: Suite | None = option(
         None,
-        "Train and measure: norms x paddings x reaches x seeds (factors); each norm at several learning rates, on "
-        "demonstrated tasks (rates); or the runs of --from, fine-tuned with another norm (fix).",
+        "Train and measure: norms x paddings x reaches x seeds (factors); windows of GroupNorm's statistics x reaches "
+        "x seeds (dose); each norm at several learning rates, on demonstrated tasks (rates); or the runs of --from, "
+        "fine-tuned with another norm (fix).",
     )
     budget: Literal["quick", "full"] = option(
         "full",
@@ -176,7 +237,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         None, "Suites train on the dataset of this id.", metavar="ID", default_text="the preset's"
     )
     steps: int | None = option(
-        None, "Suites train for so many training steps.", low=1, default_text="the preset's; suite fix: 2000"
+        None, "Suites train for this many training steps.", low=1, default_text="the preset's; suite fix: 2000"
     )
     rates_from: Path | None = option(
         None,
@@ -184,7 +245,9 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         metavar="FILE",
         default_text="the preset's rate for every norm",
     )
-    stored_only: bool = option(False, "Suite factors makes tables and figures of what is stored, and trains nothing.")
+    stored_only: bool = option(
+        False, "Suites factors and dose make tables and figures of what is stored, and train nothing."
+    )
     out: Path | None = option(
         None,
         "Write rows, tables and figures to this folder.",
@@ -206,7 +269,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         "Suite fix exchanges the norm for this one.",
         choices=WHOLE_KINDS,
     )
-    every: int = option(500, "Suite fix measures every so many training steps.", low=1)
+    every: int = option(500, "Suite fix measures whenever this many training steps are done.", low=1)
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> StitchOptions:
@@ -217,13 +280,14 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         """
         suite = given.get("suite")
         if bool(given.get("runs_measured")) == bool(suite):
-            raise UserError("stitch needs either RUN … or --suite factors|rates|fix")
+            raise UserError(f"stitch needs either RUN … or --suite {'|'.join(get_args(Suite))}")
         unread = set(given) - READ.get(suite, set()) - {"suite", "runs_measured"}
         for item in cls.__dataclass_fields__.values():
             if suite in READ and item.name in unread:
                 name = item.metadata.get("flag") or item.name.replace("_", "-")
                 raise UserError(f"--{name} is not read {f'by suite {suite}' if suite else 'when runs are measured'}")
-        return from_dict(cls, {**(QUICK if given.get("budget") == "quick" else {}), **given})
+        dose, quick = DOSE if suite == "dose" else {}, QUICK if given.get("budget") == "quick" else {}
+        return super().from_options({**dose, **quick, **given})
 
     @property
     def settings(self) -> StitchSettings:
@@ -233,7 +297,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     @property
     def grid(self) -> Grid:
         """The cells that are asked for."""
-        return part_of(Grid, self)
+        return part_of(DoseGrid if self.suite == "dose" else Grid, self)
 
     @property
     def folders(self) -> tuple[Path, Path]:
@@ -252,7 +316,7 @@ class AuditedPlans(Settings):
         flag="horizons",
         old=("--multiple", "--multiples"),
     )
-    times: int = option(16, "So many output times are measured per noise level.", low=1)
+    times: int = option(16, "This many output times are measured per noise level.", low=1)
     seed: int = option(0, "The seed of the audited plans and of everything random in an audit.", low=0)
 
 
@@ -267,3 +331,40 @@ class LeakageSettings(AuditedPlans):
     out: Path | None = option(
         None, "Draw the figure into this folder, as leakage.png and leakage.svg.", metavar="FOLDER"
     )
+
+
+@dataclass(frozen=True)
+class CauseSettings(Settings):
+    """How much is sampled while rules take the place of a norm's statistics."""
+
+    multiples: tuple[int, ...] = option(
+        (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
+    )
+    episodes: int = option(4, "Draw so many plans per task.", low=2)
+    decoded_plans: int = option(
+        32, "From the statistics of so many plans of each demonstrated task the task is decoded.", low=4
+    )
+    levels: tuple[float, ...] = option(
+        (0.1, 0.5, 0.9), "They are decoded at these noise levels, shares of the training's.", low=0, high=1
+    )
+    seed: int = option(0, "The seed of starts, goals, plans and noise.", low=0)
+
+
+@dataclass(frozen=True)
+class CauseOptions(CauseSettings, Jobs):
+    """What is sampled, of which planners."""
+
+    runs: tuple[str, ...] | None = option(
+        None,
+        "Take over the statistics of these finished run folders, or shipped planners, with GroupNorms.",
+        positional=True,
+        metavar="RUN",
+    )
+    lenders: tuple[str, ...] | None = option(
+        None,
+        "This planner of the same data, which stitches, lends right plans; give it once, or once per RUN.",
+        flag="lender",
+        metavar="RUN",
+        repeated=True,
+    )
+    out: Path = option(OUT["full"], "Write rows, table and figure to this folder.", metavar="FOLDER")

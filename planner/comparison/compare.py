@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
-from envs.maps import MazeMap
 from groundwork.errors import UserError
-from groundwork.files import save_figure, write_atomically
+from groundwork.files import write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
 from groundwork.page import page
 from planner.comparison.countable import counted, counting_rule, mark_countable
-from planner.comparison.figures import bar_figure, family_plans, plans_figure
 from planner.comparison.kept import rollout_job, run_rollout
+from planner.comparison.pictures import draw_comparison, example_task
 from planner.comparison.report import comparison_section, comparison_table, family_table
-from planner.comparison.run_facts import network_facts, run_facts
+from planner.comparison.run_facts import network_facts, run_facts, watching
 from planner.config import Config, what_trains
 from planner.data import PlannerData, load_data
 from planner.measures import MEASURES, held, plan_measures
+from planner.norms import in_legend_order
 from planner.plan import Planner, pick_device
 from planner.rollout import RolloutSettings
 from planner.training.run import RunFolder, find_run, provenance
@@ -51,7 +50,7 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     """
     maze = data.statistics.maze
     if maze is None:
-        raise UserError(f"plan measures need a maze; {data.statistics.environment} is none")
+        raise UserError(f"plan measures need a maze; {data.statistics.environment} is no maze")
     count = len(data.training)
     which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
     normalized = data.training.gather(which).transpose(1, 2).cpu()
@@ -144,7 +143,8 @@ def compare(
     """Rolls out finished runs, on ``executor`` if one is given, and writes what sets them apart.
 
     Writes into ``out``: ``report.html`` (self-contained), ``comparison.json`` (rows and summaries),
-    ``comparison.md``, ``families.md``, ``bars.png`` and ``plans_1x.png`` … (one per multiple of the horizon).
+    ``comparison.md``, ``families.md``, ``example.png``, ``bars.png``, ``rollout_NORM.gif`` and ``plans_1x.png`` …
+    (one per multiple of the horizon). Norms stand in the order of :data:`planner.norms.LEGEND`.
     Returns the path of the page.
 
     Raises:
@@ -168,14 +168,14 @@ def compare(
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
     assert maze is not None  # the rollouts needed one
     first = dict(reversed(list(zip(labels, folders, strict=True))))
-    figures = {"bars": bar_figure(summaries, list(next(iter(summaries.values()))))}
-    figures |= _plans_figures(maze, {label: first[label] for label in summaries}, multiples, device)
-    for name, figure in figures.items():
-        save_figure(figure, target / f"{name}.png", dpi=150)
+    planners = {label: Planner.from_run(first[label].path, device=device) for label in summaries}
+    task = example_task(maze, [row for item in measured for row in item.rows])
+    draw_comparison(target, planners, summaries, task, multiples)
     about = {"settings": asdict(settings), "multiples": multiples, "maze": maze.name}
     result: dict[str, Any] = {
         "config": {"runs": [*map(str, paths)], **about},
-        "runs": [run_facts(folder) | network_facts(folder) for folder in folders],
+        "runs": [run_facts(folder) | network_facts(folder) | watching(folder) for folder in folders],
+        "example": f"one {task.split.replace('_', '-')} task ({task.name})",
         "provenance": {**provenance(settings.seed, pick_device(device)), "command": command},
         "summary": summaries,
         "families": _families(measured),
@@ -195,25 +195,11 @@ def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The runs, if they are finished, each there once, and on one maze."""
     folders = [find_run(path) for path in paths]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as two seeds'")
+        raise UserError("a run is named twice: its episodes would count as those of two seeds")
     for folder in folders:
         if not folder.done:
             raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
     if any(folder.statistics().maze != folders[0].statistics().maze for folder in folders):
         raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
-    return folders
-
-
-def _plans_figures(
-    maze: MazeMap, first_of_label: Mapping[str, RunFolder], multiples: Sequence[int], device: str
-) -> dict[str, Figure]:
-    """Plans of the first run of each label, a figure per multiple of the horizon."""
-    planners = {label: Planner.from_run(folder.path, device=device) for label, folder in first_of_label.items()}
-    figures = {}
-    for multiple in multiples:
-        plans = {
-            label: family_plans(planner, horizon=multiple * planner.config.data.horizon)
-            for label, planner in planners.items()
-        }
-        figures[f"plans_{multiple}x"] = plans_figure(maze, plans)
-    return figures
+    order = in_legend_order(folder.config().model.norm for folder in folders)
+    return sorted(folders, key=lambda folder: order.index(folder.config().model.norm))

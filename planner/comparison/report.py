@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts
 from groundwork.tables import Cell, Table
-from planner.measures import MEASURES
+from planner.comparison.figures import (
+    Summaries,
+    headline_measures,
+    horizon_of,
+    pools_over_time,
+    shortest_columns,
+    split_of,
+)
+from planner.measures import BODY_RADIUS_M, LONGEST_VALID_STEP, MEASURES
+from planner.norms import in_legend_order
 
-OVER = "Means with 95 % intervals, over training seeds where there are at least three, else over episodes."
+OVER = f"Means with {HOW}."
 NOTES = (
-    "**Plans before success.** The controller bridges a hole in a plan and then holds the plan's last point, which is "
-    "the goal itself. So success can stay high while plans fall apart: look at valid plans, the longest step and the "
-    "end gap first. Failures count as the episode limit in steps to goal.",
-    "**Demonstrated against held out.** A planner that composes seen pieces loses little from one to the other. A norm "
-    "that pools over the horizon tells every point of a plan about all others; such a planner can draw a demonstrated "
-    "route and jump to the goal it was told.",
-    "**Longer horizons.** At twice the training horizon, statistics over time are those of another length.",
-    "**Training windows** are the reference: what the measures give for the data themselves.",
-    "**A lower training loss is no evidence for a better planner**: part of it is information about the whole "
-    "trajectory that a local denoiser should not have.",
+    "**Look at the plans before the success.** The controller bridges a hole in a plan, and then it holds the plan's "
+    "last point, which is the goal itself. So success can stay high while plans fall apart. A failed episode counts as "
+    "its whole length in steps to goal.",
+    "**Held out beside demonstrated.** A planner that composes the pieces that it has seen loses little from "
+    "demonstrated tasks to held-out ones. A norm that pools over time tells every point of a plan about all others. "
+    "Such a planner can draw a demonstrated route, and can jump to the goal where it must compose one.",
+    "**Longer horizons.** At twice the training horizon a norm that pools over time takes its statistics over twice "
+    "as many points as in training.",
+    "**Training windows** are the reference. Their row holds what the measures give for the data themselves.",
+    "**A lower training loss does not make a better planner.** Part of it is information about the whole trajectory, "
+    "which a planner that composes pieces should not have.",
 )
 
 
@@ -53,14 +66,58 @@ def _rows(summaries: Mapping[str, Mapping[str, Any]]) -> list[list[Cell]]:
     ]
 
 
-def _results_table(result: Mapping[str, Any]) -> Table:
-    """The comparison with what its intervals are over."""
+def headline_table(result: Mapping[str, Any]) -> Table:
+    """What decides: valid plans and success per norm and horizon, held out beside demonstrated."""
+    summary = result["summary"]
+    measures = sorted(headline_measures(summary), key=lambda name: MEASURES[name].of != "plan")
+    columns = list(next(iter(summary.values())))
+    splits = sorted({split_of(column) for column in columns}, reverse=True)
+    rows: list[list[Cell]] = []
+    for label in in_legend_order(summary):
+        for horizon in dict.fromkeys(map(horizon_of, columns)):
+            here = {split_of(name): cells for name, cells in summary[label].items() if horizon_of(name) == horizon}
+            cells = [MEASURES[name].cell(here.get(split, {}).get(name)) for name in measures for split in splits]
+            rows.append([label, "yes" if pools_over_time(label) else "no", horizon, *cells])
+    titles = [f"{MEASURES[name].label}, {split}" for name in measures for split in splits]
+    return Table(["norm", "pools over time", "horizon", *titles], rows, "Results", OVER, cards=True)
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The sentence with the numbers that decide: the norms with the fewest and the most valid plans, held out first."""
+    summary = result["summary"]
+    columns = shortest_columns(summary)
+    valid = _valid_plans(summary, columns[0])
+    if not valid:
+        return ""
+    fewest, most = (pick(valid, key=lambda label: valid[label]["mean"]) for pick in (min, max))
+    held_out = split_of(columns[0]) == "held out"
+    tasks = "tasks that nobody demonstrated" if held_out else f"{split_of(columns[0])} tasks"
+    text = f"On {tasks}, {_of_plans(valid, fewest, most)}."
+    seen = _valid_plans(summary, columns[1]) if held_out and len(columns) > 1 else {}
+    return f"{text} On demonstrated tasks, {_of_plans(seen, fewest, most)}." if seen else text
+
+
+def _valid_plans(summary: Summaries, column: str) -> dict[str, Mapping[str, Any]]:
+    """Label → the share of valid plans, where it was measured."""
+    cells = {label: entries.get(column, {}).get("plan_valid") for label, entries in summary.items()}
+    return {label: cell for label, cell in cells.items() if cell is not None and cell["mean"] is not None}
+
+
+def _of_plans(cells: Mapping[str, Mapping[str, Any]], *labels: str) -> str:
+    text = MEASURES["plan_valid"].text
+    first, *others = dict.fromkeys(label for label in labels if label in cells)
+    whole = f"{text(cells[first])} of the plans of `{first}` are valid"
+    return " and ".join([whole, *(f"{text(cells[label])} of those of `{label}`" for label in others)])
+
+
+def _all_measures(result: Mapping[str, Any]) -> Table:
+    """Every measure, with what its intervals are over."""
     whole, reference = comparison_table(result), result["reference"]
     counts = [cells["success"] for entries in result["summary"].values() for cells in entries.values()]
     over = [f"{cell['n']} {cell['over']}" for cell in counts]
     over.append(f"{reference['plan_valid']['n']} windows" if reference else "no data here")
     rows = [[*row, end] for row, end in zip(whole.rows, over, strict=True)]
-    return Table([*whole.columns, "over"], rows, "Results", OVER)
+    return Table([*whole.columns, "over"], rows, "All measures", OVER, folded=True)
 
 
 def comparison_section(result: Mapping[str, Any]) -> Section:
@@ -72,11 +129,6 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         f"planner compare {' '.join(config['runs'])} --multiples {','.join(map(str, config['multiples']))} "
         f"--episodes {settings['episodes']} --seed {settings['seed']}"
     )
-    pictures = {"bars": "Means of each norm with 95 % intervals. Dotted: the longest step of the data."} | {
-        f"plans_{multiple}x": f"Six plans of each norm (rows) for the first task of each family (columns), at "
-        f"{multiple}× the training horizon. Points are planned waypoints."
-        for multiple in config["multiples"]
-    }
     columns = list(runs[0]) if runs else []
     facts = {
         "runs": listed(config["runs"]),
@@ -86,15 +138,18 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
     }
     return Section(
         "Comparison",
-        f"{counted(len(result['summary']), 'norm')}, {counted(len(seeds), 'training seed')}. {_validity(result)}",
+        headline(result),
         [
-            "The same planner was trained once per norm and seed, everything else equal, on demonstrations alone. "
-            "It then planned demonstrated and held-out tasks; every plan was executed on MuJoCo. "
-            + result.get("counted", "")
+            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and {_seeds_of_each(result)} "
+            "each, everything else equal, on demonstrations alone. It then planned "
+            "demonstrated and held-out tasks, and MuJoCo executed every plan. A plan is valid if it keeps "
+            f"{BODY_RADIUS_M} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
+            f"longest. {result.get('counted', '')}"
         ],
-        pictures=[Picture(f"{name}.png", caption) for name, caption in pictures.items()],
+        pictures=_pictures(result),
         tables=[
-            _results_table(result),
+            headline_table(result),
+            _all_measures(result),
             family_table(result),
             *([Table(columns, [list(run.values()) for run in runs], "Runs", folded=True)] if runs else []),
         ],
@@ -105,11 +160,34 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
     )
 
 
-def _validity(result: Mapping[str, Any]) -> str:
-    """Valid plans on the last column of held-out tasks, norm by norm."""
-    columns = [column for column in next(iter(result["summary"].values())) if column.startswith("held out")]
-    if not columns:
-        return ""
-    cells = {label: entries[columns[-1]]["plan_valid"] for label, entries in result["summary"].items()}
-    shown = "; ".join(f"{label} {MEASURES['plan_valid'].text(cell)}" for label, cell in cells.items())
-    return f"Valid plans ({columns[-1]}): {shown}."
+def _seeds_of_each(result: Mapping[str, Any]) -> str:
+    pairs = {(row["norm"], row["run_seed"]) for row in result["rows"]}
+    fewest, *_, most = sorted([*Counter(norm for norm, _ in pairs).values()] * 2)
+    return counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
+
+
+def _pictures(result: Mapping[str, Any]) -> list[Picture]:
+    task = result.get("example", "one task")
+    shown = {
+        "example.png": f"Six plans each of the norms with the fewest and the most valid plans, for {task}, from the "
+        "circle to the star. Red steps are longer than any of a valid plan.",
+        "bars.png": "Valid plans and success with 95 % intervals at the shortest horizon.",
+    }
+    moving = {
+        animation_file(label): f"`{label}`: a plan for {task}, and the ball that follows it."
+        for label in in_legend_order(result["summary"])
+    }
+    plans = {
+        f"plans_{multiple}x.png": f"Six plans of each norm (rows) for the first task of each family (columns), at "
+        f"{multiple}× the training horizon. Points are planned waypoints."
+        for multiple in result["config"]["multiples"]
+    }
+    return [
+        *(Picture(file, caption) for file, caption in (shown | moving).items()),
+        *(Picture(file, caption, folded=True) for file, caption in plans.items()),
+    ]
+
+
+def animation_file(label: str) -> str:
+    """The name of the animation of a label's rollout."""
+    return f"rollout_{re.sub(r'[^A-Za-z0-9_]+', '-', label).strip('-')}.gif"

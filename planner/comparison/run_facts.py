@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,9 @@ def network_facts(folder: RunFolder) -> dict[str, str]:
     left, right = network.receptive_field()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return {"parameters": f"{parameters:,}", "receptive field (points)": f"−{left} … +{right}"}
+
+
+def watching(folder: RunFolder) -> dict[str, str]:
+    """The command that shows a run's curves, where TensorBoard has any."""
+    there = any(folder.path.glob("events.out.tfevents.*"))
+    return {"TensorBoard": f"`tensorboard --logdir {shlex.quote(str(folder.path))}`" if there else "–"}

@@ -96,7 +96,7 @@ class RunFolder:
         """Notes that the training has ended."""
         write_atomically(self.path / "DONE", "")
 
-    def start(self, config: Config, statistics: DataStatistics, device: torch.device) -> None:
+    def start(self, config: Config, statistics: DataStatistics, device: torch.device, processes: int = 1) -> None:
         """Writes config, provenance and statistics of a new run, or compares the config of one to resume.
 
         What changes no weight, such as ``log_every``, may differ; an unfinished run goes on with the new value.
@@ -118,12 +118,13 @@ class RunFolder:
                     f"{self.path} began with other data: {config.data.dataset} has changed since; "
                     "take another --run folder"
                 )
-            self._compare_machine(device)
+            self._compare_machine(device, processes)
             if stored != config and not self.done:
                 (self.path / CHECKSUMS).unlink(missing_ok=True)  # a kill between the two leaves a config to read
                 self._write_settings(config)
             return
-        write_atomically(self.path / "provenance.json", json.dumps(provenance(config.seed, device), indent=2))
+        origin = provenance(config.seed, device) | {"processes": processes}
+        write_atomically(self.path / "provenance.json", json.dumps(origin, indent=2))
         write_atomically(self.path / "data.json", json.dumps(statistics.to_dict()))
         self._write_settings(config)
 
@@ -131,15 +132,21 @@ class RunFolder:
         write_atomically(self.path / "config.yaml", to_yaml(config))
         write_checksums(self.path, ("provenance.json", "data.json", "config.yaml"))
 
-    def _compare_machine(self, device: torch.device) -> None:
+    def _compare_machine(self, device: torch.device, processes: int) -> None:
         origin = self.provenance()
-        threads, began = origin.get("threads"), origin.get("device")
+        threads, began, others = origin.get("threads"), origin.get("device"), origin.get("processes", 1)
         if began != str(device):
             print(f"note: this run began on {began} and goes on on {device}, with other batches", file=sys.stderr)
         elif threads != torch.get_num_threads():
             print(
                 f"note: this run began with {threads} threads and goes on with {torch.get_num_threads()}: "
                 f"its last bits will differ from an uninterrupted run's (OMP_NUM_THREADS={threads} keeps them)",
+                file=sys.stderr,
+            )
+        elif processes != others:
+            print(
+                f"note: this run began with {others} processes and goes on with {processes}: its last bits will differ "
+                "from an uninterrupted run's",
                 file=sys.stderr,
             )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from planner.config import Config, what_trains
 from planner.data import PlannerData, Windows, load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner, pick_device
+from planner.training.distributed import ALONE, Ranks, joined
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
@@ -68,13 +70,15 @@ class Trainer:
         config: the run's settings.
         data: its windows.
         device: where everything lives.
+        ranks: the processes that train together; each computes its share of every batch.
     """
 
-    def __init__(self, config: Config, data: PlannerData, device: torch.device):
-        self.config, self.data, self.device = config, data, device
+    def __init__(self, config: Config, data: PlannerData, device: torch.device, ranks: Ranks = ALONE):
+        self.config, self.data, self.device, self.ranks = config, data, device, ranks
         layout = data.statistics.layout
         self.network = make_network(config, layout.transition_dim).to(device)
-        self.forward: nn.Module = torch.compile(self.network) if config.compile else self.network  # type: ignore[assignment]
+        forward = ranks.wrap(self.network)
+        self.forward: nn.Module = torch.compile(forward) if config.compile else forward  # type: ignore[assignment]
         self.ema = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         # Fused: on a CPU the step of a hundred small tensors is several times cheaper than one by one.
@@ -113,9 +117,10 @@ class Trainer:
             return training_loss(network, self.schedule, clean, self.known_DT, levels, noise)
 
     def update(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step; returns loss and gradient norm (before clipping) as scalars on the device."""
-        batch = self.draw(self.data.training, self.config.batch_size, seed_of(self.config.seed, self.step))
-        loss = self.loss(self.forward, batch)
+        """One optimizer step; returns loss, of this rank's share, and gradient norm (before clipping) on the device."""
+        whole = self.draw(self.data.training, self.config.batch_size, seed_of(self.config.seed, self.step))
+        clean, levels, noise = map(self.ranks.share, whole)
+        loss = self.loss(self.forward, (clean, levels, noise))
         loss.backward()
         gradient_norm = self.apply_gradients()
         return loss.detach(), gradient_norm
@@ -207,7 +212,7 @@ def train(
     log: Sequence[TrackerName] = ("tensorboard",),
     leakage_every: int = 0,
 ) -> RunFolder:
-    """Trains a planner into a run folder, or continues one there.
+    """Trains a planner into a run folder, or continues one there; started by torchrun, as one of several processes.
 
     Args:
         config: the settings.
@@ -226,13 +231,19 @@ def train(
     """
     device = pick_device(device_name)
     folder = RunFolder(path)
-    data = load_data(config.data, device)
     try:
-        with folder.claim():
-            folder.start(config, data.statistics, device)
+        with joined(device) as ranks, ExitStack() as held:
+            data = load_data(config.data, device)
+
+            def begin() -> None:
+                ranks.check(config)
+                held.enter_context(folder.claim())
+                folder.start(config, data.statistics, device, ranks.count)
+
+            ranks.first(begin)
             if not folder.done:
-                _train(Trainer(config, data, device), folder, progress, log, leakage_every)
-                folder.mark_done()
+                _train(Trainer(config, data, device, ranks), folder, progress, log, leakage_every)
+                ranks.first(folder.mark_done)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -258,7 +269,10 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[Tr
         trainer.restore(folder)
     elif source := trainer.config.init_from:
         trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
-    folder.rewind_metrics(trainer.step)
+    trainer.ranks.first(partial(folder.rewind_metrics, trainer.step))
+    if not trainer.ranks.writes:
+        _loop(trainer, folder, None, None, tqdm(disable=True))
+        return
     monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1, log=log)
     leaks = trainer.leak_monitor(monitor.writer, leakage_every) if leakage_every and monitor.writer else None
     try:
@@ -275,7 +289,8 @@ def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[Tr
         monitor.close()
 
 
-def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, leaks: LeakMonitor | None, bar: tqdm) -> None:
+def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor | None, leaks: LeakMonitor | None, bar: tqdm) -> None:
+    """Trains to the end; without a monitor nothing is written."""
     config = trainer.config
     losses: list[Tensor] = []
     norms: list[Tensor] = []
@@ -294,36 +309,38 @@ def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor, leaks: LeakMoni
         # One transfer from the device for many steps. A row ends at each checkpoint, so that who goes on from there
         # writes the same rows, and nothing is saved unseen.
         if save or evaluate or _due(step, config.log_every, config.steps):
-            _refuse_not_finite(losses, norms, step, folder)
+            values = trainer.ranks.mean(torch.stack([torch.stack(losses), torch.stack(norms)]))
+            _refuse_not_finite(values, step, folder)
+            losses.clear()
+            norms.clear()
+            if monitor is None:
+                continue
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
             row: dict[str, Any] = {
                 "step": step,
-                "loss": torch.stack(losses).mean().item(),
-                "gradient_norm": torch.stack(norms).mean().item(),
+                "loss": values[0].mean().item(),
+                "gradient_norm": values[1].mean().item(),
                 "learning_rate": learning_rate(config, step - 1),
-                "steps_per_second": len(losses) / seconds,
+                "steps_per_second": values.shape[1] / seconds,
             }
-            losses.clear()
-            norms.clear()
             bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
             if evaluate:
                 row |= monitor.evaluate(step, trainer.planner(), trainer.validation_loss())
                 clock = time.perf_counter()
             monitor.log(row)
-        if save:
-            trainer.save(folder)
+            if save:
+                trainer.save(folder)
 
 
 def _due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def _refuse_not_finite(losses: Sequence[Tensor], norms: Sequence[Tensor], step: int, folder: RunFolder) -> None:
+def _refuse_not_finite(values: Tensor, step: int, folder: RunFolder) -> None:
     """Refuses a step whose loss, or whose gradient, which only the next loss would show, is not finite."""
-    values = torch.stack(list(losses)) + torch.stack(list(norms))
-    bad = (~torch.isfinite(values)).nonzero()
+    bad = (~torch.isfinite(values.sum(0))).nonzero()
     if len(bad):
-        at = step - len(values) + int(bad[0]) + 1
+        at = step - values.shape[1] + int(bad[0]) + 1
         kept = folder.checkpoints()
         good = (
             f"the checkpoint of step {int(kept[-1].name.removeprefix('step_'))} is good"
