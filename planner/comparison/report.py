@@ -84,7 +84,7 @@ def headline_table(result: Mapping[str, Any]) -> Table:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The sentence with the numbers that decide: the norms with the fewest and the most valid plans, held out first."""
+    """The sentence with the numbers that decide: of the norms with the fewest and the most valid plans."""
     summary = result["summary"]
     columns = shortest_columns(summary)
     valid = _valid_plans(summary, columns[0])
