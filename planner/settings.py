@@ -223,6 +223,7 @@ class SweepSettings(FromPreset):
     episodes: int = option(10, "How many episodes of each task are executed.", low=1)
     horizons: tuple[int, ...] = option((1, 2), "Roll out at these multiples of the training horizon.", low=1)
     tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
+    stack: int = option(1, "Train so many networks that differ in their seed alone as one computation.", low=1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from planner.config import to_yaml
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.sampler import Conditions, sample
-from planner.training.train import Trainer, make_network
+from planner.training.trainer import Trainer, make_network
 
 
 @pytest.fixture(scope="module")

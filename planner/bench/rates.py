@@ -24,7 +24,7 @@ from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.plan import pick_device
 from planner.settings import Part
-from planner.training.train import Trainer, seed_of
+from planner.training.trainer import Trainer, seed_of
 from planner.unet_convert import EXPRESSIBLE
 
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
