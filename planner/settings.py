@@ -266,3 +266,4 @@ class BenchSettings(
         0.25, "Replanning begins with the last plan, noised again to this share of the noise levels.", low=0, high=1
     )
     episodes: int = option(100, "So many episodes are rolled out.", low=1)
+    stack: int = option(8, "So many networks are trained as one.", low=2)

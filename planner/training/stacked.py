@@ -19,6 +19,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from groundwork.errors import UserError
 from planner.config import Config
 from planner.training.distributed import Ranks
+from planner.training.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -80,3 +81,11 @@ class Stack:
                 network.get_parameter(name).grad = gradient
             stacked.grad = None
         return losses_S.detach()
+
+
+def update_together(trainers: Sequence[Trainer], stack: Stack | None) -> list[tuple[Tensor, Tensor]]:
+    """One optimizer step of each; the networks of several are stacked. Returns what :meth:`Trainer.update` does."""
+    if stack is None or len(trainers) == 1:
+        return [trainers[0].update()]
+    losses_S = stack.backward(trainers[0].loss, [trainer.batch() for trainer in trainers])
+    return [(loss, trainer.apply_gradients()) for loss, trainer in zip(losses_S, trainers, strict=True)]

@@ -22,7 +22,7 @@ from planner.training.distributed import joined
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
-from planner.training.stacked import Stack, check_stack
+from planner.training.stacked import Stack, check_stack, update_together
 from planner.training.trackers import TrackerName
 from planner.training.trainer import Trainer, learning_rate
 
@@ -242,14 +242,6 @@ def _train(trainings: Sequence[_Training], progress: bool) -> None:
             one.finish()
     if failed:
         raise next(iter(failed.values()))
-
-
-def update_together(trainers: Sequence[Trainer], stack: Stack | None) -> list[tuple[Tensor, Tensor]]:
-    """One optimizer step of each; the networks of several are stacked. Returns what :meth:`Trainer.update` does."""
-    if stack is None or len(trainers) == 1:
-        return [trainers[0].update()]
-    losses_S = stack.backward(trainers[0].loss, [trainer.batch() for trainer in trainers])
-    return [(loss, trainer.apply_gradients()) for loss, trainer in zip(losses_S, trainers, strict=True)]
 
 
 def _due(step: int, every: int, last: int) -> bool:
