@@ -244,7 +244,7 @@ def map_from_rows(rows: Iterable[str], name: str = "custom") -> MazeMap:
 
 
 def pairs_apart(maze: MazeMap, steps: int) -> list[tuple[Cell, Cell]]:
-    """All (start, goal) whose shortest path has so many steps, start by start."""
+    """All (start, goal) whose shortest path has this many steps, start by start."""
     return [
         (start, goal)
         for start in maze.free_cells

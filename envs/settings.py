@@ -26,7 +26,7 @@ class CollectSettings(Settings):
         "navigate",
         "Walk the demonstrated tasks, between random goals one after the other, or to goals four cells away.",
     )
-    env_steps: int = option(100_000, "Record so many environment steps of 0.01 s in all.", low=1, old=("--steps",))
+    env_steps: int = option(100_000, "Record this many environment steps of 0.01 s in all.", low=1, old=("--steps",))
     seed: int = option(0, "Draw everything from this seed; the same seed gives the same data.", low=0)
     id: str | None = option(None, "Store the dataset under this id. Default: mazes/MAP-RECIPE-v0.", metavar="ID")
     order: PathOrder = option("breadth", "The expert searches its paths in this order.")
@@ -67,7 +67,7 @@ class ReferenceSettings(Settings):
     """Whose returns are measured where."""
 
     maps: tuple[str, ...] = option(REQUIRED, f"Measure on these maps: {MAPS}.", positional=True, metavar="MAP")
-    episodes: int = option(500, "Run so many episodes per policy and protocol.", low=1)
+    episodes: int = option(500, "Run this many episodes per policy and protocol.", low=1)
     seed: int = option(0, "Draw everything from this seed; the same seed gives the same returns.", low=0)
     json: str = option(
         "-", "Write the returns to this file, whose other maps are kept; - for standard output.", metavar="FILE"

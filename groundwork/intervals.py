@@ -13,6 +13,11 @@ import numpy as np
 from scipy import stats
 
 SEEDS_FOR_AN_INTERVAL = 3
+HOW = (
+    "95 % intervals, over training seeds (Student's t) where there are at least three, else over episodes; of a share "
+    "the wider one of Student's over seeds and Wilson's over all episodes"
+)
+"""What :func:`interval_over_seeds` does, for the notes of tables."""
 Values = Sequence[float] | np.ndarray
 
 
@@ -71,8 +76,9 @@ def student_interval(values: Values, within: tuple[float, float] = (-np.inf, np.
 def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: bool = False) -> dict[str, Any]:
     """The interval that a table of several training seeds shows.
 
-    Over seeds (Student's t on their means) where there are at least three, else over episodes. Where the means of all
-    seeds agree, seeds do not vary, and only the number of episodes bounds what is known.
+    Over seeds (Student's t on their means) where there are at least three whose means vary, else over episodes. Of
+    shares it is the wider one of Student's over seeds and Wilson's over all episodes: three seeds that happen to agree
+    know no more than their episodes do.
 
     Args:
         values_by_seed: per seed the values of its episodes.
@@ -83,10 +89,14 @@ def interval_over_seeds(values_by_seed: Sequence[Sequence[float]], *, share: boo
     """
     everything = [value for values in values_by_seed for value in values]
     means = [float(np.mean(values)) for values in values_by_seed]
+    pooled = {**mean_interval(everything), "over": "episodes"}
     if not _vary(means):
-        return {**mean_interval(everything), "over": "episodes"}
-    over_seeds = student_interval(means, (0.0, 1.0) if share else (-np.inf, np.inf))
-    return {**over_seeds, "median": float(np.median(everything)), "over": "seeds"}
+        return pooled
+    over_seeds = {**student_interval(means, (0.0, 1.0) if share else (-np.inf, np.inf)), "over": "seeds"}
+    ends = _wider(over_seeds, pooled) if _yes_or_no(everything) else over_seeds
+    return (
+        over_seeds | {"median": float(np.median(everything))} | {key: ends[key] for key in ("low", "high", "n", "over")}
+    )
 
 
 def difference_over_seeds(
@@ -99,9 +109,20 @@ def difference_over_seeds(
         samples: the episodes behind both sides, of all seeds.
         share: the values are 0 or 1; the interval ends at −1 and 1.
     """
+    over_episodes = _difference_over_episodes(samples, share)
     if not _vary(differences):
-        return _difference_over_episodes(samples, share)
-    return {**student_interval(differences, (-1.0, 1.0) if share else (-np.inf, np.inf)), "over": "seeds"}
+        return over_episodes
+    over_seeds = {**student_interval(differences, (-1.0, 1.0) if share else (-np.inf, np.inf)), "over": "seeds"}
+    ends = _wider(over_seeds, over_episodes) if share and all(map(_yes_or_no, samples)) else over_seeds
+    return over_seeds | {key: ends[key] for key in ("low", "high", "n", "over")}
+
+
+def _wider(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return other if other["low"] is not None and other["high"] - other["low"] > one["high"] - one["low"] else one
+
+
+def _yes_or_no(values: Values) -> bool:
+    return np.asarray(values).dtype == bool
 
 
 def paired_difference(ours: Sequence[bool], reference: Sequence[bool]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from groundwork.jobs import Executor, LocalExecutor
 from groundwork.options import Settings, add_options, from_dict, load_yaml, option, read_options
 from groundwork.slurm import SlurmExecutor, SlurmSettings
 
-JOBS = "Run so many jobs at a time, each on one thread; 1 takes all threads."
+JOBS = "Run this many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"
 
 
@@ -146,7 +146,7 @@ class Jobs(Settings):
     cluster: Path | None = option(
         None, "Ask the cluster for what this YAML file says, and the options --slurm.… over it.", metavar="FILE"
     )
-    pack: int = option(1, "Let one job of the cluster do so many short ones.", low=1)
+    pack: int = option(1, "Let one job of the cluster do this many short ones.", low=1)
     dry_run: bool = option(False, "Say what would be submitted to the cluster, and stop.")
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
 
@@ -186,7 +186,7 @@ class Seeds(Settings):
     """Which seeds."""
 
     seed: int = option(0, "The first seed.", low=0)
-    seeds: int = option(1, "Run so many seeds, counted up from the first.", low=1)
+    seeds: int = option(1, "Run this many seeds, counted up from the first.", low=1)
 
     @property
     def all(self) -> list[int]:

@@ -74,7 +74,7 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
     planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
     maze = planner.statistics.maze
     if settings.avoid and maze is None:
-        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is no maze")
     plans = planner.plan(
         problem.start,
         problem.goal,
@@ -87,7 +87,7 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
         found = {"start": problem.start, "goal": problem.goal, "plans": plans.tolist()}
         write_atomically(settings.out, json.dumps(found))
     elif maze is None:
-        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is none: take --out FILE.json")
+        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is no maze: take --out FILE.json")
     elif kind == ".png":
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
@@ -114,7 +114,7 @@ def rollout(
     """Plans and executes episodes; prints what they come to."""
     planner = _load(trained, weights, compute)
     if planner.statistics.maze is None:
-        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is no maze")
     rows = roll_out(planner, choose_tasks(planner.statistics.maze, tasks.tasks), settings).rows
     summary = summarize(rows)
     config = {"run": trained.run, **asdict(tasks), **asdict(settings)}

@@ -49,8 +49,8 @@ class DataConfig(Settings):
     """Which windows of which dataset."""
 
     dataset: str = option("mazes/hash-tasks-v0", "Minari's id of the dataset to train on.", metavar="ID")
-    horizon: int = option(64, "A plan has so many points.", low=2, high=2**16)
-    stride: int = option(4, "Planned points are so many environment steps apart.", low=1, high=2**16)
+    horizon: int = option(64, "A plan has this many points.", low=2, high=2**16)
+    stride: int = option(4, "Two planned points are this many environment steps apart.", low=1, high=2**16)
     actions: bool = option(False, "Plan the actions too, behind the state.")
     hold_end: bool = option(
         False, "Windows may run past an episode's end, where the ball is held at rest (mazes only)."
@@ -67,19 +67,23 @@ class ModelConfig(Settings):
     """
 
     dim: int = option(32, "The network's base width in channels.", low=1, high=2**14)
-    dim_mults: tuple[int, ...] = option((1, 4, 8), "Each level is so many times as wide as the base.", low=1)
+    dim_mults: tuple[int, ...] = option(
+        (1, 4, 8), "The widths of the network's levels are these multiples of its base width.", low=1
+    )
     kernel_size: int = option(5, "Every block's convolutions have this kernel size, an odd number.", low=1, high=2**16)
-    padding_mode: PaddingMode = option("zeros", "Beyond a plan's ends convolutions see zeros, or its end point.")
+    padding_mode: PaddingMode = option(
+        "zeros", "Beyond a plan's ends convolutions see zeros, or the end point again (replicate)."
+    )
     norm: NormKind = option("group", "The network normalizes with this kind of layer.")
-    norm_groups: int = option(8, "Norms with groups have so many groups of channels.", low=1)
+    norm_groups: int = option(8, "Norms with groups have this many groups of channels.", low=1)
     norm_placement: Placement = option("pre", "The norm stands before (pre) or after (post) the activation.")
     num_packs: int = option(
         0,
-        "The horizon is cut into so many packs, isolated norms two or more; 0: as few as the norm needs.",
+        "The horizon is cut into this many packs. Isolated norms need two or more; 0 takes as few as the norm needs.",
         low=0,
     )
     norm_window: int = option(
-        8, "Norms with a sliding window take their statistics over so many planned points, on every level.", low=1
+        8, "Norms with a sliding window take their statistics over this many planned points, on every level.", low=1
     )
 
     def check(self) -> None:
@@ -101,10 +105,14 @@ class ModelConfig(Settings):
 class DiffusionConfig(Settings):
     """The noise process and how plans are sampled from it."""
 
-    train_steps: int = option(64, "The diffusion process has so many noise levels.", low=2, high=10**5)
-    prediction: Literal["sample", "noise"] = option("sample", "The network predicts the clean sample, or the noise.")
+    train_steps: int = option(64, "The diffusion process has this many noise levels.", low=2, high=10**5)
+    prediction: Literal["sample", "noise"] = option(
+        "sample", "The network predicts the clean sample, or the noise in it."
+    )
     sampler: SamplerKind = option("ddpm", "Plans are drawn with this sampler unless a command says otherwise.")
-    sampling_steps: int = option(64, "A plan takes so many network evaluations unless a command says otherwise.", low=1)
+    sampling_steps: int = option(
+        64, "A plan takes this many network evaluations unless a command says otherwise.", low=1
+    )
 
 
 @dataclass(frozen=True)
@@ -117,29 +125,35 @@ class Config(Settings):
     seed: int = option(0, "Weights, batches and noise are drawn from this seed.", low=0, high=2**31 - 1)
     init_from: str = option(
         "",
-        "Begin with the moving average of this run folder or shipped planner; empty: with random weights.",
+        "Begin with the moving average of this run folder or shipped planner instead of random weights.",
         metavar="RUN",
     )
-    steps: int = option(10_000, "The optimizer takes so many training steps.", low=1)
-    batch_size: int = option(32, "A training step sees so many windows.", low=1, high=2**20)
+    steps: int = option(10_000, "The optimizer takes this many training steps.", low=1)
+    batch_size: int = option(32, "A training step sees this many windows.", low=1, high=2**20)
     optimizer: Literal["adam", "adamw"] = option("adam", "The weights are trained with this optimizer.")
     learning_rate: float = option(1e-3, "The learning rate at its peak, after the warm-up.", low=0)
-    warmup_steps: int = option(100, "The learning rate rises linearly over so many training steps.", low=0)
-    decay: Literal["none", "cosine"] = option("cosine", "After the warm-up the learning rate stays, or falls so.")
+    warmup_steps: int = option(100, "The learning rate rises linearly over this many training steps.", low=0)
+    decay: Literal["none", "cosine"] = option(
+        "cosine", "After the warm-up the learning rate stays (none), or falls to zero along half a cosine."
+    )
     weight_decay: float = option(0.0, "The weights decay at this rate; adamw decouples it from the gradient.", low=0)
-    gradient_clip: float = option(1.0, "Gradients are scaled to at most this norm; 0: never.", low=0)
+    gradient_clip: float = option(
+        1.0, "Gradients are scaled down to at most this norm; 0 leaves them as they are.", low=0
+    )
     ema_decay: float = option(
         0.995, "The exponential moving average of the weights keeps this share of itself per step.", low=0, high=1
     )
     precision: Literal["float32", "bfloat16"] = option("float32", "The forward pass computes in this arithmetic.")
     compile: bool = option(False, "Compile the network with torch.compile.", metavar="true|false")
-    log_every: int = option(50, "Metrics are written every so many training steps.", low=1)
+    log_every: int = option(50, "Metrics are written whenever this many training steps are done.", low=1)
     evaluate_every: int = option(
-        2000, "Validation, figures and short rollouts come every so many training steps; 0: never.", low=0
+        2000,
+        "Validation, figures and short rollouts come whenever this many training steps are done; 0 means never.",
+        low=0,
     )
-    evaluate_episodes: int = option(2, "A short rollout has so many episodes per demonstrated task.", low=1)
-    checkpoint_every: int = option(1000, "Checkpoints are written every so many training steps.", low=1)
-    keep_checkpoints: int = option(3, "So many of the newest checkpoints are kept; 0: all.", low=0)
+    evaluate_episodes: int = option(2, "A short rollout has this many episodes per demonstrated task.", low=1)
+    checkpoint_every: int = option(1000, "A checkpoint is written whenever this many training steps are done.", low=1)
+    keep_checkpoints: int = option(3, "This many of the newest checkpoints are kept; 0 keeps all.", low=0)
 
     def check(self) -> None:
         """Refuses what cannot be built, naming the numbers.

@@ -254,7 +254,7 @@ def _read(dataset: minari.MinariDataset, config: DataConfig) -> tuple[list[np.nd
     except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
         raise UserError(f"dataset {name!r} is damaged ({one_line(error)}); collect or download it again") from error
     if config.hold_end and maze is None:
-        raise UserError(f"data.hold_end needs a maze; {environment} of {name!r} is none")
+        raise UserError(f"data.hold_end needs a maze; {environment} of {name!r} is no maze")
     span = _fewest_points(config)
     if not any(len(episode) >= span for episode in episodes):
         longest = max((len(episode) for episode in episodes), default=0)

@@ -67,7 +67,7 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
     """
     maze, stride = planner.statistics.maze, planner.config.data.stride
     if maze is None:
-        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is no maze")
     environment = make_env(maze)
     try:
         options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}

@@ -56,7 +56,7 @@ PROGRAM = Program(
             Later("planner.commands:rollout"),
         ),
         "compare": Command(
-            "Make table and figures of several runs.",
+            "Compare several runs on one page with tables and figures.",
             (ComparedRuns, ComparedRollouts, Tasks, ShortJobs, Compute),
             Later("planner.commands:compare"),
         ),

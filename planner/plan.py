@@ -165,7 +165,7 @@ class Planner:
         """
         maze = self.statistics.maze
         if maze is None:
-            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is none")
+            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is no maze")
         costs = None
         if guide is not None:
             every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")

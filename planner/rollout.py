@@ -85,7 +85,7 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
     """
     maze = planner.statistics.maze
     if maze is None:
-        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is none")
+        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is no maze")
     seeds = range(settings.seed, settings.seed + settings.episodes)
     problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [

@@ -32,9 +32,7 @@ class RolloutSettings(Sampling):
     episodes: int = option(10, "How many episodes of each task are executed.", low=1)
     seed: int = option(0, "The seed of starts, goals and plans.", low=0, high=2**31 - 1)
     horizon: int | None = option(None, "How many points a plan has.", low=1, default_text="the training's")
-    replan_every: int = option(
-        0, "The number of environment steps after which the rest is planned anew; 0 plans once.", low=0
-    )
+    replan_every: int = option(0, "Plan the rest anew after this many environment steps; 0 plans once.", low=0)
 
     def check(self) -> None:
         """A warm start needs plans to begin from."""
@@ -128,8 +126,8 @@ class PlanSettings(Sampling, hidden=("replan_warm",)):
     out: Path = option(
         REQUIRED, "Write a PNG (the plans), a GIF (one plan executed) or JSON (the numbers).", metavar="FILE"
     )
-    num_plans: int = option(6, "Draw so many plans.", low=1)
-    horizon: int | None = option(None, "A plan has so many points.", low=1, default_text="the training's")
+    num_plans: int = option(6, "Draw this many plans.", low=1)
+    horizon: int | None = option(None, "A plan has this many points.", low=1, default_text="the training's")
 
     def check(self) -> None:
         """The file has a kind that can be written."""
@@ -192,13 +190,15 @@ class TrainSettings(FromPreset):
         metavar="FOLDER",
     )
     leakage_every: int = option(
-        0, "Leakage is measured every so many training steps, for TensorBoard; 0 never, 500 costs little.", low=0
+        0,
+        "Leakage is measured for TensorBoard whenever this many steps are done; 0 means never, 500 costs little.",
+        low=0,
     )
     log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = option(
         ("tensorboard",),
         "Show the metrics with these: tensorboard, wandb, trackio; the last two are extras to install.",
     )
-    collect: bool = option(False, "Collect the dataset first, if it is missing and this project's own.")
+    collect: bool = option(False, "If the dataset is missing and is one of this project's own, collect it first.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +211,8 @@ class SweepSettings(FromPreset):
     )
     seeds: int | None = option(
         None,
-        "Train so many seeds of each, counted up from --seed. Default: that seed alone, and runs are named by their "
-        "norm alone.",
+        "Train each with this many seeds, counted up from --seed. Default: that seed alone, and runs are named by "
+        "their norm alone.",
         low=1,
         default_text="",
     )
@@ -223,7 +223,7 @@ class SweepSettings(FromPreset):
     episodes: int = option(10, "How many episodes of each task are executed.", low=1)
     horizons: tuple[int, ...] = option((1, 2), "Roll out at these multiples of the training horizon.", low=1)
     tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
-    stack: int = option(1, "Train so many networks that differ in their seed alone as one computation.", low=1)
+    stack: int = option(1, "Train this many networks that differ only in their seed as one computation.", low=1)
 
 
 @dataclass(frozen=True)
@@ -260,10 +260,10 @@ class BenchSettings(
     """What is timed, how often; how long a training is and what it writes are no settings of it."""
 
     parts: tuple[Part, ...] = option(("training", "planning", "rollout"), "Time these parts.")
-    repeats: int = option(5, "The median of so many timings is reported.", low=1)
-    bench_steps: int = option(50, "A timing takes so many training steps.", low=1)
+    repeats: int = option(5, "The median of this many timings is reported.", low=1)
+    bench_steps: int = option(50, "A timing takes this many training steps.", low=1)
     warm_level: float = option(
         0.25, "Replanning begins with the last plan, noised again to this share of the noise levels.", low=0, high=1
     )
-    episodes: int = option(100, "So many episodes are rolled out.", low=1)
-    stack: int = option(8, "So many networks are trained as one.", low=2)
+    episodes: int = option(100, "This many episodes are rolled out.", low=1)
+    stack: int = option(8, "Train this many networks as one.", low=2)

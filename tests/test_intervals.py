@@ -34,7 +34,25 @@ def test_seeds_of_equal_means_leave_the_interval_to_the_episodes():
     cell = interval_over_seeds([[True, False], [False, True], [True, False]], share=True)
     assert cell["over"] == "episodes"
     assert cell["low"] < 0.5 < cell["high"]
-    assert interval_over_seeds([[True, False], [False, False], [True, False]], share=True)["over"] == "seeds"
+    assert interval_over_seeds([[True, False], [False, False], [True, True]], share=True)["over"] == "seeds"
+
+
+def test_shares_get_the_wider_interval_so_that_lucky_agreement_of_seeds_is_no_precision():
+    agreeing = [[True] * 9 + [False] * 15, [True] * 8 + [False] * 16, [True] * 8 + [False] * 16]
+    cell = interval_over_seeds(agreeing, share=True)
+    wilson = stats.binomtest(25, 72).proportion_ci(0.95, method="wilson")
+    assert (cell["low"], cell["high"], cell["over"]) == (wilson.low, wilson.high, "episodes")
+    apart = [[True] * 24, [True] * 12 + [False] * 12, [False] * 24]
+    assert interval_over_seeds(apart, share=True)["over"] == "seeds"
+    difference = difference_over_seeds(
+        [0.2, 0.21, 0.2], ([True] * 30 + [False] * 42, [True] * 16 + [False] * 56), share=True
+    )
+    assert difference["over"] == "episodes"
+    assert difference["low"] < 0.1
+
+
+def test_numbers_are_no_episodes_that_succeed_or_fail_and_keep_students_interval():
+    assert interval_over_seeds([[0.5, 0.6], [0.5, 0.5], [0.6, 0.6]], share=True)["over"] == "seeds"
 
 
 def test_the_paired_interval_covers_the_difference_in_95_of_100_samples():

@@ -428,7 +428,10 @@ def test_the_fix_keeps_every_weight_but_the_norm_and_reports_each_stage(tiny_run
     ]
     assert main(argv) == 0
     rows = json.loads(gzip.decompress((tmp_path / "fix.json.gz").read_bytes()))
-    assert list(dict.fromkeys(row["steps_spent"] for row in rows)) == [None, 1, 2, 4]
+    stages = {how: {row["steps_spent"] for row in rows if row["how"] == how} for how in ("exchanged", "from scratch")}
+    assert stages == {"exchanged": {None, 1, 2, 4}, "from scratch": {2, 4}}
+    one, other = (RunFolder(tmp_path / "runs" / f"tiny-to-channel{end}").config() for end in ("", "-scratch"))
+    assert (one.init_from, other) == (str(tiny_run), replace(one, init_from=""))
     assert (tmp_path / "fix.png").stat().st_size > 100
     before = RunFolder(tiny_run).load_network("ema").state_dict()
     after = RunFolder(tmp_path / "runs" / "tiny-to-channel-exchanged").load_network("ema")

@@ -18,7 +18,7 @@ class AuditSettings(Settings):
         None, "Audit this trained planner: a run folder, or the name of a shipped planner.", positional=True
     )
     length: int | None = option(
-        None, "The plans of RUN have so many points.", low=1, default_text="its training horizon"
+        None, "The plans of RUN have this many points.", low=1, default_text="its training horizon"
     )
     weights: Literal["ema", "model"] = option("ema", "Audit RUN's moving average, or its last weights.")
     diffusers: bool = option(False, "Audit RUN's weights in diffusers.UNet1DModel, if it can express them.")
@@ -51,10 +51,10 @@ class AuditSettings(Settings):
     )
     mode: Literal["own", "train", "eval"] = option("own", "The network is audited in this mode.")
     dtype: Literal["float64", "float32", "own"] = option("float64", "The audit computes in this type.")
-    times: int = option(32, "So many output times are measured.", low=1)
-    projections: int = option(2, "So many random projections are taken per output time.", low=1)
+    times: int = option(32, "This many output times are measured.", low=1)
+    projections: int = option(2, "This many random projections are taken per output time.", low=1)
     exact: bool = option(False, "Take all channels instead of projections.")
-    redraws: int = option(4, "The receptive field is taken over so many inputs more.", low=0)
+    redraws: int = option(4, "The receptive field is measured on this many more inputs.", low=0)
     attribution: bool = option(True, "Measure each module's own leakage.")
     seed: int = option(0, "Draw everything random from this seed.", low=0)
     out: Path | None = option(None, "Write maps, tables and a page to this folder.", metavar="FOLDER")

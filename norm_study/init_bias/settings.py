@@ -29,12 +29,12 @@ class NetworkSizes(Settings):
         "The norm stands before (pre) or after (post) the activation.",
         old_values={"before": "pre", "after": "post"},
     )
-    depth: int = option(20, "The network has so many hidden layers.", low=1)
-    width: int = option(100, "A hidden layer has so many units (mlp) or channels (cnn).", low=1)
+    depth: int = option(20, "The network has this many hidden layers.", low=1)
+    width: int = option(100, "A hidden layer has this many units (mlp) or channels (cnn).", low=1)
     activation: Activation = option("relu", "The network's nonlinearity.")
-    classes: int = option(2, "The network has so many outputs; of the digits these are the first.", low=2)
+    classes: int = option(2, "The network has this many outputs; of the digits these are the first.", low=2)
     data: Data = option("blobs", "The data are Gaussian blobs, or scikit-learn's 8 by 8 digits.")
-    dimensions: int = option(1000, "A blob's points have so many dimensions.", low=1)
+    dimensions: int = option(1000, "A blob's points have this many dimensions.", low=1)
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class InitBiasConfig(NetworkSizes):
 
     network: Literal["mlp", "cnn"] = option("mlp", "The network's architecture.")
     kernel: int = option(3, "The cnn's convolutions have this kernel size, an odd number.", low=1)
-    groups: int = option(4, "The cnn's group norm has so many groups of channels.", low=1)
-    inits: int = option(2000, "So many networks are initialised per seed.", low=2)
-    points: int = option(1000, "Each network classifies so many data points; f0 is a multiple of 1/points.", low=2)
+    groups: int = option(4, "The cnn's group norm has this many groups of channels.", low=1)
+    inits: int = option(2000, "This many networks are initialised per seed.", low=2)
+    points: int = option(1000, "Each network classifies this many data points; f0 is a multiple of 1/points.", low=2)
     suite: Literal["one", "paper"] = option(
         "one", "Measure this norm and place, or the paper's norms and places at depths 1, 2, 5, 10 and --depth."
     )
@@ -79,8 +79,8 @@ class InitBiasBenchConfig(InitBiasConfig, defaults={"inits": 256}, hidden=("kern
     norm: NormKind = option("batch", NORM, choices=MLP_NORMS)
     network: Literal["mlp"] = "mlp"
     suite: Literal["one"] = "one"
-    few_points: int = option(16, "At so many data points one network leaves the machine idle.", low=2)
-    repeats: int = option(3, "Each is timed so many times, and the fastest counts.", low=1)
+    few_points: int = option(16, "At this many data points one network leaves the machine idle.", low=2)
+    repeats: int = option(3, "Each is timed this many times, and the fastest counts.", low=1)
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ class InitBiasTrainingConfig(NetworkSizes, defaults={"classes": 10, "data": "dig
     """How long the initial prejudice lasts: many classifiers trained at once from one placement of the norm."""
 
     norm: NormKind = option("none", NORM, choices=MLP_NORMS)
-    networks: int = option(4, "So many networks are trained per seed.", low=1)
-    batch: int = option(64, "A training step sees so many data points.", low=2)
-    steps: int = option(300, "The networks learn for so many training steps.", low=1)
+    networks: int = option(4, "This many networks are trained per seed.", low=1)
+    batch: int = option(64, "A training step sees this many data points.", low=2)
+    steps: int = option(300, "The networks learn for this many training steps.", low=1)
     learning_rate: float = option(1e-3, "Adam's learning rate, which is constant.", low=1e-9)
-    held_out: int = option(400, "So many data points are kept from training and judged on.", low=2)
+    held_out: int = option(400, "This many data points are kept from training and judged on.", low=2)
     even_within: float = option(
         0.2, "Predicted class shares no farther than this from the true ones count as no bias.", low=0, high=1
     )
@@ -117,6 +117,6 @@ class InitBiasUNetConfig(Settings):
         "Each of these norms stands before and after the activation; none is always measured.",
         choices=tuple(kind for kind in WHOLE_KINDS if kind != "none"),
     )
-    inits: int = option(100, "So many untrained networks predict per seed.", low=2)
-    windows: int = option(64, "Each of them predicts so many windows.", low=2)
-    loss_steps: int = option(500, "The loss of so many training steps is recorded.", low=1)
+    inits: int = option(100, "This many untrained networks predict per seed.", low=2)
+    windows: int = option(64, "Each of them predicts this many windows.", low=2)
+    loss_steps: int = option(500, "The loss of this many training steps is recorded.", low=1)

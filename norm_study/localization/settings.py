@@ -16,15 +16,15 @@ Inputs = Literal["noise", "constant"]
 LENGTH = "A sequence has this length L."
 KERNEL = "The convolutions have this kernel size k, an odd number."
 NORM = "The network normalizes with this kind of layer."
-GROUPS = "The group norm has so many groups of channels."
+GROUPS = "The group norm has this many groups of channels."
 
 
 @dataclass(frozen=True)
 class Training(Settings):
     """How long and how fast a network learns."""
 
-    batch: int = option(64, "A training step sees so many sequences.", low=1)
-    steps: int = option(4000, "The network learns for so many training steps.", low=1)
+    batch: int = option(64, "A training step sees this many sequences.", low=1)
+    steps: int = option(4000, "The network learns for this many training steps.", low=1)
     learning_rate: float = option(
         2e-3, "Adam's peak learning rate, after 100 warm-up steps, before a cosine decay.", low=1e-9
     )
@@ -34,7 +34,7 @@ class Training(Settings):
 class Testing(Settings):
     """Definition 2.3's parameters."""
 
-    predictions: int = option(10_000, "Welch's test takes so many predictions per index.", low=2)
+    predictions: int = option(10_000, "Welch's test takes this many predictions per index.", low=2)
     alpha: float = option(0.01, "The level of each test.", low=1e-12, high=0.5)
 
 
@@ -64,7 +64,7 @@ class NormedTraining(Training, ConvolutionSizes):
 
     norm: NormKind = option("instance", NORM, choices=WHOLE_KINDS)
     groups: int = option(8, GROUPS, low=1)
-    minibatch: int = option(2, "So many sequences share the statistics of the batch norm.", low=2)
+    minibatch: int = option(2, "This many sequences share the statistics of the batch norm.", low=2)
 
     @property
     def pools_minibatches(self) -> bool:
@@ -116,7 +116,7 @@ class BatchNormConfig(
     """Figures 5 and 6: a short sequence and a small minibatch, accumulated to ``batch``."""
 
     norm: Literal["batch"] = "batch"
-    calibration: int = option(1000, "The running statistics are an average over so many minibatches.", low=1)
+    calibration: int = option(1000, "The running statistics are an average over this many minibatches.", low=1)
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class ProbeSizes(Settings):
     """The probes: MLPs of two hidden layers, applied index by index."""
 
     probe_width: int = option(64, "The probe's two hidden layers have this width.", low=1)
-    probe_steps: int = option(1500, "The probes learn for so many training steps.", low=1)
-    probe_batch: int = option(32, "A training step of the probes sees so many sequences.", low=1)
+    probe_steps: int = option(1500, "The probes learn for this many training steps.", low=1)
+    probe_batch: int = option(32, "A training step of the probes sees this many sequences.", low=1)
     probe_learning_rate: float = option(2e-3, "Adam's peak learning rate of the probes.", low=1e-9)
 
 
@@ -163,10 +163,10 @@ class PackNormConfig(
 ):
     """Section 3.2: two sequences of which a part is common, joined by nothing but PackNorm."""
 
-    overlap: int = option(16, "The two sequences have so many entries in common.", low=0)
+    overlap: int = option(16, "The two sequences have this many entries in common.", low=0)
     coupled: bool = option(True, "Join the two in the norm layers; otherwise each is normalized alone.")
-    batch: int = option(32, "A training step sees so many pairs of sequences.", low=1)
-    predictions: int = option(4000, "The error is taken over so many fresh pairs.", low=2)
+    batch: int = option(32, "A training step sees this many pairs of sequences.", low=1)
+    predictions: int = option(4000, "The error is taken over this many fresh pairs.", low=2)
 
     def check(self) -> None:
         """The convolutions leave something, and the overlap fits."""
@@ -185,7 +185,9 @@ class UNetConfig(Testing, Training, defaults={"batch": 32, "steps": 2000, "learn
     groups: int = option(8, GROUPS, low=1)
     length: int = option(64, LENGTH, low=2)
     dim: int = option(32, "The network's base width in channels.", low=2)
-    dim_mults: tuple[int, ...] = option((1,), "Each level of the network is so many times as wide as the base.", low=1)
+    dim_mults: tuple[int, ...] = option(
+        (1,), "The widths of the network's levels are these multiples of its base width.", low=1
+    )
     kernel: int = option(5, KERNEL, low=1)
 
     @property
@@ -209,5 +211,5 @@ class BenchConfig(
 ):
     """Networks small enough that a single one leaves the machine idle."""
 
-    networks: int = option(16, "So many networks are trained at once.", low=1)
-    repeats: int = option(3, "Either is timed so many times, and the fastest counts.", low=1)
+    networks: int = option(16, "This many networks are trained at once.", low=1)
+    repeats: int = option(3, "Either is timed this many times, and the fastest counts.", low=1)

@@ -30,7 +30,13 @@ from planner.training.run import RunFolder, find_run
 from planner.training.train import train_job
 
 FINE_TUNING_RATE = 1e-3
-HOW = "All stages but the first two are checkpoints of one fine-tuning, whose learning rate falls along one cosine."
+HOW = (
+    "All stages but the first two are checkpoints of one training, whose learning rate falls along one cosine. From "
+    "scratch: the control, a network of the new norm that begins without the old weights, everything else equal."
+)
+EXCHANGED, SCRATCH = "exchanged", "from scratch"
+LOOKS: dict[str, dict[str, Any]] = {EXCHANGED: {}, SCRATCH: {"ls": "--", "markerfacecolor": "none"}}
+"""How the lines of a figure differ."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Fix:
         return f"{Path(self.source).name}-to-{self.to}"
 
     def config(self, steps: int) -> Config:
-        """Of a fine-tuning of so many steps."""
+        """The settings of a fine-tuning of this many steps."""
         before = find_run(self.source).config()
         return replace(
             before,
@@ -70,13 +76,14 @@ class Fix:
             keep_checkpoints=0,
         )
 
-    def stages(self, runs_folder: Path) -> Iterator[tuple[int | None, Config, Path, int]]:
-        """Steps spent, and the config, folder and checkpoint of the run that is measured then."""
-        source = find_run(self.source)
-        yield None, source.config(), source.path, _step(source)
-        yield 1, self.config(1), runs_folder / f"{self.name}-exchanged", 1
+    def stages(self, runs_folder: Path) -> Iterator[tuple[str, int | None, Config, Path, int]]:
+        """How it began, steps spent, and the config, folder and checkpoint of the run that is measured then."""
+        source, config = find_run(self.source), self.config(self.steps)
+        yield EXCHANGED, None, source.config(), source.path, _step(source)
+        yield EXCHANGED, 1, self.config(1), runs_folder / f"{self.name}-exchanged", 1
         for step in sorted({*range(self.every, self.steps + 1, self.every), self.steps}):
-            yield step, self.config(self.steps), runs_folder / self.name, step
+            yield EXCHANGED, step, config, runs_folder / self.name, step
+            yield SCRATCH, step, replace(config, init_from=""), runs_folder / f"{self.name}-scratch", step
 
 
 def _step(folder: RunFolder) -> int:
@@ -84,7 +91,7 @@ def _step(folder: RunFolder) -> int:
 
 
 def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: Path, device: str) -> Rows:
-    """Measures runs before their norm is exchanged and every so many steps of fine-tuning after.
+    """Measures runs before their norm is exchanged and again and again during the training after, with its control.
 
     Args:
         fixes: what is exchanged.
@@ -94,8 +101,9 @@ def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: P
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        The rows of :func:`norm_study.stitching.measurement.stitch_rows` with ``source`` and ``steps_spent``: ``None``
-        before the exchange, 1 right after it (one step, at a hundredth of the rate).
+        The rows of :func:`norm_study.stitching.measurement.stitch_rows` with ``source``, ``how`` (``exchanged`` or
+        ``from scratch``) and ``steps_spent``: ``None`` before the exchange, 1 right after it (one step, at a hundredth
+        of the rate).
 
     Raises:
         UserError: no such run, or settings out of range.
@@ -104,13 +112,14 @@ def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: P
     jobs: dict[str, Job] = {}
     asked = []
     for fix in fixes:
-        for spent, config, folder, step in fix.stages(runs_folder):
+        for how, spent, config, folder, step in fix.stages(runs_folder):
             question = {"config": config, "run": folder.name, "step": step, "measured": fix.measured}
             training = train_job(config, folder, device) if spent else None
             work = partial(_stage, folder, fix.measured, device, step)
             measuring = store.job(question, work, after=training.name if training else None)
             jobs |= {job.name: job for job in (training, measuring) if job}
-            asked.append((question, {"steps_spent": spent, "source": Path(fix.source).name, "run_seed": config.seed}))
+            about = {"how": how, "steps_spent": spent, "source": Path(fix.source).name, "run_seed": config.seed}
+            asked.append((question, about))
     run_jobs(list(jobs.values()), executor, "fix")
     return [row | about for question, about in asked for row in store.answer(question, dict)["rows"]]
 
@@ -140,13 +149,21 @@ def fix_section(rows: Rows, command: str = "") -> Section:
     )
 
 
-def _stages(rows: Rows) -> list[int | None]:
-    return list(dict.fromkeys(row["steps_spent"] for row in rows))
+Stage = tuple[str, int | None]
+"""How it began, and steps spent."""
 
 
-def _cell(rows: Rows, stage: int | None, multiple: int, split: str, measure: str) -> dict[str, Any]:
+def _stage_of(row: dict[str, Any]) -> Stage:
+    return row.get("how", EXCHANGED), row["steps_spent"]  # rows of earlier days have no control
+
+
+def _stages(rows: Rows) -> list[Stage]:
+    return sorted(dict.fromkeys(map(_stage_of, rows)), key=lambda stage: (stage[0], stage[1] or 0))
+
+
+def _cell(rows: Rows, stage: Stage, multiple: int, split: str, measure: str) -> dict[str, Any]:
     chosen = countable(rows, split=split, multiple=multiple)
-    return interval([row for row in chosen if row["steps_spent"] == stage], measure)
+    return interval([row for row in chosen if _stage_of(row) == stage], measure)
 
 
 def fix_table(rows: Rows) -> Table:
@@ -157,7 +174,10 @@ def fix_table(rows: Rows) -> Table:
     )
     columns = list(measures)
     lines: list[list[Cell]] = [
-        [names.get(stage, str(stage)), *(study_cell(_cell(rows, stage, *column), column[-1]) for column in columns)]
+        [
+            names.get(stage[1], str(stage[1])) + (f", {SCRATCH}" if stage[0] == SCRATCH else ""),
+            *(study_cell(_cell(rows, stage, *column), column[-1]) for column in columns),
+        ]
         for stage in _stages(rows)
     ]
     return Table(["steps spent", *(f"{m}× {split} {name}" for m, split, name in columns)], lines)
@@ -166,23 +186,28 @@ def fix_table(rows: Rows) -> Table:
 def fix_figure(rows: Rows) -> Figure:
     """Valid plans against steps of fine-tuning, held out and demonstrated, one panel per horizon."""
     multiples = sorted({row["multiple"] for row in rows})
-    stages: Sequence[int] = [stage for stage in _stages(rows) if stage is not None]
+    stages = [(how, spent) for how, spent in _stages(rows) if spent is not None]
     figure = Figure(figsize=(3.6 * len(multiples) + 0.4, 3.2), layout="constrained")
     axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
     for axis, multiple in zip(axes, multiples, strict=True):
-        apart = max(stages) / 80  # so that the two intervals of a stage do not hide each other
+        apart = max(spent for _, spent in stages) / 80  # so that the two intervals of a stage do not hide each other
         for split, color, marker, side in (
             ("held_out", PALETTE[0], "o", apart),
             ("demonstrated", PALETTE[1], "s", -apart),
         ):
-            cells = [_cell(rows, stage, multiple, split, "plan_valid") for stage in stages]
-            before = _cell(rows, None, multiple, split, "plan_valid")
+            before = _cell(rows, (EXCHANGED, None), multiple, split, "plan_valid")
             if before["mean"] is None:
                 continue
             label = split.replace("_", " ")
-            plot_intervals(axis, np.array(stages) + side, cells, color=color, marker=marker, label=label)
+            for begun, look in LOOKS.items():
+                own = [stage for stage in stages if stage[0] == begun]
+                places = np.array([spent for _, spent in own]) + side
+                cells = [_cell(rows, stage, multiple, split, "plan_valid") for stage in own]
+                if own:
+                    named = label if begun == EXCHANGED else f"{label}, {begun}"
+                    plot_intervals(axis, places, cells, color=color, marker=marker, label=named, **look)
             axis.axhline(100 * before["mean"], color=color, ls=":", lw=1.2, label=f"{label}, before the exchange")
-        axis.set(xlabel="optimizer steps after the exchange", ylim=(-4, 104), title=f"{multiple}× training horizon")
+        axis.set(xlabel="optimizer steps", ylim=(-4, 104), title=f"{multiple}× training horizon")
     axes[0].set_ylabel("valid plans (%)")
     open_axes(axes)
     legend_outside(figure, axes[0], "outside upper center", ncols=2)

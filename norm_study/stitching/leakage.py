@@ -149,10 +149,10 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
-def _plans(row: dict[str, Any]) -> list[float]:
-    """One number per held-out plan of a run: 1 if it was valid."""
+def _plans(row: dict[str, Any]) -> list[bool]:
+    """Of each held-out plan of a run whether it was valid."""
     valid = round(row["held_out_valid"] * row["held_out_plans"])
-    return [1.0] * valid + [0.0] * (row["held_out_plans"] - valid)
+    return [True] * valid + [False] * (row["held_out_plans"] - valid)
 
 
 def scatter(rows: Sequence[dict[str, Any]], multiple: int) -> Figure:

@@ -43,7 +43,7 @@ def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto",
     planner = Planner.from_run(run, device=device, step=step)
     maze = planner.statistics.maze
     if maze is None:
-        raise UserError(f"stitching needs a maze; {planner.statistics.environment} of {run} is none")
+        raise UserError(f"stitching needs a maze; {planner.statistics.environment} of {run} is no maze")
     training, horizon = load_data(planner.config.data).training, planner.config.data.horizon
     windows = {
         name: NearestWindows(training, planner.statistics.normalizer, points)

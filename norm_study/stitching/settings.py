@@ -103,9 +103,9 @@ class Grid(Settings):
         "Take these reaches of the receptive field to one side: 18 (quarter), 32 (half), 78 (whole) points.",
         old=("--fields",),
     )
-    seeds: int = option(3, "Each cell has so many training seeds.", low=1)
+    seeds: int = option(3, "Each cell is trained with this many seeds.", low=1)
     windows: tuple[int, ...] = option(
-        (ModelConfig.norm_window,), "Norms with a sliding window have it over so many planned points.", low=1
+        (ModelConfig.norm_window,), "Norms with a sliding window have it over this many planned points.", low=1
     )
 
     def runs(self) -> list[FactorRun]:
@@ -161,9 +161,9 @@ class StitchSettings(Settings):
         flag="horizons",
         old=("--multiples",),
     )
-    episodes: int = option(10, "Measure so many episodes per task.", low=1)
-    best_of: int = option(16, "Draw so many plans per problem for the best-of-N columns; 1 leaves them out.", low=1)
-    best_of_episodes: int = option(2, "So many of a task's episodes are planned that often.", low=1)
+    episodes: int = option(10, "Measure this many episodes per task.", low=1)
+    best_of: int = option(16, "Draw this many plans per problem for the best-of-N columns; 1 leaves them out.", low=1)
+    best_of_episodes: int = option(2, "This many of a task's episodes are planned that often.", low=1)
     seed: int = option(0, "The seed of starts, goals and plans.", low=0)
 
 
@@ -181,7 +181,7 @@ class RateSettings(Settings):
     rates: tuple[float, ...] = option(
         (1e-3, 2e-3, 4e-3), "Suite rates tries these peak learning rates of Adam.", low=1e-9, high=1
     )
-    episodes: int = option(10, "Measure so many episodes per task.", low=1)
+    episodes: int = option(10, "Measure this many episodes per task.", low=1)
 
 
 Suite = Literal["factors", "dose", "rates", "fix"]
@@ -237,7 +237,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         None, "Suites train on the dataset of this id.", metavar="ID", default_text="the preset's"
     )
     steps: int | None = option(
-        None, "Suites train for so many training steps.", low=1, default_text="the preset's; suite fix: 2000"
+        None, "Suites train for this many training steps.", low=1, default_text="the preset's; suite fix: 2000"
     )
     rates_from: Path | None = option(
         None,
@@ -269,7 +269,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         "Suite fix exchanges the norm for this one.",
         choices=WHOLE_KINDS,
     )
-    every: int = option(500, "Suite fix measures every so many training steps.", low=1)
+    every: int = option(500, "Suite fix measures whenever this many training steps are done.", low=1)
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> StitchOptions:
@@ -316,7 +316,7 @@ class AuditedPlans(Settings):
         flag="horizons",
         old=("--multiple", "--multiples"),
     )
-    times: int = option(16, "So many output times are measured per noise level.", low=1)
+    times: int = option(16, "This many output times are measured per noise level.", low=1)
     seed: int = option(0, "The seed of the audited plans and of everything random in an audit.", low=0)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from groundwork.files import write_atomically
+from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, counted, listed, row_facts
 from groundwork.tables import Cell, Table, interval_text, measured, number
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
@@ -57,7 +58,7 @@ def factor_table(stored: Stored) -> Table:
                 seeds = str(len({row["run"] for row in rows}))
                 lines.append([*cell, f"{multiple}×", split.replace("_", " "), seeds, *cells])
     columns = ["norm", "padding", "reach", "horizon", "split", "seeds", *TABLE_MEASURES]
-    return Table(columns, lines, "Every cell")
+    return Table(columns, lines, "Every cell", f"Means with {HOW}.")
 
 
 def _is(norm: str, padding: str, reach: str) -> Callable[[FactorRun], bool]:

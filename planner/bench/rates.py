@@ -68,7 +68,7 @@ def bench(
         steps: training steps per timing.
         warm_level: of warm-started replanning.
         episodes: rolled out side by side, and one after the other.
-        stack: so many networks trained as one.
+        stack: how many networks are trained as one.
 
     Returns:
         ``{"config", "rows", "summary"}``: seconds of every repeat, medians of rates and ratios.

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
-from envs.maps import MazeMap, Task
 from groundwork.errors import UserError
-from groundwork.files import save_figure, write_atomically
+from groundwork.files import write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
 from groundwork.page import page
-from planner.animation import panel, write_animation
 from planner.comparison.countable import counted, counting_rule, mark_countable
-from planner.comparison.figures import (
-    Summaries,
-    bar_figure,
-    example_figure,
-    example_tasks,
-    family_plans,
-    plans_figure,
-    shortest_columns,
-)
 from planner.comparison.kept import rollout_job, run_rollout
-from planner.comparison.report import animation_file, comparison_section, comparison_table, family_table
+from planner.comparison.pictures import draw_comparison, example_task
+from planner.comparison.report import comparison_section, comparison_table, family_table
 from planner.comparison.run_facts import network_facts, run_facts, watching
 from planner.config import Config, what_trains
 from planner.data import PlannerData, load_data
@@ -41,10 +30,6 @@ from planner.rollout import RolloutSettings
 from planner.training.run import RunFolder, find_run, provenance
 
 REFERENCE_WINDOWS = 2000
-PLANS_SHOWN = 6
-ANIMATION_INCHES = 2.8
-TEXT_WIDTH_DPI = 120
-"""At which six inches are as wide as a page's text."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     """
     maze = data.statistics.maze
     if maze is None:
-        raise UserError(f"plan measures need a maze; {data.statistics.environment} is none")
+        raise UserError(f"plan measures need a maze; {data.statistics.environment} is no maze")
     count = len(data.training)
     which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
     normalized = data.training.gather(which).transpose(1, 2).cpu()
@@ -184,8 +169,8 @@ def compare(
     assert maze is not None  # the rollouts needed one
     first = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first[label].path, device=device) for label in summaries}
-    task = _example(maze, [row for item in measured for row in item.rows])
-    _draw(target, planners, summaries, task, multiples)
+    task = example_task(maze, [row for item in measured for row in item.rows])
+    draw_comparison(target, planners, summaries, task, multiples)
     about = {"settings": asdict(settings), "multiples": multiples, "maze": maze.name}
     result: dict[str, Any] = {
         "config": {"runs": [*map(str, paths)], **about},
@@ -210,7 +195,7 @@ def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The runs, if they are finished, each there once, and on one maze."""
     folders = [find_run(path) for path in paths]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as two seeds'")
+        raise UserError("a run is named twice: its episodes would count as those of two seeds")
     for folder in folders:
         if not folder.done:
             raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")
@@ -218,46 +203,3 @@ def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
         raise UserError(f"runs {', '.join(str(path) for path in paths)} are on different mazes: compare those on one")
     order = in_legend_order(folder.config().model.norm for folder in folders)
     return sorted(folders, key=lambda folder: order.index(folder.config().model.norm))
-
-
-def _draw(
-    target: Path, planners: Mapping[str, Planner], summaries: Summaries, task: Task, multiples: Sequence[int]
-) -> None:
-    """Writes the pictures and animations of the page; plans are those of the first run of each label."""
-    maze = next(iter(planners.values())).statistics.maze
-    assert maze is not None  # the rollouts needed one
-    save_figure(_example_figure(planners, summaries, task), target / "example.png", dpi=TEXT_WIDTH_DPI)
-    save_figure(bar_figure(summaries), target / "bars.png", dpi=TEXT_WIDTH_DPI)
-    for label, planner in planners.items():
-        moving = panel(planner, maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal))
-        write_animation(target / animation_file(label), maze, [moving], inches=ANIMATION_INCHES)
-    for multiple in multiples:
-        save_figure(_plans_figure(maze, planners, multiple), target / f"plans_{multiple}x.png", dpi=150)
-
-
-def _example(maze: MazeMap, rows: Sequence[dict[str, Any]]) -> Task:
-    """The first task that shows what decides: one that nobody demonstrated and that counts at the shortest horizon."""
-    shortest = min(row["multiple"] for row in rows)
-    counts = {row["family"] for row in rows if row["countable"] and row["multiple"] == shortest}
-    return max(example_tasks(maze), key=lambda task: (task.split == "held_out", task.family in counts))
-
-
-def _example_figure(planners: Mapping[str, Planner], summaries: Summaries, task: Task) -> Figure:
-    """Plans of the norms with the fewest and the most valid plans at the shortest horizon."""
-    column = shortest_columns(summaries)[0]
-    valid = {label: summaries[label][column]["plan_valid"]["mean"] or 0.0 for label in planners}
-    chosen = dict.fromkeys(pick(valid, key=lambda label: valid[label]) for pick in (min, max))
-    known = next(iter(planners.values())).statistics
-    assert known.maze is not None
-    start, goal = known.maze.cell_to_xy(task.start), known.maze.cell_to_xy(task.goal)
-    plans = {label: planners[label].plan(start, goal, num_plans=PLANS_SHOWN)[..., :2] for label in chosen}
-    return example_figure(known.maze, plans, known.longest_step_m)
-
-
-def _plans_figure(maze: MazeMap, planners: Mapping[str, Planner], multiple: int) -> Figure:
-    """Plans of the first run of each label at a multiple of the training horizon."""
-    plans = {
-        label: family_plans(planner, horizon=multiple * planner.config.data.horizon, num_plans=PLANS_SHOWN)
-        for label, planner in planners.items()
-    }
-    return plans_figure(maze, plans)

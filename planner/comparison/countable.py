@@ -34,8 +34,8 @@ def mark_countable(rows: Rows, multiple: int, folders: Sequence[RunFolder], task
 def counting_rule(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which tasks count at which horizon, in whole sentences."""
     text = (
-        "Counted are the tasks that can be done within the horizon at the data's median speed: the shortest path is at "
-        f"most {SHARE_OF_REACH} of what a plan of that length covers."
+        "A task counts if it can be done within the horizon at the data's median speed: its shortest path is at most "
+        f"{100 * SHARE_OF_REACH:.0f} % of what a plan of that length covers."
     )
     for multiple in sorted({row["multiple"] for row in rows}):
         here = [row for row in rows if row["multiple"] == multiple]

@@ -83,7 +83,7 @@ def example_figure(maze: MazeMap, plans: Mapping[str, np.ndarray], longest_m: fl
         plans: label → (N, H, 2) positions in meters.
         longest_m: the data's longest step.
     """
-    size = (3.0 * len(plans) + 0.3, 3.0 * len(maze.rows) / len(maze.rows[0]) + 0.6)
+    size = (2.7 * len(plans) + 0.3, 2.7 * len(maze.rows) / len(maze.rows[0]) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(plans), squeeze=False, sharex=True, sharey=True)[0]
     for axis, (label, plans_NHX) in zip(axes, plans.items(), strict=True):
@@ -112,7 +112,7 @@ def bar_figure(summaries: Summaries) -> Figure:
     blocks = {"no pooling over time": [label for label in labels if label not in pooling], "pools over time": pooling}
     blocks = {title: own for title, own in blocks.items() if own}
     rows = [entry for title, own in blocks.items() for entry in (title, *own)]
-    figure = Figure(figsize=(2.7 * len(measures) + 1.2, 0.36 * len(rows) + 1.0), layout="constrained")
+    figure = Figure(figsize=(2.3 * len(measures) + 1.2, 0.36 * len(rows) + 1.0), layout="constrained")
     axes = figure.subplots(1, len(measures), squeeze=False, sharey=True)[0]
     axes[0].set_ylim(len(rows) - 0.4, -0.5)
     for axis, measure in zip(axes, measures, strict=True):

@@ -62,5 +62,5 @@ def _question(folder: RunFolder, settings: RolloutSettings, tasks: Sequence[str]
 def _roll_out(path: str | Path, settings: RolloutSettings, tasks: Sequence[str], device: str) -> dict[str, Any]:
     planner = Planner.from_run(path, device=device)
     if planner.statistics.maze is None:
-        raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is none")
+        raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is no maze")
     return {"rows": rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts
 from groundwork.tables import Cell, Table
 from planner.comparison.figures import (
@@ -19,7 +21,7 @@ from planner.comparison.figures import (
 from planner.measures import BODY_RADIUS_M, LONGEST_VALID_STEP, MEASURES
 from planner.norms import in_legend_order
 
-OVER = "Means with 95 % intervals, over training seeds where there are at least three, else over episodes."
+OVER = f"Means with {HOW}."
 NOTES = (
     "**Look at the plans before the success.** The controller bridges a hole in a plan, and then it holds the plan's "
     "last point, which is the goal itself. So success can stay high while plans fall apart. A failed episode counts as "
@@ -138,8 +140,8 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         "Comparison",
         headline(result),
         [
-            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and "
-            f"{counted(len(seeds), 'seed')} each, everything else equal, on demonstrations alone. It then planned "
+            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and {_seeds_of_each(result)} "
+            "each, everything else equal, on demonstrations alone. It then planned "
             "demonstrated and held-out tasks, and MuJoCo executed every plan. A plan is valid if it keeps "
             f"{BODY_RADIUS_M} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
             f"longest. {result.get('counted', '')}"
@@ -156,6 +158,12 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         commands=[command_text(origin) or made],
         data=["comparison.json", "comparison.json.gz"],
     )
+
+
+def _seeds_of_each(result: Mapping[str, Any]) -> str:
+    pairs = {(row["norm"], row["run_seed"]) for row in result["rows"]}
+    fewest, *_, most = sorted([*Counter(norm for norm, _ in pairs).values()] * 2)
+    return counted(most, "seed") if fewest == most else f"{fewest} to {most} seeds"
 
 
 def _pictures(result: Mapping[str, Any]) -> list[Picture]:

@@ -51,7 +51,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     planner = Planner.from_run(run, device=device)
     maze, levels = planner.statistics.maze, planner.config.diffusion.train_steps
     if maze is None:
-        raise UserError(f"samplers needs a maze; {planner.statistics.environment} of {run} is none")
+        raise UserError(f"samplers needs a maze; {planner.statistics.environment} of {run} is no maze")
     choose_tasks(maze, settings.tasks)
     pairs = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
     pairs = list(dict.fromkeys([("ddpm", levels), *pairs]))

@@ -38,7 +38,7 @@ def check_stack(configs: Sequence[Config], ranks: Ranks) -> None:
 
 
 def stacks(configs: Mapping[Path, Config], size: int) -> Iterator[dict[Path, Config]]:
-    """Run folder → settings, shared out to stacks of at most so many trainings."""
+    """Run folder → settings, shared out to stacks of at most ``size`` trainings."""
     groups: dict[Config, list[Path]] = {}
     for path, config in configs.items():
         groups.setdefault(_alike(config), []).append(path)
