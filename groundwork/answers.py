@@ -146,18 +146,25 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.glob("[!.]*.json*") if path.suffix in (".json", ".gz")]
 
 
-def _changed(folder: Path) -> int:
-    return folder.stat().st_mtime_ns if folder.is_dir() else 0
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @lru_cache(maxsize=16)
 def _index(folder: Path, changed_ns: int, translations: Translations, defaults: str) -> dict[str, Path]:
     """Question, completed by defaults → file, of a folder that was last changed then."""
+    lacking = json.loads(defaults)
     return {
-        _text(_completed(asked, json.loads(defaults))): path
+        _text(_completed(asked, lacking)): path
         for path in _files(folder)
-        for asked, _ in translations.read(path)
+        for asked in _asked(path, _changed(path), translations)
     }
+
+
+@lru_cache(maxsize=2**17)
+def _asked(path: Path, changed_ns: int, translations: Translations) -> list[dict[str, Any]]:
+    """The questions in a file that was last changed then: a folder that grows is not read whole again each time."""
+    return [asked for asked, _ in translations.read(path)]
 
 
 class Answers:

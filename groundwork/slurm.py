@@ -22,7 +22,7 @@ LARGEST_ARRAY = 1000
 """Slurm's own default refuses larger ones (``MaxArraySize``)."""
 POLL_S = 5.0
 RETRIES = 3
-"""So often a job that ended without a word, killed or out of memory, is submitted again."""
+"""How often a job that ended without a word, killed or out of memory, is submitted again."""
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 
@@ -38,10 +38,12 @@ class SlurmSettings(Settings):
     memory_gb: float = option(4.0, "The memory in gigabytes.", low=0.1)
     cpus: int = option(1, "The processor cores, as many as threads.", low=1)
     gpus: int = option(0, "The GPUs.", low=0)
-    tasks: int = option(1, "So many processes train a network together, each on a GPU of its own if any.", low=1)
-    at_a_time: int = option(256, "So many jobs of an array run at a time.", low=1)
-    timeouts: int = option(1000, "So often a job that reaches its time limit is put back.", low=0)
-    warning_s: int = option(90, "So many seconds before the limit a job is told to make ready for it.", low=1)
+    tasks: int = option(
+        1, "Train a network by this many processes together, each on its own GPU if there are any.", low=1
+    )
+    at_a_time: int = option(256, "Run at most this many jobs of an array at a time.", low=1)
+    timeouts: int = option(1000, "Put a job that reaches its time limit back this often.", low=0)
+    warning_s: int = option(90, "Warn a job this many seconds before its time limit.", low=1)
     setup: tuple[str, ...] | None = option(
         None, "Lines of shell before the job.", repeated=True, metavar="LINE", default_text=""
     )
@@ -110,7 +112,7 @@ class SlurmExecutor:
     Attributes:
         settings: what each is asked for.
         folder: logs, and which job does what: ``NAME.json`` says so of a chain, by its first job's name.
-        pack: so many chains make one job.
+        pack: how many chains one job does.
         dry_run: say what would be submitted, and stop.
     """
 

@@ -190,6 +190,7 @@ def bench(settings: BenchSettings, output: JsonOutput, compute: Compute) -> None
         steps=settings.bench_steps,
         warm_level=settings.warm_level,
         episodes=settings.episodes,
+        stack=settings.stack,
     )
     if output.write(result):
         print(rates.bench_table(result["summary"]))

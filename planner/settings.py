@@ -223,6 +223,7 @@ class SweepSettings(FromPreset):
     episodes: int = option(10, "How many episodes of each task are executed.", low=1)
     horizons: tuple[int, ...] = option((1, 2), "Roll out at these multiples of the training horizon.", low=1)
     tasks: tuple[str, ...] = option(("demonstrated", "held_out"), TASKS)
+    stack: int = option(1, "Train this many networks that differ only in their seed as one computation.", low=1)
 
 
 @dataclass(frozen=True)
@@ -265,3 +266,4 @@ class BenchSettings(
         0.25, "Replanning begins with the last plan, noised again to this share of the noise levels.", low=0, high=1
     )
     episodes: int = option(100, "This many episodes are rolled out.", low=1)
+    stack: int = option(8, "Train this many networks as one.", low=2)

@@ -63,15 +63,17 @@ def _free_port() -> int:
 
 
 class Slurm:
-    """A running cluster; ``SLURM_CONF`` says where it is."""
+    """A running cluster of one node with so many cores; ``SLURM_CONF`` says where it is."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, cpus: int | None = None):
         self.folder, self.conf = folder, folder / "slurm.conf"
         for name in ("ctld", "d"):
             (folder / name).mkdir(parents=True)
         host = socket.gethostname().split(".")[0]
         self.conf.write_text(
-            CONFIG.format(host=host, folder=folder, cpus=os.cpu_count(), ctld_port=_free_port(), d_port=_free_port())
+            CONFIG.format(
+                host=host, folder=folder, cpus=cpus or os.cpu_count(), ctld_port=_free_port(), d_port=_free_port()
+            )
         )
         os.environ["SLURM_CONF"] = str(self.conf)
         _start_munge()
@@ -88,7 +90,7 @@ class Slurm:
         daemon = int((self.folder / "d.pid").read_text())
         steps = [pid for pid in map(int, self.ask("pgrep", "slurmstepd").split()) if self._is_ours(pid)]
         for pid in [daemon, *steps, *(child for step in steps for child in _descendants(step))]:
-            _end(pid, signal.SIGKILL)
+            end(pid, signal.SIGKILL)
 
     def _is_ours(self, pid: int) -> bool:
         try:
@@ -124,7 +126,7 @@ class Slurm:
         time.sleep(1)
         for name in ("d.pid", "ctld.pid"):
             if (self.folder / name).exists():
-                _end(int((self.folder / name).read_text()), signal.SIGTERM)
+                end(int((self.folder / name).read_text()), signal.SIGTERM)
         os.environ.pop("SLURM_CONF", None)
 
 
@@ -145,6 +147,7 @@ def _descendants(pid: int) -> list[int]:
     return [*children, *(grandchild for child in children for grandchild in _descendants(child))]
 
 
-def _end(pid: int, how: signal.Signals) -> None:
+def end(pid: int, how: signal.Signals) -> None:
+    """Sends a signal, if the process still lives."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, how)

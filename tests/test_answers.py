@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import time
 from dataclasses import dataclass, field, make_dataclass
 from functools import partial
@@ -137,6 +138,16 @@ def test_a_damaged_answer_is_none_and_is_found_anew(tmp_path, compressed, damage
     path.write_bytes(gzip.compress(spoilt) if compressed else spoilt)
     assert store.find(question) is None
     assert store.answer(question, lambda: {"rows": [0.125]}) == store.find(question) == {"rows": [0.125]}
+
+
+def test_each_file_of_a_folder_that_grows_is_read_once_for_its_question(tmp_path):
+    read = []
+    store = Answers(tmp_path, Translations(files=[read.append]))
+    for n in range(10):
+        assert store.find({"n": n}) is None  # looks into all files there are
+        store.keep({"n": n}, {"rows": []})
+        os.utime(tmp_path, ns=(n, n))
+    assert len(read) == 9
 
 
 def test_an_answer_is_found_once_and_by_one_at_a_time(tmp_path):

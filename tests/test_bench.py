@@ -10,7 +10,7 @@ from planner.config import to_yaml
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.sampler import Conditions, sample
-from planner.training.train import Trainer, make_network
+from planner.training.trainer import Trainer, make_network
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,8 @@ def test_ratios_are_those_of_the_seconds_beside_them(tiny_bench):
     assert summary["speedup_same_net_over_fewer_steps"] == pytest.approx(summary["speedup_same_net"] / 4)
     steps = [row["step_baseline_s"] / row["step_same_net_s"] for row in rows]
     assert summary["step_ratio"] == pytest.approx(sum(steps) / 2)
+    stacked = [row["step_stacked_s"] / 8 / row["step_s"] for row in rows]
+    assert summary["stacked_ratio"] == pytest.approx(sum(stacked) / 2)
     shares = [summary["step_gflop"] * 1e9 / row["step_s"] / row["matmul_per_second"] for row in rows]
     assert summary["matmul_share"] == pytest.approx(sum(shares) / 2)
     episodes = summary["rollout_one_by_one_s"] / summary["rollout_side_by_side_s"]

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from planner.config import to_yaml
 from planner.training.run import RunFolder
-from planner.training.train import Trainer, train
+from planner.training.train import train
+from planner.training.trainer import Trainer
 
 TOLERANCE = 1e-4
 """How far weights may lie apart after TINY's twelve steps, relative to the largest of a tensor: sums over the batch are

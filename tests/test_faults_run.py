@@ -29,7 +29,8 @@ from planner.norms import NORM_KINDS
 from planner.plan import Planner
 from planner.training.checkpoint import OPTIMIZER_STATE
 from planner.training.run import METRICS, RunFolder
-from planner.training.train import Trainer, train
+from planner.training.train import train
+from planner.training.trainer import Trainer
 from planner.unet import TemporalUNet
 
 LONG = {"steps": 400, "checkpoint_every": 5, "log_every": 5, "keep_checkpoints": 2}

@@ -9,7 +9,7 @@ from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout, summarize
 from planner.sampling import SAMPLERS, Sampling
 from planner.training.run import RunFolder
-from planner.training.train import make_network
+from planner.training.trainer import make_network
 
 
 class Oracle(Planner):

@@ -120,7 +120,7 @@ def weights(run):
 
 @pytest.mark.parametrize("how", ["preempted", "requeued", "killed"])
 def test_a_training_that_is_put_back_has_the_bits_of_one_never_stopped(slurm, hash_dataset, tmp_path, how):
-    config = from_dict(TINY | {"steps": 4000, "checkpoint_every": 50, "log_every": 50})
+    config = from_dict(TINY | {"steps": 1500, "checkpoint_every": 50, "log_every": 50})
     job = train_job(config, tmp_path / "run", "cpu")
     submitter = start(tmp_path, submit_job, str(tmp_path), job)
     submitter.wait_until(lambda: len(RunFolder(tmp_path / "run").metrics()) >= 3)

@@ -32,7 +32,8 @@ from planner.norms import NORM_KINDS, mixes_time
 from planner.plan import Planner
 from planner.rollout import can_be_done, task_length_m
 from planner.training.run import RunFolder
-from planner.training.train import make_network, train
+from planner.training.train import train
+from planner.training.trainer import make_network
 
 
 def task_of(maze, family):

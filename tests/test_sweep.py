@@ -7,6 +7,8 @@ import pytest
 import yaml
 from conftest import TINY
 
+from groundwork.jobs import LocalExecutor
+from planner.comparison import sweep as sweeping
 from planner.comparison.sweep import swept
 from planner.settings import SweepSettings
 from planner.training.run import RunFolder
@@ -33,6 +35,24 @@ def test_a_sweep_has_every_norm_placement_and_seed_once(tmp_path):
 )
 def test_a_sweep_of_nothing_is_refused(refused, tmp_path, given, named):
     assert named in refused("planner.main", "sweep", "hash", "--out", tmp_path, *given)
+
+
+def test_a_sweep_in_stacks_trains_equal_shapes_as_one_and_then_measures_each(hash_dataset, tmp_path, monkeypatch):
+    """What is handed to the runner of jobs, which does what comes ``after`` a job when that is done."""
+    jobs = []
+    monkeypatch.setattr(sweeping, "run_jobs", lambda given, *_: jobs.extend(given))
+    monkeypatch.setattr(sweeping, "compare", lambda *_, **__: None)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    given = {"preset": str(tmp_path / "tiny.yaml"), "out": tmp_path, "norms": ("none", "group"), "seeds": 3, "stack": 2}
+    sweeping.sweep(SweepSettings.from_options(given | {"horizons": (1,)}), LocalExecutor(1), "cpu", "")
+    trained = {job.name: [path.name for path in job.work.args[0]] for job in jobs if job.after is None}
+    assert list(trained.values()) == [
+        ["none-seed0", "none-seed1"],
+        ["none-seed2"],
+        ["group-seed0", "group-seed1"],
+        ["group-seed2"],
+    ]
+    assert [job.after for job in jobs if job.after] == [name for name, runs in trained.items() for _ in runs]
 
 
 def test_a_sweep_trains_compares_and_does_nothing_twice(command, refused, hash_dataset, tmp_path):

@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from groundwork.errors import UserError
 from planner.training.run import RunFolder
 from planner.training.trackers import Tracker
-from planner.training.train import Trainer, train
+from planner.training.train import train
+from planner.training.trainer import Trainer
 
 
 def wandb_scalars(run):

@@ -25,7 +25,8 @@ from planner.norms import NORM_KINDS
 from planner.plan import Planner
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder
-from planner.training.train import NotFiniteError, Trainer, learning_rate, make_network, train
+from planner.training.train import NotFiniteError, train
+from planner.training.trainer import Trainer, learning_rate, make_network
 
 
 def digest(path):

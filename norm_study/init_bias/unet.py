@@ -24,7 +24,7 @@ from norm_study.init_bias.settings import InitBiasUNetConfig
 from planner.config import Config, Placement, from_dict, load_preset, merge
 from planner.data import PlannerData, load_data
 from planner.norms import NormKind
-from planner.training.train import Trainer, make_network, seed_of
+from planner.training.trainer import Trainer, make_network, seed_of
 
 Rows = list[dict[str, Any]]
 KEPT_EVERY = 10  # steps per recorded loss

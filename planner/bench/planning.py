@@ -14,7 +14,7 @@ from planner.config import Config, ModelConfig
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
 from planner.sampling import Sampling
-from planner.training.train import Trainer, make_network
+from planner.training.trainer import Trainer, make_network
 
 BATCH = 64
 REFERENCE_MODEL = ModelConfig(dim=32, dim_mults=(1, 4, 8), kernel_size=5, norm="group", norm_groups=8)

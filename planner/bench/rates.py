@@ -24,7 +24,8 @@ from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.plan import pick_device
 from planner.settings import Part
-from planner.training.train import Trainer, seed_of
+from planner.training.stacked import Stack, update_together
+from planner.training.trainer import Trainer, seed_of
 from planner.unet_convert import EXPRESSIBLE
 
 MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
@@ -52,6 +53,7 @@ def bench(
     steps: int = 50,
     warm_level: float = 0.25,
     episodes: int = 100,
+    stack: int = 8,
 ) -> dict[str, Any]:
     """Times the parts on the preset's data with untrained networks.
 
@@ -66,6 +68,7 @@ def bench(
         steps: training steps per timing.
         warm_level: of warm-started replanning.
         episodes: rolled out side by side, and one after the other.
+        stack: how many networks are trained as one.
 
     Returns:
         ``{"config", "rows", "summary"}``: seconds of every repeat, medians of rates and ratios.
@@ -79,10 +82,10 @@ def bench(
     rows: list[dict[str, float]] = [{} for _ in range(repeats)]
     summary: dict[str, Any] = {"threads": torch.get_num_threads(), "device": str(device)}
     if "training" in parts:
-        once = _training(trainer, Trainer(expressible, trainer.data, device), steps)
+        once = _training(trainer, Trainer(expressible, trainer.data, device), steps, stack)
         for row in rows:
             row |= once()
-        summary |= _training_summary(rows, trainer)
+        summary |= _training_summary(rows, trainer, stack)
     if "planning" in parts:
 
         def timed(work: Callable[[], object]) -> float:
@@ -99,7 +102,7 @@ def bench(
     return {"config": to_dict(config), "rows": rows, "summary": summary}
 
 
-def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[str, float]]:
+def _training(trainer: Trainer, same: Trainer, steps: int, size: int) -> Callable[[], dict[str, float]]:
     """A function that times each part of a training step once."""
     config, device = trainer.config, trainer.device
     clean, levels, noise = trainer.draw(trainer.data.training, config.batch_size, seed_of(config.seed, 0))
@@ -113,6 +116,9 @@ def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[
         config.gradient_clip or math.inf,
     )
 
+    many = [Trainer(dataclasses.replace(config, seed=seed), trainer.data, device) for seed in range(size)]
+    stack = Stack([one.network for one in many])
+
     def arithmetic() -> None:
         _forward_backward(trainer.forward, noisy, levels)
         trainer.apply_gradients()
@@ -123,6 +129,7 @@ def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[
     work: dict[str, Callable[[], object]] = {
         "step_s": trainer.update,
         "arithmetic_s": arithmetic,
+        "step_stacked_s": lambda: update_together(many, stack),
         "step_same_net_s": same.update,
         "step_baseline_s": plain_step,
         "ours_s": lambda: _forward_backward(same.network, noisy, levels),
@@ -139,7 +146,7 @@ def _training(trainer: Trainer, same: Trainer, steps: int) -> Callable[[], dict[
     return once
 
 
-def _training_summary(rows: list[dict[str, float]], trainer: Trainer) -> dict[str, float]:
+def _training_summary(rows: list[dict[str, float]], trainer: Trainer, stack: int) -> dict[str, float]:
     def middle(of: Callable[[dict[str, float]], float]) -> float:
         return float(np.median([of(row) for row in rows]))
 
@@ -147,6 +154,7 @@ def _training_summary(rows: list[dict[str, float]], trainer: Trainer) -> dict[st
     return {
         "steps_per_second": middle(lambda row: 1 / row["step_s"]),
         "outside_share": middle(lambda row: 1 - row["arithmetic_s"] / row["step_s"]),
+        "stacked_ratio": middle(lambda row: row["step_stacked_s"] / stack / row["step_s"]),
         "unet1d_ratio": middle(lambda row: row["ours_s"] / row["unet1d_s"]),
         "baseline_steps_per_second": middle(lambda row: 1 / row["step_baseline_s"]),
         "step_ratio": middle(lambda row: row["step_baseline_s"] / row["step_same_net_s"]),
@@ -195,6 +203,7 @@ def _forward_backward(network: nn.Module, noisy: Tensor, levels: Tensor) -> None
 MEANINGS = {
     "steps_per_second": "training steps per second",
     "outside_share": "share of a step outside forward, backward and optimizer",
+    "stacked_ratio": "step of one of many networks trained as one, over a step alone (below 1: faster)",
     "unet1d_ratio": "forward + backward, ours over diffusers' U-Net of equal size (below 1: faster)",
     "baseline_steps_per_second": "training steps per second of the plain loop (GroupNorm, kernel 5)",
     "step_ratio": "plain loop's step over ours, equal networks (above 1: faster)",

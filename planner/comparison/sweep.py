@@ -12,7 +12,8 @@ from planner.comparison.kept import rollout_job
 from planner.config import Config
 from planner.norms import packs_of
 from planner.settings import RolloutSettings, SweepSettings
-from planner.training.train import train_job
+from planner.training.stacked import stacks
+from planner.training.train import stack_job
 
 
 def swept(settings: SweepSettings) -> Iterator[tuple[str, Config]]:
@@ -41,13 +42,15 @@ def sweep(settings: SweepSettings, executor: Executor, device: str, command: str
     Raises:
         UserError: a run failed, told when the others are done; or its folder holds a run of other settings.
     """
-    runs = {(settings.runs_folder or settings.out) / name: config for name, config in swept(settings)}
+    folder = settings.runs_folder or settings.out
+    runs = {folder / name: config for name, config in swept(settings)}
     asked, multiples = RolloutSettings(episodes=settings.episodes), list(dict.fromkeys(settings.horizons))
     jobs: list[Job] = []
-    for run, config in runs.items():
-        training = train_job(config, run, device)
-        scaled = [replace(asked, horizon=multiple * config.data.horizon) for multiple in multiples]
-        jobs += [training, *(rollout_job(run, one, settings.tasks, device, after=training.name) for one in scaled)]
+    scaled = [replace(asked, horizon=multiple * settings.config.data.horizon) for multiple in multiples]
+    for stack in stacks(runs, settings.stack):
+        training = stack_job(stack, device)
+        jobs.append(training)
+        jobs += [rollout_job(run, one, settings.tasks, device, training.name) for run in stack for one in scaled]
     run_jobs(jobs, executor, "sweep")
     return compare(
         list(runs), settings.out, asked, multiples=multiples, tasks=settings.tasks, device=device, command=command

@@ -1,207 +1,34 @@
-"""The training loop.
-
-All randomness is a function of (seed, step), so that a resumed run ends with the same bits as one never stopped.
-"""
+"""Trainings: into run folders, resumable, one or several as one."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 from tqdm import tqdm
 
 from groundwork.errors import UserError, out_of_memory
 from groundwork.jobs import Job
 from planner.config import Config, what_trains
-from planner.data import PlannerData, Windows, load_data
-from planner.diffusion import make_schedule, training_loss
-from planner.plan import Planner, pick_device
-from planner.training.distributed import ALONE, Ranks, joined
+from planner.data import load_data
+from planner.plan import pick_device
+from planner.training.distributed import joined
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder, find_run
+from planner.training.stacked import Stack, check_stack, update_together
 from planner.training.trackers import TrackerName
-from planner.unet import TemporalUNet
-
-VALIDATION_WINDOWS = 512
+from planner.training.trainer import Trainer, learning_rate
 
 
 class NotFiniteError(UserError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
-
-
-def seed_of(seed: int, step: int) -> int:
-    """One seed per (run seed, step), far apart for neighbouring steps (SplitMix64's finalizer)."""
-    word = (seed * 0x9E3779B97F4A7C15 + step + 1) & (2**64 - 1)
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (word ^ (word >> 31)) >> 1
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """Linear warm-up, then constant or a cosine to zero at the last step; ``step`` counts from 0."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.decay == "none":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def make_network(config: Config, transition_dim: int) -> TemporalUNet:
-    """The untrained network of a run; its weights are a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, -1))
-        return TemporalUNet(transition_dim, **vars(config.model))
-
-
-class Trainer:
-    """Network, moving average and optimizer of one run, and the step that moves them.
-
-    Args:
-        config: the run's settings.
-        data: its windows.
-        device: where everything lives.
-        ranks: the processes that train together; each computes its share of every batch.
-    """
-
-    def __init__(self, config: Config, data: PlannerData, device: torch.device, ranks: Ranks = ALONE):
-        self.config, self.data, self.device, self.ranks = config, data, device, ranks
-        layout = data.statistics.layout
-        self.network = make_network(config, layout.transition_dim).to(device)
-        forward = ranks.wrap(self.network)
-        self.forward: nn.Module = torch.compile(forward) if config.compile else forward  # type: ignore[assignment]
-        self.ema = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        # Fused: on a CPU the step of a hundred small tensors is several times cheaper than one by one.
-        self.optimizer = kind(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
-        self.schedule.alphas_cumprod = self.schedule.alphas_cumprod.to(device)
-        self.known_DT = layout.known(config.data.horizon, device)
-        self.generator = torch.Generator(device)
-        self.step = 0
-
-    def _average(self, averaged: Any, current: Any, num_averaged: Tensor | int) -> None:
-        """Moving average with a warm-up of its decay; integer buffers are copied."""
-        count = float(num_averaged)
-        decay = min(self.config.ema_decay, (1 + count) / (10 + count))
-        floating = torch.is_floating_point(averaged[0])
-        torch._foreach_lerp_(averaged, current, 1 - decay) if floating else torch._foreach_copy_(averaged, current)
-
-    def draw(self, windows: Windows, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Trajectories (B, D, T), noise levels (B,) and noise (B, D, T), as a function of ``seed``."""
-        self.generator.manual_seed(seed)
-        which = torch.randint(len(windows), (count,), generator=self.generator, device=self.device)
-        levels = torch.randint(
-            self.config.diffusion.train_steps, (count,), generator=self.generator, device=self.device
-        )
-        clean = windows.gather(which)
-        noise = torch.randn(clean.shape, generator=self.generator, device=self.device)
-        return clean, levels, noise
-
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The training loss of a batch from :meth:`draw`."""
-        clean, levels, noise = batch
-        half = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            return training_loss(network, self.schedule, clean, self.known_DT, levels, noise)
-
-    def update(self) -> tuple[Tensor, Tensor]:
-        """One optimizer step; returns loss, of this rank's share, and gradient norm (before clipping) on the device."""
-        whole = self.draw(self.data.training, self.config.batch_size, seed_of(self.config.seed, self.step))
-        clean, levels, noise = map(self.ranks.share, whole)
-        loss = self.loss(self.forward, (clean, levels, noise))
-        loss.backward()
-        gradient_norm = self.apply_gradients()
-        return loss.detach(), gradient_norm
-
-    def apply_gradients(self) -> Tensor:
-        """Clips, steps the optimizer and the moving average; returns the gradient norm."""
-        clip = self.config.gradient_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update_parameters(self.network)
-        self.step += 1
-        return norm
-
-    @torch.no_grad()
-    def validation_loss(self) -> float | None:
-        """Loss of the moving average on held-out windows, always the same; ``None`` without any."""
-        if not len(self.data.validation):
-            return None
-        self.ema.eval()
-        return self.loss(self.ema, self.draw(self.data.validation, VALIDATION_WINDOWS, seed_of(0, -2))).item()
-
-    def planner(self) -> Planner:
-        """A planner on a copy of the moving average as it is now."""
-        network = make_network(self.config, self.data.statistics.layout.transition_dim).to(self.device)
-        network.load_state_dict(self.ema.module.state_dict())
-        return Planner(network, self.config, self.data.statistics)
-
-    def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Starts network and moving average from another run's weights; its norms may be of another kind.
-
-        Raises:
-            UserError: a tensor outside the norms is missing, unknown or of another shape.
-        """
-        own = self.network.state_dict()
-        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-        for name in [*weights, *own]:
-            if name not in fitting and ".norm." not in name:
-                raise UserError(f"init_from = {source}: tensor {name} is missing, unknown or of another shape")
-        for network in (self.network, self.ema.module):
-            network.load_state_dict({**own, **fitting})
-
-    def leak_monitor(self, writer: Any, every: int) -> LeakMonitor:
-        """A monitor of the network's leakage on one noised training window, put end to end until it is long enough."""
-        clean, _, noise = self.draw(self.data.training, 1, seed_of(self.config.seed, -3))
-        left, right = self.network.receptive_field()
-        level = torch.full((1,), self.config.diffusion.train_steps // 4, device=self.device)
-        noisy = self.schedule.add_noise(clean, noise, level)
-        times = -(-(left + right + 2) // noisy.shape[-1])
-        sequence = torch.cat([noisy.flip(-1) if i % 2 else noisy for i in range(times)], -1)
-        return LeakMonitor(
-            self.network,
-            writer,
-            receptive_field=(left, right),
-            inputs=(sequence, level),
-            every=every,
-            first=self.step,
-        )
-
-    # checkpoints
-
-    def save(self, folder: RunFolder) -> None:
-        """Writes a checkpoint."""
-        state = self.optimizer.state_dict()["state"]
-        tensors = {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
-        ema = cast(TemporalUNet, self.ema.module)
-        folder.save_checkpoint(self.step, self.network, ema, tensors, self.config.keep_checkpoints)
-
-    def restore(self, folder: RunFolder) -> None:
-        """Continues from the last checkpoint of a run.
-
-        Raises:
-            UserError: the checkpoint is damaged or does not fit the config.
-        """
-        self.network.load_state_dict(folder.load_network("model").state_dict())
-        self.ema.module.load_state_dict(folder.load_network("ema").state_dict())
-        self.step, state = folder.load_optimizer(list(self.network.parameters()))
-        self.ema.n_averaged.fill_(self.step)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
 def train(
@@ -229,21 +56,53 @@ def train(
         UserError: bad data, a folder in use or of another run, a damaged checkpoint, a loss that is not finite,
             too little memory, or a tracker that is not installed.
     """
+    [folder] = train_together({Path(path): config}, device_name, progress, log, leakage_every)
+    return folder
+
+
+def train_together(
+    configs: Mapping[Path, Config],
+    device_name: str = "auto",
+    progress: bool = True,
+    log: Sequence[TrackerName] = ("tensorboard",),
+    leakage_every: int = 0,
+) -> list[RunFolder]:
+    """Trains several planners as one computation, see :mod:`planner.training.stacked`; each as :func:`train` does.
+
+    Args:
+        configs: run folder → settings; they differ in seed and learning rate alone.
+        device_name: this and the rest as of :func:`train`.
+        progress: whether to show one bar, of the steps of all.
+        log: who shows the metrics.
+        leakage_every: training steps between measurements of leakage.
+
+    Returns:
+        The finished runs, in the order of ``configs``.
+
+    Raises:
+        UserError: as :func:`train`; a loss that is not finite is told of when the others are done.
+    """
     device = pick_device(device_name)
-    folder = RunFolder(path)
+    runs = {RunFolder(path): config for path, config in configs.items()}
+    first = next(iter(runs.values()))
     try:
         with joined(device) as ranks, ExitStack() as held:
-            data = load_data(config.data, device)
+            data = load_data(first.data, device)
 
             def begin() -> None:
-                ranks.check(config)
-                held.enter_context(folder.claim())
-                folder.start(config, data.statistics, device, ranks.count)
+                ranks.check(first)
+                check_stack(list(runs.values()), ranks)
+                for folder, config in runs.items():
+                    held.enter_context(folder.claim())
+                    folder.start(config, data.statistics, device, ranks.count)
 
             ranks.first(begin)
-            if not folder.done:
-                _train(Trainer(config, data, device, ranks), folder, progress, log, leakage_every)
-                ranks.first(folder.mark_done)
+            trainings = []
+            for folder, config in runs.items():
+                if not folder.done:
+                    trainings.append(_Training(Trainer(config, data, device, ranks), folder, log, leakage_every))
+                    held.callback(trainings[-1].close)
+            _train(trainings, progress)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -251,85 +110,138 @@ def train(
             "not enough memory: a smaller batch_size, model.dim or data.horizon needs less; "
             "--device cpu has the machine's"
         ) from error
-    return folder
+    return list(runs)
 
 
 def train_job(config: Config, path: str | Path, device_name: str) -> Job:
     """A training for :func:`groundwork.jobs.run_jobs`, done when its folder holds a finished run of these settings."""
-    return Job(str(path), partial(train, config, path, device_name), partial(_is_trained, config, path))
+    return stack_job({Path(path): config}, device_name)
 
 
-def _is_trained(config: Config, path: str | Path) -> bool:
-    folder = RunFolder(path)
-    return folder.done and what_trains(folder.config()) == what_trains(config)
+def stack_job(configs: Mapping[Path, Config], device_name: str) -> Job:
+    """Trainings as one computation for :func:`groundwork.jobs.run_jobs`, named by the first one's folder."""
+    return Job(str(next(iter(configs))), partial(train_together, configs, device_name), partial(_are_trained, configs))
 
 
-def _train(trainer: Trainer, folder: RunFolder, progress: bool, log: Sequence[TrackerName], leakage_every: int) -> None:
-    if folder.checkpoints():
-        trainer.restore(folder)
-    elif source := trainer.config.init_from:
-        trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
-    trainer.ranks.first(partial(folder.rewind_metrics, trainer.step))
-    if not trainer.ranks.writes:
-        _loop(trainer, folder, None, None, tqdm(disable=True))
-        return
-    monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1, log=log)
-    leaks = trainer.leak_monitor(monitor.writer, leakage_every) if leakage_every and monitor.writer else None
-    try:
-        with tqdm(
-            total=trainer.config.steps,
-            initial=trainer.step,
-            **({} if progress else {"disable": True}),  # else as the environment says
-            unit="step",
-            desc=folder.path.name,
-        ) as bar:
-            _loop(trainer, folder, monitor, leaks, bar)
-        monitor.finish(folder.metrics())
-    finally:
-        monitor.close()
+def _are_trained(configs: Mapping[Path, Config]) -> bool:
+    folders = {RunFolder(path): config for path, config in configs.items()}
+    return all(
+        folder.done and what_trains(folder.config()) == what_trains(config) for folder, config in folders.items()
+    )
 
 
-def _loop(trainer: Trainer, folder: RunFolder, monitor: Monitor | None, leaks: LeakMonitor | None, bar: tqdm) -> None:
-    """Trains to the end; without a monitor nothing is written."""
-    config = trainer.config
-    losses: list[Tensor] = []
-    norms: list[Tensor] = []
-    clock = time.perf_counter()
-    trainer.network.train()
-    while trainer.step < config.steps:
-        loss, norm = trainer.update()
-        losses.append(loss)
-        norms.append(norm)
-        step = trainer.step
-        bar.update()
-        if leaks is not None:
-            leaks.step()
+class _Training:
+    """A training under way, and what is shown and kept of it after each step; rank 0 alone writes."""
+
+    def __init__(self, trainer: Trainer, folder: RunFolder, log: Sequence[TrackerName], leakage_every: int):
+        self.trainer, self.folder = trainer, folder
+        if folder.checkpoints():
+            trainer.restore(folder)
+        elif source := trainer.config.init_from:
+            trainer.begin_with(find_run(source).load_network("ema").state_dict(), source)
+        trainer.ranks.first(partial(folder.rewind_metrics, trainer.step))
+        self._monitor: Monitor | None = None
+        self._leaks: LeakMonitor | None = None
+        if trainer.ranks.writes:
+            self._monitor = Monitor(folder, trainer.config, trainer.data, purge_step=trainer.step + 1, log=log)
+            if leakage_every and self._monitor.writer:
+                self._leaks = trainer.leak_monitor(self._monitor.writer, leakage_every)
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+        self._clock = time.perf_counter()
+        trainer.network.train()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step is done."""
+        return self.trainer.step >= self.trainer.config.steps
+
+    def keep(self, loss: Tensor, norm: Tensor, bar: tqdm) -> None:
+        """Takes in a step's loss and gradient norm, and writes what is due after it.
+
+        Raises:
+            NotFiniteError: one of them is not finite.
+        """
+        self._losses.append(loss)
+        self._norms.append(norm)
+        config, step = self.trainer.config, self.trainer.step
+        if self._leaks is not None:
+            self._leaks.step()
         save = _due(step, config.checkpoint_every, config.steps)
         evaluate = config.evaluate_every > 0 and _due(step, config.evaluate_every, config.steps)
         # One transfer from the device for many steps. A row ends at each checkpoint, so that who goes on from there
         # writes the same rows, and nothing is saved unseen.
         if save or evaluate or _due(step, config.log_every, config.steps):
-            values = trainer.ranks.mean(torch.stack([torch.stack(losses), torch.stack(norms)]))
-            _refuse_not_finite(values, step, folder)
-            losses.clear()
-            norms.clear()
-            if monitor is None:
-                continue
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            row: dict[str, Any] = {
-                "step": step,
-                "loss": values[0].mean().item(),
-                "gradient_norm": values[1].mean().item(),
-                "learning_rate": learning_rate(config, step - 1),
-                "steps_per_second": values.shape[1] / seconds,
-            }
-            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            if evaluate:
-                row |= monitor.evaluate(step, trainer.planner(), trainer.validation_loss())
-                clock = time.perf_counter()
-            monitor.log(row)
-            if save:
-                trainer.save(folder)
+            values = self.trainer.ranks.mean(torch.stack([torch.stack(self._losses), torch.stack(self._norms)]))
+            self._losses.clear()
+            self._norms.clear()
+            _refuse_not_finite(values, step, self.folder)
+            if self._monitor is not None:
+                self._write(self._monitor, values, evaluate, bar)
+                if save:
+                    self.trainer.save(self.folder)
+
+    def _write(self, monitor: Monitor, values: Tensor, evaluate: bool, bar: tqdm) -> None:
+        step = self.trainer.step
+        seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
+        row: dict[str, Any] = {
+            "step": step,
+            "loss": values[0].mean().item(),
+            "gradient_norm": values[1].mean().item(),
+            "learning_rate": learning_rate(self.trainer.config, step - 1),
+            "steps_per_second": values.shape[1] / seconds,
+        }
+        bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+        if evaluate:
+            row |= monitor.evaluate(step, self.trainer.planner(), self.trainer.validation_loss())
+            self._clock = time.perf_counter()
+        monitor.log(row)
+
+    def finish(self) -> None:
+        """Notes the end."""
+        if self._monitor is not None:
+            self._monitor.finish(self.folder.metrics())
+        self.trainer.ranks.first(self.folder.mark_done)
+
+    def close(self) -> None:
+        """Closes what it writes to."""
+        if self._monitor is not None:
+            self._monitor.close()
+
+
+def _train(trainings: Sequence[_Training], progress: bool) -> None:
+    """Trains all to the end.
+
+    Raises:
+        NotFiniteError: a loss was not finite, told when the others are done.
+    """
+    failed: dict[_Training, NotFiniteError] = {}
+    stack: Stack | None = None
+    shown = progress and all(one.trainer.ranks.writes for one in trainings)
+    with (
+        tqdm(
+            total=sum(one.trainer.config.steps for one in trainings),
+            initial=sum(one.trainer.step for one in trainings),
+            **({} if shown else {"disable": True}),  # else as the environment says
+            unit="step",
+            desc=", ".join(one.folder.path.name for one in trainings[:1]),
+        ) as bar
+    ):
+        while waiting := [one for one in trainings if one not in failed and not one.ended]:
+            trainers = [one.trainer for one in waiting]
+            if len(trainers) > 1 and (stack is None or len(trainers) != len(stack.networks)):
+                stack = Stack([trainer.network for trainer in trainers])
+            for one, (loss, norm) in zip(waiting, update_together(trainers, stack), strict=True):
+                bar.update()
+                try:
+                    one.keep(loss, norm, bar)
+                except NotFiniteError as error:
+                    failed[one] = error
+    for one in trainings:
+        if one not in failed:
+            one.finish()
+    if failed:
+        raise next(iter(failed.values()))
 
 
 def _due(step: int, every: int, last: int) -> bool:
