@@ -77,6 +77,10 @@ LONG = {
     "--diffusion.sampling_steps 1 --batch_size 4 --repeats 1 --bench-steps 1 --json bench.json",
     "maze-data references": "umaze --episodes 2",
     "norm-study stitch --suite factors": f"{SUITE} --dataset {HASH}",
+    "norm-study stitch --suite dose": f"{SUITE} --windows 1,4 --dataset {HASH}".replace(
+        "--norms group --paddings zeros ", ""
+    ),
+    "norm-study cause": "--horizons 1 --episodes 2 --decoded-plans 4 --jobs 1 --out cause",
     "norm-study stitch --suite fix": "--steps 2 --every 1 --horizons 1,4 --episodes 1 --best-of 1 --out fix "
     "--runs-folder fix/runs",
     "norm-study init-bias-unet": f"--preset tiny.yaml --dataset {HASH} --norms group --inits 2 --windows 2 "
