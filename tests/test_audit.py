@@ -203,7 +203,7 @@ STATISTICS = {
 
 
 class DecayingSum(nn.Module):
-    """A recurrence: at 0.9 heard over a thousand steps, and seen in changes over some hundred; at 0.15 gone after 400."""
+    """A recurrence: at 0.9 heard over a thousand steps, seen in changes over some hundred; at 0.15 gone after 400."""
 
     def __init__(self, kept=0.9):
         super().__init__()
