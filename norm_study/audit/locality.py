@@ -22,7 +22,7 @@ Spans = dict[tuple[int, int], tuple[int, int, int]]  # (leaf, axis) to first and
 PLACE = 5 / 16  # of the length: neither an end nor the middle, which a flip maps onto itself
 FAR = 6  # deviations that the window is moved by at least, beyond what may be the largest or smallest of all
 JITTER = 0.01  # share by which copies of an input differ
-GROWTH = 0.25  # of the growth of the output: a module that mixes one way only grows by at least PLACE of it
+GROWTH = 1 / 8  # of the growth of the output: what mixes one way grows by PLACE of it, less what it forgets
 
 
 class LocalityTest:
