@@ -21,7 +21,7 @@ HOW = (
 Values = Sequence[float] | np.ndarray
 
 
-def mean_interval(values: Values) -> dict[str, Any]:
+def mean_interval(values: Values, within: tuple[float, float] = (-np.inf, np.inf)) -> dict[str, Any]:
     """Mean, median and the 95 % confidence interval of the mean.
 
     Booleans are a share and get Wilson's interval, which keeps its width at 0 and 100 %; numbers get Student's t. One
@@ -29,6 +29,7 @@ def mean_interval(values: Values) -> dict[str, Any]:
 
     Args:
         values: (N,) booleans, or numbers, of which NaN are left out.
+        within: where an interval of numbers ends at the latest.
 
     Returns:
         ``{"mean", "median", "low", "high", "n"}``, all ``None`` but ``n`` when nothing is left.
@@ -40,7 +41,7 @@ def mean_interval(values: Values) -> dict[str, Any]:
     if n == 0:
         return {"mean": None, "median": None, "low": None, "high": None, "n": 0}
     if n == 1 or not is_share:
-        return student_interval(kept)
+        return student_interval(kept, within)
     wilson = stats.binomtest(int(kept.sum()), n).proportion_ci(0.95, method="wilson")
     ends = {"low": float(wilson.low), "high": float(wilson.high)}
     return {"mean": float(kept.mean()), "median": float(np.median(kept)), **ends, "n": n}

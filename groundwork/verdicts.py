@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from groundwork.intervals import mean_interval
 
 Verdict = Literal["supported", "not supported", "undecided", "not run"]
@@ -22,10 +24,12 @@ class Number(NamedTuple):
     Attributes:
         name: what is measured, per seed.
         measure: from what a part of the study found to one value per seed.
+        within: what the number can be; its interval ends there at the latest.
     """
 
     name: str
     measure: Measure
+    within: tuple[float, float] = (-np.inf, np.inf)
 
 
 class Rule(NamedTuple):
@@ -64,7 +68,7 @@ class Claim(NamedTuple):
 
 def decide(rule: Rule, values: list[float]) -> tuple[Verdict, dict[str, Any]]:
     """The verdict on one claim by its rule, and the interval that gave it."""
-    interval = mean_interval(values)
+    interval = mean_interval(values, rule.number.within)
     low, high = interval["low"], interval["high"]
     if low is None:
         return ("undecided" if values else "not run"), interval

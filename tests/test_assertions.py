@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from audit_cases import Ignorant
+from audit_cases import Ignorant, Several
 from torch import nn
 from zoo.fields import reach
 from zoo.networks import SPECIMENS
@@ -121,6 +121,18 @@ def test_a_network_that_fails_in_double_precision_is_asked_in_its_own():
         assert_local(Single(), torch.randn(2, 3, 32), left=1, right=0)
     with pytest.raises(RuntimeError, match="size"):
         assert_local(nn.Conv1d(4, 3, 3), torch.randn(2, 3, 32), left=1, right=1)
+
+
+def test_of_several_sequences_returned_the_one_named_is_asked_about():
+    network = Several(**{f"mask{i}": lambda x: x.flip(-1) for i in range(4)})
+    network.net[1] = nn.Identity()
+    with pytest.raises(UserError, match=r"output='mask0' .* and 2 more$"):
+        assert_local(network, torch.randn(2, 3, 64), left=4, right=4)
+    for named in (assert_local, assert_independent_batch):
+        reach = {"left": 4, "right": 4} if named is assert_local else {}
+        named(network, torch.randn(2, 3, 64), output="sample", **reach)
+    with pytest.raises(AssertionError, match="4 are allowed"):
+        assert_local(network, torch.randn(2, 3, 64), left=4, right=4, output="mask0")
 
 
 def test_an_input_without_anything_beyond_is_refused():

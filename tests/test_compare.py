@@ -66,6 +66,9 @@ def test_the_headline_names_the_norms_with_the_fewest_and_the_most_valid_plans()
     unmeasured = headline({"summary": summary_of(channel=(0.98, 1.0), group=(None, 0.99))})
     assert unmeasured.count("`") == 2 * unmeasured.count("`channel`")
     assert headline({"summary": summary_of(group=(None, None))}) == ""
+    equal = headline({"summary": summary_of(channel=(0.5, 0.5), none=(0.5, 0.5))})
+    assert "`channel`" in equal
+    assert "`none`" in equal
 
 
 def test_tables_and_bars_have_the_norms_in_the_order_of_legends_and_hatch_those_that_pool():

@@ -214,6 +214,7 @@ def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tin
     assert "training windows" in text
     assert "<script" not in text
     assert 'src="http' not in text
+    assert f"tensorboard --logdir {tiny_run}" in html.unescape(text)
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert set(result["summary"]) == {"group", "none"}
     assert result["reference"]["plan_valid"]["mean"] > 0.99
@@ -230,8 +231,10 @@ def test_compare_writes_page_table_and_figures_and_reuses_rollouts(tiny_run, tin
     families = (tmp_path / "out" / "families.md").read_text()
     assert "| return, 1× horizon | none |" in families
     assert "| straight, 1× horizon (too short) | none |" in families
-    for name in ("bars.png", "plans_1x.png"):
+    for name in ("example.png", "bars.png", "plans_1x.png"):
         assert Image.open(tmp_path / "out" / name).size[0] > 400
+    for name in ("rollout_group.gif", "rollout_none.gif"):
+        assert Image.open(tmp_path / "out" / name).n_frames > 10
 
 
 def test_compare_counts_the_tasks_that_fit_the_horizon_and_says_which(tiny_run, tmp_path):

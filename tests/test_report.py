@@ -136,7 +136,10 @@ def test_curves_have_a_line_per_run_and_an_entry_per_norm(tiny_run, tmp_path):
     drawing = curves.content.decode()
     strokes = re.findall(r"stroke: (#\w+); stroke-opacity: 0\.8; stroke-width: 1\.1", drawing)
     panels = drawing.count('id="axes_')
-    assert {colour: strokes.count(colour) for colour in strokes} == {"#0072b2": panels, "#d55e00": 2 * panels}
+    assert {colour: strokes.count(colour) for colour in strokes} == {
+        "#0072b2": 2 * panels,
+        "#d55e00": panels,
+    }
 
 
 def test_a_folder_of_folders_and_one_given_twice_are_shown_once(report):

@@ -27,8 +27,6 @@ SMALL = {
 }
 QUICK_AUDIT = ["--times", "4", "--projections", "1", "--redraws", "1", "--no-attribution"]
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
@@ -85,23 +83,33 @@ def test_the_sdist_holds_code_tests_presets_and_docs(distributions):
     assert not [name for name in names if name.startswith(("runs/", "data/", ".venv/"))]
 
 
-def test_from_an_empty_folder_the_wheel_collects_trains_plans_compares_and_audits(installed):
+def test_from_an_empty_folder_the_wheel_collects_plans_and_audits(installed):
     where = "import planner, norm_study, envs; print(*(m.__file__ for m in (planner, norm_study, envs)), sep='\\n')"
     assert str(ROOT) not in installed("python", "-c", where)
-    collected = installed("maze-data", "collect", "cross", "--recipe", "tasks", "--steps", "5000")
-    assert "mazes/cross-tasks-v0" in collected
+    collected = installed("maze-data", "collect", "hash", "--recipe", "tasks", "--env-steps", "2000")
+    assert "mazes/hash-tasks-v0" in collected
+    few = ["--num-plans", "2", "--sampler", "ddim", "--sampling-steps", "8"]
+    installed("planner", "plan", "hash-channel", "--start=-4,2", "--goal=2,4", *few, "--out", "turn.json")
+    assert len(json.loads((installed.folder / "turn.json").read_text())["plans"]) == 2
+    installed("norm-study", "audit", "hash-group", *QUICK_AUDIT, "--json", "group.json")
+    assert json.loads((installed.folder / "group.json").read_text())["summary"]["leakage"]["value"] > 0
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_the_wheel_trains_compares_and_audits_the_run(installed):
+    installed("maze-data", "collect", "cross", "--recipe", "tasks", "--env-steps", "5000")
     small = [f"--{name}={value}" for name, value in SMALL.items()]
     installed("planner", "train", "hash", "--run", "run", "--data.dataset", "mazes/cross-tasks-v0", *small)
-    goal = ["--start=-3,0", "--goal=3,0"]
-    installed("planner", "plan", "run", *goal, "--num-plans", "2", "--out", "plan.json")
+    installed("planner", "plan", "run", "--start=-3,0", "--goal=3,0", "--num-plans", "2", "--out", "plan.json")
     assert len(json.loads((installed.folder / "plan.json").read_text())["plans"]) == 2
-    installed("planner", "compare", "run", "--episodes", "1", "--multiples", "1", "--out", "comparison")
+    installed("planner", "compare", "run", "--episodes", "1", "--horizons", "1", "--out", "comparison")
     assert "<img" in (installed.folder / "comparison" / "report.html").read_text()
     installed("norm-study", "audit", "run", "--length", "128", *QUICK_AUDIT, "--out", "audit", "--json", "audit.json")
     assert json.loads((installed.folder / "audit.json").read_text())["summary"]["leakage"]["value"] > 0
     assert (installed.folder / "audit" / "audit.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed, name):
     maze = RunFolder(SHIPPED / name).statistics().maze
@@ -112,6 +120,7 @@ def test_every_shipped_planner_plans_and_is_audited_from_the_wheel(installed, na
     assert json.loads((installed.folder / f"{name}.json").read_text())["summary"]["receptive_field"]
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_shipped_file(installed):
     source = (
         "from planner.config import preset_names; from norm_study.reproduce.parts import *;"

@@ -34,6 +34,7 @@ def assert_local(
     right: int | None,
     time_dims: int | Sequence[int | None] = -1,
     output_time_dim: int | None = None,
+    output: str | None = None,
     training: bool | None = None,
     dtype: torch.dtype | None = torch.float64,
     seed: int = 0,
@@ -50,6 +51,7 @@ def assert_local(
         right: steps after it.
         time_dims: the time axis of the first argument, or one entry per argument.
         output_time_dim: the time axis of the output; by default that of the first argument.
+        output: which of several tensors returned is meant, see :func:`norm_study.audit.audit`.
         training: the mode that is tested; ``None`` keeps the module's own.
         dtype: what the network is converted to meanwhile; ``None`` keeps its own.
         seed: of the changes and of the network's own randomness.
@@ -58,7 +60,7 @@ def assert_local(
         AssertionError: an output hears more; or outputs do not depend on the input at all, so that nothing is shown.
         UserError: an input too short to have anything beyond; arguments without the time axis they should have.
     """
-    _check(network, inputs, time_dims, output_time_dim, (left, right), training, dtype, seed, "step")
+    _check(network, inputs, time_dims, output_time_dim, output, (left, right), training, dtype, seed, "step")
 
 
 def assert_causal(network: nn.Module, inputs: Any, **settings: Any) -> None:
@@ -80,6 +82,7 @@ def assert_independent_batch(
     inputs: Any,
     *,
     batch_dim: int = 0,
+    output: str | None = None,
     training: bool | None = None,
     dtype: torch.dtype | None = torch.float64,
     seed: int = 0,
@@ -90,6 +93,7 @@ def assert_independent_batch(
         network: any module; it comes back as it was.
         inputs: its arguments as a tuple, or a lone tensor; a batch of at least two.
         batch_dim: the axis of samples in the arguments and in the output.
+        output: which of several tensors returned is meant, see :func:`norm_study.audit.audit`.
         training: the mode that is tested; ``None`` keeps the module's own.
         dtype: what the network is converted to meanwhile; ``None`` keeps its own.
         seed: of the changes and of the network's own randomness.
@@ -102,7 +106,7 @@ def assert_independent_batch(
     size = given[0].shape[batch_dim]
     dims = [batch_dim if _has_samples(value, batch_dim, size) else None for value in given]
     # a batch is a sequence none of whose steps may hear another
-    _check(network, inputs, dims, batch_dim, (0, 0), training, dtype, seed, "sample")
+    _check(network, inputs, dims, batch_dim, output, (0, 0), training, dtype, seed, "sample")
 
 
 def _has_samples(value: Any, dim: int, size: int) -> bool:
@@ -114,6 +118,7 @@ def _check(
     inputs: Any,
     time_dims: int | Sequence[int | None],
     output_dim: int | None,
+    output: str | None,
     allowed: tuple[int | None, int | None],
     training: bool | None,
     dtype: torch.dtype | None,
@@ -127,7 +132,7 @@ def _check(
     try:
         with borrowed(network, dtype, training):
             draw_zeros(network, seed)  # what is shut off at first must not leak later either
-            subject = Subject(network, dims, dims[0] if output_dim is None else output_dim, seed)
+            subject = Subject(network, dims, dims[0] if output_dim is None else output_dim, seed, output)
             arguments = subject.varied(arguments)
             test = _Test(subject, arguments, allowed)
             violation = test.find()
@@ -137,7 +142,7 @@ def _check(
     except Exception:  # whatever a foreign network raises
         if dtype is None:
             raise
-        return _check(network, inputs, time_dims, output_dim, allowed, training, None, seed, noun)
+        return _check(network, inputs, time_dims, output_dim, output, allowed, training, None, seed, noun)
     if words is not None:
         raise AssertionError(words)
     if not test.depends:

@@ -10,7 +10,7 @@ what N made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,8 @@ from norm_study.audit.influence import Rows, cotangents, energy, products
 from norm_study.audit.local_forms import LocalForm, made_local
 from norm_study.audit.subject import Arguments, Subject, is_real
 
-MOST_NUMBERS = 2**24
+MOST_NUMBERS = 2**22
+EXPECTED_ROWS = 16  # of a statistic of eight groups: their means and deviations
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Site:
             made = made - shares @ self.basis
             found = found + shares
         rest = made.norm()
-        if rest > torch.finfo(made.dtype).eps ** 0.75 * size:
+        if rest > torch.finfo(made.dtype).eps ** 0.6 * size:
             self.basis = torch.cat([self.basis, made[None] / rest])
             found = torch.cat([found, rest[None]])
         self.coefficients.append(found)
@@ -101,6 +102,13 @@ class _Watch:
         leaves, spec = tree_flatten(returned)
         self.outputs = [leaf for leaf in leaves if is_real(leaf)]
         return tree_unflatten([leaf.clone() if is_real(leaf) else leaf for leaf in leaves], spec)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the module was given, if once, that gradients pass."""
+        if self.calls != 1:
+            return 0
+        return sum(leaf.numel() for leaf in self.leaves if is_real(leaf) and leaf.requires_grad)
 
     def site(self, local: Sequence[LocalForm]) -> Site | None:
         """The site, if the module was called once and gradients pass it."""
@@ -168,30 +176,73 @@ def contributions(
     """
     with made_local(local), _watched(forms) as watches:
         leaves, output = subject.with_gradients(arguments)
-    sites = {i: site for i, watch in enumerate(watches) if (site := watch.site(local)) is not None}
-    tensors = [tensor for site in sites.values() for tensor in site.outputs if tensor.requires_grad]
-    dim, rows, sign = subject.output_time_dim, [], 1 if local else -1
-    found: dict[int, list[np.ndarray]] = {i: [] for i in sites}
-    pending: list[list[Tensor]] = []
-    for time in times:
-        part = output.select(dim, time)
-        for cotangent in cotangents(part, projections, exact, generator):
-            gradients = products([part], [*leaves, *tensors], [cotangent])
-            rest = gradients[len(leaves) :]
-            pending.append(gradients[: len(leaves)])
-            for site in sites.values():
-                site.add([rest.pop(0) if tensor.requires_grad else torch.zeros_like(tensor) for tensor in site.outputs])
-            if sum(site.basis.numel() for site in sites.values()) > MOST_NUMBERS:
-                _settle(subject, arguments, leaves, sites, pending, found, sign)
-            rows.append(time)
-    _settle(subject, arguments, leaves, sites, pending, found, sign)
-    total, per_time = output.shape[dim], len(rows) // len(times)
-    result = {}
-    for i, energies in found.items():
-        squares = np.array(energies).reshape(len(times), per_time, -1)
-        squares = squares.sum(1, keepdims=True) if exact else squares
-        result[i] = Rows(np.array(times), squares, squares, squares, total, total, exact)
+    state, dim, total = generator.get_state(), subject.output_time_dim, output.shape[subject.output_time_dim]
+    result: dict[int, Rows] = {}
+    rows: list[list[Tensor]] = []
+    for some in _groups(watches):
+        generator.set_state(state)
+        sites = {i: site for i in some if (site := watches[i].site(local)) is not None}
+        parts = ((time, output.select(dim, time)) for time in times)
+        signs = ((part, one) for _, part in parts for one in cotangents(part, projections, exact, generator))
+        found = _energies(subject, arguments, leaves, sites, signs, rows, 1 if local else -1)
+        for i, energies in found.items():
+            squares = np.array(energies).reshape(len(times), -1, len(energies[0]))
+            squares = squares.sum(1, keepdims=True) if exact else squares
+            result[i] = Rows(np.array(times), squares, squares, squares, total, total, exact)
     return result
+
+
+def _groups(watches: Sequence[_Watch]) -> Iterator[list[int]]:
+    """Modules to take at once, so that what their statistics make of the cotangents is held in memory."""
+    some: list[int] = []
+    size = 0
+    for i, watch in enumerate(watches):
+        own = EXPECTED_ROWS * watch.numbers
+        if some and size + own > MOST_NUMBERS:
+            yield some
+            some, size = [], 0
+        some.append(i)
+        size += own
+    if some:
+        yield some
+
+
+def _energies(
+    subject: Subject,
+    arguments: Arguments,
+    leaves: Sequence[Tensor],
+    sites: dict[int, Site],
+    signs: Iterable[tuple[Tensor, Tensor]],
+    rows: list[list[Tensor]],
+    sign: int,
+) -> dict[int, list[np.ndarray]]:
+    """Per module and cotangent the energies of the inputs with the module's contribution added.
+
+    Args:
+        subject: the network.
+        arguments: one input.
+        leaves: its sequences, in the graph.
+        sites: of the modules.
+        signs: parts of the output and their cotangents.
+        rows: per cotangent the gradients of the leaves; added where they are not there.
+        sign: with which a contribution is added.
+    """
+    tensors = [tensor for site in sites.values() for tensor in site.outputs if tensor.requires_grad]
+    found: dict[int, list[np.ndarray]] = {i: [] for i in sites}
+    settled = 0
+    for i, (part, cotangent) in enumerate(signs):
+        wanted = [*leaves, *tensors] if i == len(rows) else tensors
+        rest = products([part], wanted, [cotangent])
+        if i == len(rows):
+            rows.append(rest[: len(leaves)])
+            rest = rest[len(leaves) :]
+        for site in sites.values():
+            site.add([rest.pop(0) if tensor.requires_grad else torch.zeros_like(tensor) for tensor in site.outputs])
+        if sum(site.basis.numel() for site in sites.values()) > 2 * MOST_NUMBERS:
+            _settle(subject, arguments, leaves, sites, rows[settled : i + 1], found, sign)
+            settled = i + 1
+    _settle(subject, arguments, leaves, sites, rows[settled:], found, sign)
+    return found
 
 
 def _settle(
@@ -199,7 +250,7 @@ def _settle(
     arguments: Arguments,
     leaves: Sequence[Tensor],
     sites: dict[int, Site],
-    pending: list[list[Tensor]],
+    rows: Sequence[Sequence[Tensor]],
     found: dict[int, list[np.ndarray]],
     sign: int,
 ) -> None:
@@ -210,18 +261,17 @@ def _settle(
         arguments: one input.
         leaves: its sequences, in the graph.
         sites: of the modules.
-        pending: per cotangent the gradients of the leaves.
+        rows: per cotangent since the last time the gradients of the leaves.
         found: per module the energies, to be added to.
         sign: with which a module's contribution is added.
     """
     length = subject.length(arguments)
     for i, site in sites.items():
         pushed = site.pushed(leaves)
-        for row, coefficients in zip(pending, site.coefficients, strict=True):
+        for row, coefficients in zip(rows, site.coefficients, strict=True):
             changed = [leaf.clone() for leaf in row]
             for share, one in zip(coefficients, pushed, strict=False):
                 for leaf, gradient in zip(changed, one, strict=True):
                     leaf.add_(sign * share * gradient)
             found[i].append(energy(subject, arguments, changed, length))
         site.clear()
-    pending.clear()

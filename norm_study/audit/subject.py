@@ -127,7 +127,8 @@ class Subject:
             grown = [name for name in found if name in longer and longer[name].shape[dim] > returned[name].shape[dim]]
             found = grown or found
         if len(found) > 1:
-            shapes = ", ".join(f"output={name!r} {list(returned[name].shape)}" for name in found)
+            shapes = ", ".join(f"output={name!r} {list(returned[name].shape)}" for name in found[:3])
+            shapes += f" and {len(found) - 3} more" if len(found) > 3 else ""
             raise UserError(f"{type(self.module).__name__} returned several sequences; name the one to audit: {shapes}")
         return found[0]
 

@@ -180,13 +180,16 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "The error falls with the number of groups.",
         "section 3.3, figure 4",
-        Rule(Number("rank correlation of error and groups", _trend("mse")), "groups", "at most", -0.5),
+        Rule(Number("rank correlation of error and groups", _trend("mse"), (-1.0, 1.0)), "groups", "at most", -0.5),
     ),
     Claim(
         "The localization distance does not fall with the number of groups.",
         "section 3.3, figure 4",
         Rule(
-            Number("rank correlation of distance and groups", _trend("localization_distance")), "groups", "at least", 0
+            Number("rank correlation of distance and groups", _trend("localization_distance"), (-1.0, 1.0)),
+            "groups",
+            "at least",
+            0,
         ),
     ),
     Claim(

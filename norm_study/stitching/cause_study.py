@@ -180,12 +180,12 @@ def _read_percent(found: Found) -> list[float]:
     return [100 * row["accuracy"] for row in found["decoded"] if row["level"] == 0.5]
 
 
-HALF = 50.0
+HALF, PERCENT = 50.0, (0.0, 100.0)
 CLAIMS = (
     Claim(
         "The statistics name the demonstrated task.",
         "explanation a: can they be decoded?",
-        Rule(Number("tasks read rightly at noise level 0.5, %", _read_percent), "decoded", "at least", 90),
+        Rule(Number("tasks read rightly at noise level 0.5, %", _read_percent, PERCENT), "decoded", "at least", 90),
     ),
     Claim(
         "Under a demonstrated plan's statistics a held-out plan comes nearer to that plan.",
@@ -195,24 +195,26 @@ CLAIMS = (
     Claim(
         "Under a right plan's statistics most held-out plans are valid.",
         "explanation a: are wrong statistics all that is wrong?",
-        Rule(Number("valid held-out plans at 1×, %", _valid_percent("right", 1)), "plans", "at least", HALF),
+        Rule(Number("valid held-out plans at 1×, %", _valid_percent("right", 1), PERCENT), "plans", "at least", HALF),
     ),
     Claim(
         "Frozen at the training's averages, most held-out plans are valid.",
         "explanation b: are a held-out plan's statistics unlike any in training?",
-        Rule(Number("valid held-out plans at 1×, %", _valid_percent("frozen", 1)), "plans", "at least", HALF),
+        Rule(Number("valid held-out plans at 1×, %", _valid_percent("frozen", 1), PERCENT), "plans", "at least", HALF),
     ),
     Claim(
         "Frozen so, the network still draws what was demonstrated.",
         "explanation b: is the rule above a fair one?",
         Rule(
-            Number("valid demonstrated plans at 1×, %", _valid_percent("frozen", 1, "demonstrated")),
+            Number("valid demonstrated plans at 1×, %", _valid_percent("frozen", 1, "demonstrated"), PERCENT),
             *("plans", "at least", HALF),
         ),
     ),
     Claim(
         "Over windows of the training's length, most held-out plans of twice that length are valid.",
         "explanation b: are the statistics of another length what is wrong?",
-        Rule(Number("valid held-out plans at 2×, %", _valid_percent("windowed", 2)), "plans", "at least", HALF),
+        Rule(
+            Number("valid held-out plans at 2×, %", _valid_percent("windowed", 2), PERCENT), "plans", "at least", HALF
+        ),
     ),
 )

@@ -340,9 +340,9 @@ class CauseSettings(Settings):
     multiples: tuple[int, ...] = option(
         (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
     )
-    episodes: int = option(4, "Draw so many plans per task.", low=2)
+    episodes: int = option(4, "Draw this many plans per task.", low=2)
     decoded_plans: int = option(
-        32, "From the statistics of so many plans of each demonstrated task the task is decoded.", low=4
+        32, "The task is decoded from the statistics of this many plans of each demonstrated task.", low=4
     )
     levels: tuple[float, ...] = option(
         (0.1, 0.5, 0.9), "They are decoded at these noise levels, shares of the training's.", low=0, high=1

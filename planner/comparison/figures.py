@@ -14,7 +14,7 @@ from envs.draw import draw_jumps, draw_maze, draw_trajectories
 from envs.maps import MazeMap, Task
 from groundwork.style import open_axes
 from planner.measures import MEASURES, jumps, plan_measures
-from planner.norms import NORM_TABLE, in_legend_order, norm_of
+from planner.norms import NORM_TABLE, WHOLE_KINDS, in_legend_order, norm_of
 from planner.plan import Planner
 
 Summaries = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -159,6 +159,16 @@ def headline_measures(summaries: Summaries) -> list[str]:
     """The measures that a comparison begins with, as far as they were taken."""
     taken = next(iter(next(iter(summaries.values())).values()))
     return [name for name, measure in MEASURES.items() if measure.headline and name in taken]
+
+
+def fewest_and_most(shares: Mapping[str, float]) -> tuple[str, str]:
+    """The labels with the smallest and the largest share; two of them where all shares are equal.
+
+    Norms of packs are left out where there are others: nobody plans with halves that are drawn apart.
+    """
+    whole = {label: share for label, share in shares.items() if norm_of(label) in WHOLE_KINDS}
+    shares = whole if len(whole) > 1 else shares
+    return min(shares, key=shares.__getitem__), max(reversed([*shares]), key=shares.__getitem__)
 
 
 def shortest_columns(summaries: Summaries) -> list[str]:

@@ -17,6 +17,7 @@ from planner.comparison.figures import (
     example_figure,
     example_tasks,
     family_plans,
+    fewest_and_most,
     plans_figure,
     shortest_columns,
 )
@@ -55,7 +56,7 @@ def _example_figure(planners: Mapping[str, Planner], summaries: Summaries, task:
     """Plans of the norms with the fewest and the most valid plans at the shortest horizon."""
     column = shortest_columns(summaries)[0]
     valid = {label: summaries[label][column]["plan_valid"]["mean"] or 0.0 for label in planners}
-    chosen = dict.fromkeys(pick(valid, key=lambda label: valid[label]) for pick in (min, max))
+    chosen = dict.fromkeys(fewest_and_most(valid))
     known = next(iter(planners.values())).statistics
     assert known.maze is not None
     start, goal = known.maze.cell_to_xy(task.start), known.maze.cell_to_xy(task.goal)

@@ -12,6 +12,7 @@ from groundwork.section import Picture, Section, command_text, counted, listed, 
 from groundwork.tables import Cell, Table
 from planner.comparison.figures import (
     Summaries,
+    fewest_and_most,
     headline_measures,
     horizon_of,
     pools_over_time,
@@ -83,13 +84,13 @@ def headline_table(result: Mapping[str, Any]) -> Table:
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The sentence with the numbers that decide: the norms with the fewest and the most valid plans, held out first."""
+    """The sentence with the numbers that decide: of the norms with the fewest and the most valid plans."""
     summary = result["summary"]
     columns = shortest_columns(summary)
     valid = _valid_plans(summary, columns[0])
     if not valid:
         return ""
-    fewest, most = (pick(valid, key=lambda label: valid[label]["mean"]) for pick in (min, max))
+    fewest, most = fewest_and_most({label: cell["mean"] for label, cell in valid.items()})
     held_out = split_of(columns[0]) == "held out"
     tasks = "tasks that nobody demonstrated" if held_out else f"{split_of(columns[0])} tasks"
     text = f"On {tasks}, {_of_plans(valid, fewest, most)}."
