@@ -123,7 +123,9 @@ class Slurm:
     def stop(self) -> None:
         """Ends all jobs and both daemons."""
         self.ask("scancel", "--user=root")
-        time.sleep(1)
+        deadline = time.monotonic() + 30
+        while self.ask("squeue", "--noheader") and time.monotonic() < deadline:
+            time.sleep(0.2)
         for name in ("d.pid", "ctld.pid"):
             if (self.folder / name).exists():
                 end(int((self.folder / name).read_text()), signal.SIGTERM)

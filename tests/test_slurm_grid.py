@@ -69,10 +69,12 @@ class Grid:
                 self.slurm.ask("scontrol", "update", f"JobId={job.split()[0]}", "StartTime=now")
 
     def kill(self, after_s):
-        """Kills something that runs."""
+        """Kills something that runs, at some moment of a training under way; whether it did."""
         running = self.slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split()
-        if not running:
-            return
+        saved = [path for path in self.folder.glob("*/last") if not path.with_name("DONE").exists()]
+        under_way = any(time.time() - path.stat().st_mtime < 2 for path in saved)
+        if not running or not under_way or self.random.random() < 0.7:
+            return False
         how, job = KILLS[len(self.kills) % len(KILLS)], running[0]
         if how == "submitter":
             self.submitter.send(signal.SIGKILL)
@@ -82,6 +84,7 @@ class Grid:
         else:
             self.slurm.ask(*COMMANDS[how], job)
         self.kills.append((how, job, round(after_s)))
+        return True
 
     def run(self):
         """To the end; the seconds that it took."""
@@ -89,8 +92,8 @@ class Grid:
         due = began + self.random.uniform(10, 30)
         while True:
             self.look()
-            if len(self.kills) * 3 < JOBS and time.monotonic() > due:
-                self.kill(time.monotonic() - began)
+            wanted = len(self.kills) * 3 < JOBS and time.monotonic() > due
+            if wanted and self.kill(time.monotonic() - began):
                 due = time.monotonic() + self.random.uniform(5, 40)
             if not self.submitter.process.is_alive():
                 if self.submitter.end() == 0:
