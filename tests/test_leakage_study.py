@@ -25,6 +25,7 @@ def test_each_finished_run_becomes_a_point(capsys, study, tmp_path):
     assert row["length"] == 96
     assert row["receptive_field"] == [32, 31]
     assert row["leakage"] > 0
+    assert row["beyond_convolutions"] == row["leakage"]  # GroupNorm's frozen form is local: the two reaches are one
     assert result["summary"]["group"]["leakage"]["mean"] == pytest.approx(row["leakage"])
     assert (tmp_path / "out" / "leakage.png").stat().st_size > 10_000
 

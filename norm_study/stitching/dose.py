@@ -33,7 +33,8 @@ SHARED = ModelConfig.norm_groups
 PROBED = 4096
 """Planned points of the network whose reach is measured: more than windows of 68 points can carry."""
 CAPTION = (
-    "Plans, leakage at twice the training horizon and training loss against the window of GroupNorm's statistics; the "
+    "Plans, leakage at twice the training horizon (share of the Jacobian's energy beyond the convolutions' reach) and "
+    "training loss against the window of GroupNorm's statistics; the "
     "last place is the whole plan. Control: as many groups as the window has points, so that every statistic is over "
     "the same count of numbers. Intervals: 95 % over training seeds."
 )
@@ -105,7 +106,8 @@ def _losses(stored: Stored, cell: FactorRun) -> dict[str, Any]:
 
 def _leakage(stored: Stored, audits: Sequence[Mapping[str, Any]], cell: FactorRun) -> dict[str, Any] | None:
     names = {run.name for run, _ in stored if replace(run, seed=0) == cell}
-    found = [row["leakage"] for row in audits if row["run"] in names and row["leakage"] is not None]
+    found = [row["beyond_convolutions"] for row in audits if row["run"] in names]
+    found = [value for value in found if value is not None]
     return student_interval(found, (0, 1)) if found else None
 
 

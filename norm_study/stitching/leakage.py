@@ -113,6 +113,7 @@ def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch
         network, inputs, times=settings.times, attribution=False, dtype=torch.float64, seed=settings.seed
     )
     leakage, moved = report.leakage, [m.value for m in report.finite if m.value is not None]
+    beyond = report.leakage_beyond(*RunFolder(folder).make_network().receptive_field())
     row = {
         "run": run.name,
         "norm": run.norm,
@@ -122,6 +123,7 @@ def _audited(run: FactorRun, folder: Path, settings: AuditedPlans, device: torch
         "length": settings.multiple * horizon,
         "receptive_field": list(report.receptive_field),
         "leakage": None if leakage is None else leakage.value,
+        "beyond_convolutions": None if beyond is None else beyond.value,  # a sliding window widens the receptive field
         "standard_error": None if leakage is None else leakage.standard_error,
         "jacobian_change": report.jacobian_change.value,
         "movement": float(np.mean(moved)) if moved else None,
