@@ -153,7 +153,7 @@ def cause_figure(rows: Rows) -> Figure:
     return figure
 
 
-# the predictions, written down before three seeds were run
+# the predictions, written down after one planner and before the three seeds that decide them
 
 
 def _seed_means(rows: Rows, name: str) -> list[float]:
