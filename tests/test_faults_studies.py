@@ -205,7 +205,9 @@ def test_a_stitching_suite_stopped_at_any_time_keeps_its_rows_and_goes_on(hash_d
     while not stored_runs(tmp_path / "out", grid.runs()):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(4)  # into the second run
+    while not (tmp_path / "runs" / "group-zeros-half-seed0" / "config.yaml").exists():  # the second run begins
+        assert process.poll() is None
+        time.sleep(0.02)
     os.killpg(process.pid, what)  # as a terminal's Ctrl-C and a scheduler's kill do
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors

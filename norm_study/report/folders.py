@@ -88,9 +88,9 @@ def _reproduction(file: Path) -> Section:
 
 
 def _stitching(file: Path) -> Section:
-    stored = list(all_runs(file.parent).items())
     grid = Grid()  # whose order tells which cell the others are held against
     order = {value: at for at, value in enumerate((*grid.norms, *grid.paddings, *grid.reaches))}
+    stored = [(run, result) for run, result in all_runs(file.parent).items() if run.norm in order]
     stored.sort(key=lambda one: (order[one[0].reach], order[one[0].padding], order[one[0].norm], one[0].seed))
     return study_section(stored, read_stored(file), f"{len(stored)} runs are stored", "")
 
