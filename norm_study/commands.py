@@ -12,8 +12,9 @@ from norm_study.reproduce import results
 from norm_study.reproduce.experiments import run_experiment
 from norm_study.reproduce.parts import full_rows_folder
 from norm_study.reproduce.settings import ReproduceSettings
+from norm_study.stitching.cells import Grid
 from norm_study.stitching.leakage import run_leakage
-from norm_study.stitching.settings import Grid, LeakageSettings
+from norm_study.stitching.settings import LeakageSettings
 from planner.plan import pick_device
 
 

@@ -12,7 +12,8 @@ from norm_study.localization.settings import BenchConfig
 from norm_study.report.settings import ReportSettings
 from norm_study.reproduce.experiments import EXPERIMENTS
 from norm_study.reproduce.settings import ReproduceSettings
-from norm_study.stitching.settings import CauseOptions, Grid, LeakageSettings, StitchOptions
+from norm_study.stitching.cells import Grid
+from norm_study.stitching.settings import CauseOptions, LeakageSettings, StitchOptions
 
 BENCHES = {
     "bench": Command(

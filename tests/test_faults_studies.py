@@ -22,8 +22,8 @@ from groundwork.files import read_checked, with_checksum
 from groundwork.jobs import LocalExecutor
 from norm_study.reproduce.parts import answers_in, collect, load_parts, run_parts
 from norm_study.reproduce.results import write_results
+from norm_study.stitching.cells import Grid
 from norm_study.stitching.grid import stored_runs
-from norm_study.stitching.settings import Grid
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from groundwork.errors import UserError
 from norm_study.audit.surgery import replace_norms
 from norm_study.localization.settings import LocalizationConfig
 from norm_study.localization.stacked import StackedNetwork
-from norm_study.stitching.settings import Grid
+from norm_study.stitching.cells import Grid
 from planner.norms import LEGEND, NORM_KINDS, NORM_TABLE, in_legend_order, make_norm, mixes_time
 from planner.unet import TemporalUNet
 

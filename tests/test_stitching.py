@@ -17,6 +17,7 @@ from conftest import TINY
 from envs.maps import get_map
 from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
+from norm_study.stitching.cells import FactorRun, Grid
 from norm_study.stitching.dose import whole_reach
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
@@ -24,7 +25,7 @@ from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
-from norm_study.stitching.settings import FactorRun, Grid, StitchSettings
+from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import summarize
 from planner.config import Config, from_dict, merge, to_dict
 from planner.data import load_data

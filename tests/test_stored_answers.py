@@ -10,9 +10,10 @@ import pytest
 from groundwork.answers import Answers
 from norm_study.init_bias.settings import InitBiasUNetConfig
 from norm_study.reproduce.parts import answers_in, full_rows_folder, load_parts, parts_file
+from norm_study.stitching.cells import Grid
 from norm_study.stitching.grid import Budget
 from norm_study.stitching.grid import answers_in as cells_in
-from norm_study.stitching.settings import AuditedPlans, Grid, StitchSettings
+from norm_study.stitching.settings import AuditedPlans, StitchSettings
 from planner.config import from_dict
 from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings

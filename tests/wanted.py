@@ -8,8 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from norm_study.stitching.cells import FactorRun
 from norm_study.stitching.grid import Budget, answers_in
-from norm_study.stitching.settings import FactorRun, StitchSettings
+from norm_study.stitching.settings import StitchSettings
 from planner.config import Config
 
 FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)

@@ -11,9 +11,9 @@ from groundwork.section import Section, read_sections, read_stored
 from norm_study.report.measurements import measurement_section
 from norm_study.reproduce.parts import collect, load_parts, parts_file
 from norm_study.reproduce.results import reproduction_section
+from norm_study.stitching.cells import Grid
 from norm_study.stitching.fix import fix_section
 from norm_study.stitching.grid import all_runs
-from norm_study.stitching.settings import Grid
 from norm_study.stitching.tables import study_section
 from planner.comparison.report import comparison_section
 from planner.comparison.sampler_ablation import ablation_section

@@ -10,13 +10,14 @@ from groundwork.errors import UserError
 from groundwork.jobs import Job
 from groundwork.options import part_of
 from groundwork.program import Compute, JsonOutput, command_line
+from norm_study.stitching.cells import FactorRun
 from norm_study.stitching.dose import write_dose
 from norm_study.stitching.fix import Fix, fix_rows, write_fix
 from norm_study.stitching.grid import Budget, Stored, answered_runs, run_grid
 from norm_study.stitching.leakage import run_leakage, stored_audits
 from norm_study.stitching.rates import choose_rates, read_rates
 from norm_study.stitching.result import measure
-from norm_study.stitching.settings import FactorRun, LeakageSettings, RateSettings, StitchOptions
+from norm_study.stitching.settings import LeakageSettings, RateSettings, StitchOptions
 from norm_study.stitching.summary import GAP_MEASURES, MEASURES
 from norm_study.stitching.tables import write_study
 from planner.config import Config, from_dict, load_preset, merge

@@ -17,9 +17,9 @@ from groundwork.intervals import student_interval
 from groundwork.section import Picture, Section, counted
 from groundwork.style import BLUE, GRAY, ORANGE, legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
+from norm_study.stitching.cells import FactorRun, Reach
 from norm_study.stitching.effects import chosen_rows
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.settings import FactorRun, Reach
 from norm_study.stitching.summary import interval, study_cell
 from planner.config import Config, ModelConfig
 from planner.unet import TemporalUNet

@@ -15,8 +15,8 @@ from envs.draw import draw_maze, draw_trajectories
 from envs.maps import MazeMap
 from groundwork.files import save_figure
 from groundwork.style import legend_outside, open_axes, plot_intervals
+from norm_study.stitching.cells import REACHES
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.settings import REACHES
 from norm_study.stitching.summary import Rows, countable, interval
 from planner.config import PaddingMode
 from planner.norms import NORM_TABLE, in_legend_order

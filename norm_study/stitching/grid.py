@@ -10,8 +10,9 @@ from typing import Any
 
 from groundwork.answers import Answers
 from groundwork.jobs import Executor, Job, run_jobs
+from norm_study.stitching.cells import FactorRun
 from norm_study.stitching.result import measure
-from norm_study.stitching.settings import FactorRun, StitchSettings
+from norm_study.stitching.settings import StitchSettings
 from planner.config import Config
 from planner.renamed import RENAMED
 from planner.training.train import train_job

@@ -16,7 +16,8 @@ from groundwork.intervals import mean_interval
 from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.section import Section
 from groundwork.tables import Cell, Table
-from norm_study.stitching.settings import FactorRun, RateSettings
+from norm_study.stitching.cells import FactorRun
+from norm_study.stitching.settings import RateSettings
 from norm_study.stitching.summary import study_cell
 from planner.comparison.kept import rollout_job, run_rollout
 from planner.config import Config

@@ -11,10 +11,10 @@ from groundwork.files import write_atomically
 from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, counted, listed, row_facts
 from groundwork.tables import Cell, Table, interval_text, measured, number
+from norm_study.stitching.cells import FactorRun, Reach
 from norm_study.stitching.effects import FACTORS, chosen_rows, effects, explained, multiples_of
 from norm_study.stitching.figures import FIGURES, base_cell, draw_study
 from norm_study.stitching.grid import Stored
-from norm_study.stitching.settings import FactorRun, Reach
 from norm_study.stitching.summary import FLAWS, GAP_MEASURES, MEASURES, interval, study_cell, summarize
 
 TABLE_MEASURES = (
