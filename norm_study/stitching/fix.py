@@ -30,9 +30,9 @@ from planner.training.run import RunFolder, find_run
 from planner.training.train import train_job
 
 FINE_TUNING_RATE = 1e-3
-HOW = (
-    "All stages but the first two are checkpoints of one training, whose learning rate falls along one cosine. From "
-    "scratch: the control, a network of the new norm that begins without the old weights, everything else equal."
+HOW = "All stages but the first two are checkpoints of one training, whose learning rate falls along one cosine."
+CONTROL = (
+    "From scratch: the control, a network of the new norm that begins without the old weights, everything else equal."
 )
 EXCHANGED, SCRATCH = "exchanged", "from scratch"
 LOOKS: dict[str, dict[str, Any]] = {EXCHANGED: {}, SCRATCH: {"ls": "--", "markerfacecolor": "none"}}
@@ -143,7 +143,7 @@ def fix_section(rows: Rows, command: str = "") -> Section:
         "A trained planner's norm exchanged and fine-tuned: valid plans and success against steps spent.",
         tables=[fix_table(rows)],
         pictures=[Picture("fix.png", "Valid plans against steps of fine-tuning after the norm's exchange.")],
-        notes=[HOW],
+        notes=[HOW, *([CONTROL] if any(how == SCRATCH for how, _ in _stages(rows)) else [])],
         commands=[command] if command else [],
         data=["fix.json.gz"],
     )
