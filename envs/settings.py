@@ -44,7 +44,7 @@ class CollectSettings(Settings):
 
 
 def collection_of(dataset_id: str) -> CollectSettings | None:
-    """What collects the dataset of an id such as mazes/hash-tasks-v0 or mazes/hash-tasks6000-v0; ``None`` for others."""
+    """What collects the dataset of an id like mazes/hash-tasks-v0 or mazes/hash-tasks6000-v0; ``None`` for others."""
     named = re.fullmatch(rf"mazes/({'|'.join(map_names())})-({'|'.join(get_args(Recipe))})(\d*)-v\d+", dataset_id)
     if named is None:
         return None
