@@ -209,6 +209,16 @@ class Answers:
                     return answer
         return None
 
+    def __getitem__(self, question: Question) -> Answer:
+        """The stored answer.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if (stored := self.find(question)) is None:
+            raise KeyError(self.name(question))
+        return stored
+
     def _where(self, question: Question, wanted: str, defaults: str) -> Iterator[Path]:
         """Files that may hold the answer: the one of its name, then what its folders hold under other names."""
         yield self.path(question)

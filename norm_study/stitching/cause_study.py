@@ -66,7 +66,7 @@ def cause(options: CauseOptions, compute: Compute) -> None:
         asked.append({"cause": settings, **about})
         jobs.append(store.job(asked[-1], partial(_measured, run, lender, settings, compute.device)))
     run_jobs(jobs, options.run_in(options.out), "cause")
-    answers = [store.answer(question, dict) for question in asked]
+    answers = [store[question] for question in asked]
     found = {name: [row for answer in answers for row in answer[name]] for name in ("plans", "decoded")}
     save_figure(cause_figure(found["plans"]), options.out / "cause.png", dpi=150)
     section = cause_section(found, seeds, command_line())

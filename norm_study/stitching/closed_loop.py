@@ -70,7 +70,7 @@ def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
         asked.append({"closed_loop": settings, **about})
         jobs.append(store.job(asked[-1], partial(_measured, run, settings, compute.device)))
     run_jobs(jobs, options.run_in(options.out), "closed loop")
-    rows = [row for question in asked for row in store.answer(question, dict)["rows"]]
+    rows = [row for question in asked for row in store[question]["rows"]]
     for maze in _mazes(rows):
         save_figure(loop_figure(_of(rows, maze), list(modes(settings))), options.out / f"{maze}.png", dpi=150)
     section = loop_section(rows, list(modes(settings)), command_line())

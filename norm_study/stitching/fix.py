@@ -121,7 +121,7 @@ def fix_rows(fixes: Sequence[Fix], out: Path, executor: Executor, runs_folder: P
             about = {"how": how, "steps_spent": spent, "source": Path(fix.source).name, "run_seed": config.seed}
             asked.append((question, about))
     run_jobs(list(jobs.values()), executor, "fix")
-    return [row | about for question, about in asked for row in store.answer(question, dict)["rows"]]
+    return [row | about for question, about in asked for row in store[question]["rows"]]
 
 
 def _stage(folder: Path, settings: StitchSettings, device: str, step: int) -> dict[str, Rows]:
