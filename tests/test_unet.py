@@ -127,7 +127,8 @@ def test_norms_that_mix_time_reach_beyond_it(norm):
     left, right = network.receptive_field()
     found = support(network, 128, [64])
     assert found[0] == 64 > left
-    assert found[1] == 63 > right
+    # what takes its statistics over the past alone reaches no farther ahead than the convolutions
+    assert found[1] == right if norm == "cumulative" else found[1] == 63 > right
 
 
 @pytest.mark.parametrize("norm", ["packnorm_isolated", "instance_isolated"])
