@@ -59,6 +59,7 @@ def test_equals_diffusers_on_the_same_weights_both_ways(widths, channels):
         ({"norm_groups": 4}, "norm_groups"),
         ({"norm_placement": "post"}, "norm_placement"),
         ({"padding_mode": "replicate"}, "padding_mode"),
+        ({"weights": "standardized"}, "weights"),
         ({"dim_mults": (2, 4)}, "dim_mults"),
     ],
 )

@@ -22,6 +22,7 @@ from planner.training.distributed import ALONE, Ranks
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.run import RunFolder
 from planner.unet import TemporalUNet
+from planner.weight_norms import force_unit_norms
 
 VALIDATION_WINDOWS = 512
 
@@ -124,6 +125,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         self.optimizer.step()
+        if self.config.model.weights == "magnitude_preserving":
+            force_unit_norms(self.network)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.network)
         self.step += 1
