@@ -92,6 +92,9 @@ class ModelConfig(Settings):
         "convolutions (standardized), or unit norm everywhere, forced at each step, with balanced sums as in EDM2 "
         "(magnitude_preserving).",
     )
+    norm_conditioned: bool = option(
+        False, "Every norm's scale and shift follow the noise level too (FiLM, adaptive norm); it begins as without."
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""

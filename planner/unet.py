@@ -50,6 +50,25 @@ class _Upsample(nn.Module):
         return self.conv(F.pad(x_BCT, (1, 1), mode="replicate"))[..., 2:-2]
 
 
+class _Modulation(nn.Linear):
+    """Scales and shifts a norm's output by the noise level's embedding; untrained, it leaves it as it is.
+
+    FiLM (arXiv 1709.07871, equation (2)), as the adaptive GroupNorm of *Diffusion Models Beat GANs* (arXiv 2105.05233).
+    """
+
+    def __init__(self, embedding_dim: int, channels: int):
+        super().__init__(embedding_dim, 2 * channels)
+
+    def reset_parameters(self) -> None:
+        """Zeros, which no random number is drawn for: the rest begins as it would without."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:  # type: ignore[override]
+        scale_BCT, shift_BCT = super().forward(mish_BE)[..., None].chunk(2, 1)
+        return x_BCT * (1 + scale_BCT) + shift_BCT
+
+
 class _ConvNormAct(nn.Module):
     """Convolution, norm and Mish, in the order that the placement says."""
 
@@ -57,12 +76,16 @@ class _ConvNormAct(nn.Module):
         super().__init__()
         self.conv = _convolution(in_channels, out_channels, model.kernel_size, model.padding_mode)
         self.norm = norm
+        self.norm_modulation = _Modulation(model.dim, out_channels) if model.norm_conditioned else None
         self.norm_first = model.norm_placement == "pre"
         _, self.activation = sum_and_activation(model.weights)
 
-    def forward(self, x_BCT: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:
         x_BCT = self.conv(x_BCT)
-        return self.activation(self.norm(x_BCT)) if self.norm_first else self.norm(self.activation(x_BCT))
+        x_BCT = self.norm(x_BCT if self.norm_first else self.activation(x_BCT))
+        if self.norm_modulation is not None:
+            x_BCT = self.norm_modulation(x_BCT, mish_BE)
+        return self.activation(x_BCT) if self.norm_first else x_BCT
 
 
 class _ResidualBlock(nn.Module):
@@ -77,8 +100,8 @@ class _ResidualBlock(nn.Module):
         self.residual = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:
-        hidden = self.add(self.first(x_BCT), self.embed(mish_BE)[..., None])
-        return self.add(self.residual(x_BCT), self.second(hidden))
+        hidden = self.add(self.first(x_BCT, mish_BE), self.embed(mish_BE)[..., None])
+        return self.add(self.residual(x_BCT), self.second(hidden, mish_BE))
 
 
 class _Stage(nn.Module):
@@ -188,7 +211,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         x, _ = self.middle(x, mish_BE)
         for stage in self.up:
             x, _ = stage(torch.cat((x, skips.pop()), dim=1), mish_BE)
-        return rearrange(self.project(self.final(x)), "(b p) d t -> b d (p t)", p=packs)
+        return rearrange(self.project(self.final(x, mish_BE)), "(b p) d t -> b d (p t)", p=packs)
 
     def receptive_field(self) -> tuple[int, int]:
         """How far left and right an output's inputs lie when norms pass nothing, the largest over all phases.

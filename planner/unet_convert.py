@@ -33,6 +33,7 @@ EXPRESSIBLE: dict[str, Any] = {
     "norm_placement": "pre",
     "num_packs": 1,
     "weights": "plain",
+    "norm_conditioned": False,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

@@ -136,6 +136,7 @@ SANE: dict[str, st.SearchStrategy] = {
     "model.norm_window": st.sampled_from([1, 2, 8, 64]),
     "model.norm_placement": st.sampled_from(get_args(Placement)),
     "model.num_packs": st.sampled_from([0, 1, 1, 2, 4]),
+    "model.norm_conditioned": st.booleans(),
     "model.weights": st.sampled_from(get_args(Weights)),
     "diffusion.train_steps": st.integers(2, 200),
     "diffusion.prediction": st.sampled_from(["sample", "noise"]),

@@ -33,6 +33,7 @@ def together(configs, folder):
         *({"norm": norm, "num_packs": packs_of(norm)} for norm in NORM_KINDS),
         {"norm": "none", "weights": "standardized"},
         {"norm": "none", "weights": "magnitude_preserving"},
+        {"norm": "dyt", "norm_conditioned": True},
     ],
     ids=lambda model: "-".join(map(str, model.values())),
 )

@@ -61,7 +61,7 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others(tiny, hash_dataset, 
     [
         {"norm": "group"},
         {"norm": "batch"},
-        {"norm": "rms", "weights": "magnitude_preserving"},
+        {"norm": "rms", "weights": "magnitude_preserving", "norm_conditioned": True},
     ],
 )
 def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_dataset, tmp_path, model, monkeypatch):

@@ -147,7 +147,7 @@ class Trainer:
         return Planner(network, self.config, self.data.statistics)
 
     def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Starts network and moving average from another run's weights; its norms may be of another kind.
+        """Starts network and moving average from another run's weights; its norms may be others, conditioned or not.
 
         Raises:
             UserError: a tensor outside the norms is missing, unknown or of another shape.
@@ -155,7 +155,7 @@ class Trainer:
         own = self.network.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
         for name in [*weights, *own]:
-            if name not in fitting and ".norm." not in name:
+            if name not in fitting and ".norm" not in name:
                 raise UserError(f"init_from = {source}: tensor {name} is missing, unknown or of another shape")
         for network in (self.network, self.ema.module):
             network.load_state_dict({**own, **fitting})
