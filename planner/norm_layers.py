@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from groundwork.errors import UserError
 
 
+def _with_digits(x: Tensor) -> Tensor:
+    """What statistics can be taken of: half precision as float32, as autocast does for torch's own norms."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class BatchNorm(nn.BatchNorm1d):
     """BatchNorm over any trailing dimensions."""
 
@@ -61,7 +66,7 @@ class WindowedGroupNorm(nn.Module):
         if between:
             flat = self(rearrange(x_BCT, "b c ... t -> (b ...) c t").contiguous())
             return flat.view(len(x_BCT), *between, *flat.shape[1:]).movedim(-2, 1)
-        x_BGCT = rearrange(x_BCT, "b (g c) t -> b g c t", g=self.num_groups)
+        x_BGCT = rearrange(_with_digits(x_BCT), "b (g c) t -> b g c t", g=self.num_groups)
         mean_BGT, square_BGT = self._averaged(torch.cat((x_BGCT.mean(2), x_BGCT.square().mean(2)), 1)).chunk(2, 1)
         scale_BGT = ((square_BGT - mean_BGT.square()).clamp_min(0) + self.eps).rsqrt()
         normalized = (x_BGCT - mean_BGT[:, :, None]) * scale_BGT[:, :, None]
@@ -165,9 +170,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Normalizes (B, C, …) over the channels of each group."""
         flat = x_BCT.reshape(len(x_BCT), self.groups, self.num_channels // self.groups, -1)
-        if flat.dtype in (torch.bfloat16, torch.float16):
-            flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
-        return self._normalized(flat).view(x_BCT.shape)
+        return self._normalized(_with_digits(flat)).view(x_BCT.shape)
 
     def _normalized(self, x: Tensor) -> Tensor:
         """The norm of (B, G, C/G, T)."""

@@ -28,7 +28,7 @@ class NormFacts:
             ``window`` around each step or the ``past`` up to it.
         color: in figures, told apart by the color-blind.
         marker: in figures, Matplotlib's.
-        centered: whether the mean is taken away.
+        centered: whether a mean is taken away where there are statistics; with it goes a shift per channel.
         packs: how few packs of a trajectory it works on; 1: it takes trajectories whole.
         pointwise: the function of learned scale that each value goes through, instead of statistics or before they
             divide it.
@@ -155,7 +155,7 @@ def make_norm(
     eps: float = 1e-5,
     networks: int = 1,
 ) -> nn.Module:
-    """A norm layer for inputs (B, C, …) with one scale per channel and, if it takes the mean away, one shift.
+    """A norm layer for inputs (B, C, …) with one scale per channel and, if the kind is ``centered``, one shift.
 
     Args:
         kind: see :data:`NORM_TABLE`.

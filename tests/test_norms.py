@@ -168,7 +168,7 @@ def test_equals_torchs_layer_and_its_gradients(kind):
         assert (one - other).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("kind", PER_STEP)
+@pytest.mark.parametrize("kind", [*PER_STEP, "group_window", "cumulative", "dyt", "derf"])
 def test_half_precision_inputs_get_full_precision_statistics(kind):
     layer, x = norm(kind).float(), (values() + 20).bfloat16()
     assert torch.allclose(layer(x), layer(x.float()))
