@@ -19,6 +19,7 @@ __all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
 
 PaddingMode = Literal["zeros", "replicate"]
 Placement = Literal["pre", "post"]
+Weights = Literal["plain", "standardized", "magnitude_preserving"]
 
 
 def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) -> None:
@@ -85,6 +86,15 @@ class ModelConfig(Settings):
     )
     norm_window: int = option(
         8, "Norms with a sliding window take their statistics over this many planned points, on every level.", low=1
+    )
+    weights: Weights = option(
+        "plain",
+        "Weights are used as they are (plain), or normalized per output channel: zero mean and unit norm in the "
+        "convolutions (standardized), or unit norm everywhere, forced at each step, with balanced sums as in EDM2 "
+        "(magnitude_preserving).",
+    )
+    norm_conditioned: bool = option(
+        False, "Every norm's scale and shift follow the noise level too (FiLM, adaptive norm); it begins as without."
     )
 
     def check(self) -> None:
@@ -167,6 +177,11 @@ class Config(Settings):
             raise UserError(
                 f"diffusion.sampling_steps = {self.diffusion.sampling_steps} must be at most "
                 f"diffusion.train_steps = {self.diffusion.train_steps}"
+            )
+        if self.weight_decay and self.model.weights == "magnitude_preserving":
+            raise UserError(
+                f"weight_decay = {self.weight_decay} must be 0 with model.weights = magnitude_preserving, which forces "
+                "the norms that it would shrink"
             )
 
 

@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from groundwork.errors import UserError
 
 
+def _with_digits(x: Tensor) -> Tensor:
+    """What statistics can be taken of: half precision as float32, as autocast does for torch's own norms."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class BatchNorm(nn.BatchNorm1d):
     """BatchNorm over any trailing dimensions."""
 
@@ -24,21 +29,23 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class WindowedGroupNorm(nn.Module):
-    """GroupNorm whose statistics at a time step are those of a sliding window around it.
+    """GroupNorm whose statistics at a time step are those of a sliding window around it, or of all steps so far.
 
     The window of w steps at t reaches from t − ⌊w/2⌋ to t + ⌈w/2⌉ − 1; past the ends it holds what is there. With
-    w ≥ 2 T it is GroupNorm, with w = 1 its groups within each time step.
+    w ≥ 2 T it is GroupNorm, with w = 1 its groups within each time step. Over the steps so far it is causal, and its
+    statistics still depend on how far a step is from the start: the cumulative layer norm of Conv-TasNet (arXiv
+    1809.07454) in groups.
 
     Args:
         num_groups: divides C.
         num_channels: C.
-        window: w, in time steps of the input.
+        window: w, in time steps of the input; ``None``: from the first step to this one.
         eps: added to the variance.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, window: int, eps: float = 1e-5):
+    def __init__(self, num_groups: int, num_channels: int, window: int | None, eps: float = 1e-5):
         super().__init__()
-        self.num_groups, self.window, self.eps = num_groups, window, eps
+        self.num_groups, self.num_channels, self.window, self.eps = num_groups, num_channels, window, eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
@@ -46,6 +53,8 @@ class WindowedGroupNorm(nn.Module):
         """Means over the window at each step."""
         if self.window == 1:
             return values_BST
+        if self.window is None:
+            return values_BST.cumsum(2) / torch.arange(1, values_BST.shape[2] + 1, device=values_BST.device)
         counted = torch.cat((values_BST, torch.ones_like(values_BST[:, :1])), 1)
         ends = (self.window // 2, (self.window - 1) // 2)
         sums = nn.functional.avg_pool1d(nn.functional.pad(counted, ends), self.window, stride=1)
@@ -57,7 +66,7 @@ class WindowedGroupNorm(nn.Module):
         if between:
             flat = self(rearrange(x_BCT, "b c ... t -> (b ...) c t").contiguous())
             return flat.view(len(x_BCT), *between, *flat.shape[1:]).movedim(-2, 1)
-        x_BGCT = rearrange(x_BCT, "b (g c) t -> b g c t", g=self.num_groups)
+        x_BGCT = rearrange(_with_digits(x_BCT), "b (g c) t -> b g c t", g=self.num_groups)
         mean_BGT, square_BGT = self._averaged(torch.cat((x_BGCT.mean(2), x_BGCT.square().mean(2)), 1)).chunk(2, 1)
         scale_BGT = ((square_BGT - mean_BGT.square()).clamp_min(0) + self.eps).rsqrt()
         normalized = (x_BGCT - mean_BGT[:, :, None]) * scale_BGT[:, :, None]
@@ -161,12 +170,13 @@ class ChannelNorm(nn.Module):
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Normalizes (B, C, …) over the channels of each group."""
         flat = x_BCT.reshape(len(x_BCT), self.groups, self.num_channels // self.groups, -1)
-        if flat.dtype in (torch.bfloat16, torch.float16):
-            flat = flat.float()  # as autocast does for torch's own norms: statistics need the digits
+        return self._normalized(_with_digits(flat)).view(x_BCT.shape)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        """The norm of (B, G, C/G, T)."""
         # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
         function = _ChannelNormFunction.apply if torch.is_grad_enabled() else _ChannelNormFunction.forward
-        output, _, _ = function(flat, self.weight, self.bias, self.eps)
-        return output.view(x_BCT.shape)
+        return function(x, self.weight, self.bias, self.eps)[0]
 
 
 class ChannelRMSNorm(ChannelNorm):
@@ -175,3 +185,72 @@ class ChannelRMSNorm(ChannelNorm):
     def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
         super().__init__(num_channels, eps, groups)
         self.bias = None
+
+
+class EvoNorm(ChannelNorm):
+    """EvoNorm-S0 with its statistics taken at each time step: x · sigmoid(v x) / std, then scale and shift.
+
+    *Evolving Normalization-Activation Layers* (arXiv 2004.02967); v is one learned number per channel, and
+    std that of a group's channels. The original takes it over all positions and stands for norm and activation; here
+    the network's activation keeps its place. Arguments as above.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
+        super().__init__(num_channels, eps, groups)
+        self.v = nn.Parameter(torch.ones(num_channels))
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        swish = x * torch.sigmoid(x * _by_group(self.v, x))
+        scaled = swish * _normalize(x, True, self.eps)[1] * _by_group(self.weight, x)
+        return scaled if self.bias is None else scaled + _by_group(self.bias, x)
+
+
+class DynamicTanh(nn.Module):
+    """The tanh of α x, with one learned α, then scale and shift: *Transformers without Normalization* (2503.10622).
+
+    It takes no statistics: what bounds the values is the function itself.
+
+    Args:
+        num_channels: C.
+        networks: S networks side by side in the channels, each with an α of its own.
+    """
+
+    function = staticmethod(torch.tanh)
+
+    def __init__(self, num_channels: int, networks: int = 1):
+        super().__init__()
+        self.num_channels = num_channels
+        self.alpha = nn.Parameter(torch.full((networks,), 0.5))
+        self.shift: nn.Parameter | None = None
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Maps each value of (B, C, …) on its own."""
+
+        def spread(values: Tensor) -> Tensor:
+            """One number per channel, to go with the input, of as many per network."""
+            each = values[:, None].expand(-1, self.num_channels // len(values))
+            return each.reshape(-1, *[1] * (x_BCT.ndim - 2))
+
+        inner = x_BCT * spread(self.alpha)
+        if self.shift is not None:
+            inner = inner + spread(self.shift)
+        return self.function(inner) * spread(self.weight) + spread(self.bias)
+
+
+class DynamicErf(DynamicTanh):
+    """The erf of α x + s, with a learned α and s: *Stronger Normalization-Free Transformers* (arXiv 2512.10938).
+
+    Arguments as above.
+    """
+
+    function = staticmethod(torch.erf)
+
+    def __init__(self, num_channels: int, networks: int = 1):
+        super().__init__(num_channels, networks)
+        self.shift = nn.Parameter(torch.zeros(networks))
+
+
+LAYERS = (ChannelNorm, WindowedGroupNorm, DynamicTanh, PackNorm)
+"""Those whose forward is the project's own; their subclasses inherit it."""

@@ -25,25 +25,28 @@ class NormFacts:
         statistics: over what it takes them, in words.
         channels: whose statistics are one: ``each`` channel's own, those of a ``group``, or ``all``.
         over: the other axes that they are taken over: ``batch``, ``packs`` of a trajectory, ``time``, or of time a
-            ``window`` around each step.
+            ``window`` around each step or the ``past`` up to it.
         color: in figures, told apart by the color-blind.
         marker: in figures, Matplotlib's.
-        centered: whether the mean is taken away.
+        centered: whether a mean is taken away where there are statistics; with it goes a shift per channel.
         packs: how few packs of a trajectory it works on; 1: it takes trajectories whole.
+        pointwise: the function of learned scale that each value goes through, instead of statistics or before they
+            divide it.
     """
 
     statistics: str
     channels: Literal["each", "group", "all"]
-    over: tuple[Literal["batch", "packs", "time", "window"], ...]
+    over: tuple[Literal["batch", "packs", "time", "window", "past"], ...]
     color: str
     marker: str
     centered: bool = True
     packs: int = 1
+    pointwise: Literal["", "tanh", "erf", "swish"] = ""
 
     @property
     def mixes_time_training(self) -> bool:
         """Whether one time step's output hears of another's input in training."""
-        return not {"time", "window"}.isdisjoint(self.over)
+        return not {"time", "window", "past"}.isdisjoint(self.over)
 
     @property
     def mixes_time_inference(self) -> bool:
@@ -74,6 +77,13 @@ NORM_TABLE = {
     "group_step": NormFacts("channels of a group, per sample and time step", "group", (), "#332288", "<"),
     "group_window": NormFacts(
         "channels of a group and a sliding window of time, per sample", "group", ("window",), "#B07AA1", ">"
+    ),
+    "cumulative": NormFacts("channels of a group and time so far, per sample", "group", ("past",), "#661100", "p"),
+    "dyt": NormFacts("nothing; tanh of each value, scaled", "each", (), "#117733", "d", pointwise="tanh"),
+    "derf": NormFacts("nothing; erf of each value, scaled and moved", "each", (), "#44AA99", "H", pointwise="erf"),
+    "evonorm_local": NormFacts(
+        *("channels of a group, per sample and time step; swish of each value over them", "group", (), "#AA4499", "8"),
+        pointwise="swish",
     ),
 }
 NORM_KINDS = tuple(NORM_TABLE)
@@ -145,7 +155,7 @@ def make_norm(
     eps: float = 1e-5,
     networks: int = 1,
 ) -> nn.Module:
-    """A norm layer for inputs (B, C, …) with one scale per channel and, if it takes the mean away, one shift.
+    """A norm layer for inputs (B, C, …) with one scale per channel and, if the kind is ``centered``, one shift.
 
     Args:
         kind: see :data:`NORM_TABLE`.
@@ -170,11 +180,13 @@ def make_norm(
     groups = networks * {"each": num_channels, "group": groups, "all": 1}[facts.channels]
     match facts.over, facts.channels:
         case ((), "each"):
-            return nn.Identity()
+            pointwise = {"tanh": layers.DynamicTanh, "erf": layers.DynamicErf}
+            return pointwise[facts.pointwise](width, networks) if facts.pointwise else nn.Identity()
         case ((), _):
-            return (layers.ChannelNorm if facts.centered else layers.ChannelRMSNorm)(width, eps, groups)
-        case (("window",), _):
-            return layers.WindowedGroupNorm(groups, width, window, eps)
+            centered = layers.EvoNorm if facts.pointwise else layers.ChannelNorm
+            return (centered if facts.centered else layers.ChannelRMSNorm)(width, eps, groups)
+        case (("window",) | ("past",), _):
+            return layers.WindowedGroupNorm(groups, width, window if "window" in facts.over else None, eps)
         case (("time",), _):  # packs lie in the batch, so that a pack is a sample
             return nn.GroupNorm(groups, width, eps)
         case (("batch", "time"), "each"):

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from groundwork.errors import UserError
 from planner.config import ModelConfig, PaddingMode, check_horizon
-from planner.mish import mish
 from planner.norms import make_norm
 from planner.unet_convert import from_diffusers, to_diffusers, to_their_name
+from planner.weight_norms import normalize_weights, sum_and_activation
 
 
 def _convolution(
@@ -50,6 +50,25 @@ class _Upsample(nn.Module):
         return self.conv(F.pad(x_BCT, (1, 1), mode="replicate"))[..., 2:-2]
 
 
+class _Modulation(nn.Linear):
+    """Scales and shifts a norm's output by the noise level's embedding; untrained, it leaves it as it is.
+
+    FiLM (arXiv 1709.07871, equation (2)), as the adaptive GroupNorm of *Diffusion Models Beat GANs* (arXiv 2105.05233).
+    """
+
+    def __init__(self, embedding_dim: int, channels: int):
+        super().__init__(embedding_dim, 2 * channels)
+
+    def reset_parameters(self) -> None:
+        """Zeros, which no random number is drawn for: the rest begins as it would without."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:  # type: ignore[override]
+        scale_BCT, shift_BCT = super().forward(mish_BE)[..., None].chunk(2, 1)
+        return x_BCT * (1 + scale_BCT) + shift_BCT
+
+
 class _ConvNormAct(nn.Module):
     """Convolution, norm and Mish, in the order that the placement says."""
 
@@ -57,37 +76,43 @@ class _ConvNormAct(nn.Module):
         super().__init__()
         self.conv = _convolution(in_channels, out_channels, model.kernel_size, model.padding_mode)
         self.norm = norm
+        self.norm_modulation = _Modulation(model.dim, out_channels) if model.norm_conditioned else None
         self.norm_first = model.norm_placement == "pre"
+        _, self.activation = sum_and_activation(model.weights)
 
-    def forward(self, x_BCT: Tensor) -> Tensor:
+    def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:
         x_BCT = self.conv(x_BCT)
-        return mish(self.norm(x_BCT)) if self.norm_first else self.norm(mish(x_BCT))
+        x_BCT = self.norm(x_BCT if self.norm_first else self.activation(x_BCT))
+        if self.norm_modulation is not None:
+            x_BCT = self.norm_modulation(x_BCT, mish_BE)
+        return self.activation(x_BCT) if self.norm_first else x_BCT
 
 
 class _ResidualBlock(nn.Module):
     """Two convolutions with the noise level's embedding between them, around a residual connection."""
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_dim: int, layer: Any):
+    def __init__(self, in_channels: int, out_channels: int, model: ModelConfig, layer: Any):
         super().__init__()
         self.first = layer(in_channels, out_channels)
         self.second = layer(out_channels, out_channels)
-        self.embed = nn.Linear(embedding_dim, out_channels)
+        self.embed = nn.Linear(model.dim, out_channels)
+        self.add, _ = sum_and_activation(model.weights)
         self.residual = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:
-        hidden = self.first(x_BCT) + self.embed(mish_BE)[..., None]
-        return self.second(hidden) + self.residual(x_BCT)
+        hidden = self.add(self.first(x_BCT, mish_BE), self.embed(mish_BE)[..., None])
+        return self.add(self.residual(x_BCT), self.second(hidden, mish_BE))
 
 
 class _Stage(nn.Module):
     """Two residual blocks and, where the resolution changes, what changes it."""
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_dim: int, layer: Any, resample: nn.Module | None):
+    def __init__(self, in_channels: int, out_channels: int, model: ModelConfig, layer: Any, resample: nn.Module | None):
         super().__init__()
         self.blocks = nn.ModuleList(
             [
-                _ResidualBlock(in_channels, out_channels, embedding_dim, layer),
-                _ResidualBlock(out_channels, out_channels, embedding_dim, layer),
+                _ResidualBlock(in_channels, out_channels, model, layer),
+                _ResidualBlock(out_channels, out_channels, model, layer),
             ]
         )
         self.resample = resample if resample is not None else nn.Identity()
@@ -143,17 +168,20 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         self.down = nn.ModuleList()
         for level, (narrow, wide) in enumerate(zip(inputs, widths, strict=True)):
             halve = _convolution(wide, wide, 3, padding_mode, stride=2) if level < len(widths) - 1 else None
-            self.down.append(_Stage(narrow, wide, dim, partial(layer, level), halve))
-        self.middle = _Stage(widths[-1], widths[-1], dim, partial(layer, len(widths) - 1), None)
+            self.down.append(_Stage(narrow, wide, model, partial(layer, level), halve))
+        self.middle = _Stage(widths[-1], widths[-1], model, partial(layer, len(widths) - 1), None)
         self.up = nn.ModuleList()
         # The last stage on the way up ends at the base width, whatever the first multiplier.
         for level in range(len(widths) - 1, 0, -1):
             narrow = widths[level - 1] if level > 1 else dim
             self.up.append(
-                _Stage(2 * widths[level], narrow, dim, partial(layer, level), _Upsample(narrow, padding_mode))
+                _Stage(2 * widths[level], narrow, model, partial(layer, level), _Upsample(narrow, padding_mode))
             )
         self.final = layer(0, dim if len(widths) > 1 else widths[0], dim)
         self.project = nn.Conv1d(dim, transition_dim, 1)
+        _, self.activation = sum_and_activation(model.weights)
+        reader = next(part for part in self.down.modules() if isinstance(part, _ResidualBlock))
+        normalize_weights(self, model.weights, reads=(reader.first.conv, reader.residual), writes=(self.project,))
 
     def forward(self, sample_BDT: Tensor, level: Tensor | int) -> Tensor:
         """The prediction (B, D, T).
@@ -172,7 +200,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             level_B = level_B.expand(len(sample_BDT))
         elif level_B.shape != sample_BDT.shape[:1]:
             raise UserError(f"noise levels {tuple(level_B.shape)} must be one or ({len(sample_BDT)},), one per sample")
-        mish_BE = mish(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
+        mish_BE = self.activation(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
         x = rearrange(sample_BDT, "b d (p t) -> (b p) d t", p=packs)
@@ -183,7 +211,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         x, _ = self.middle(x, mish_BE)
         for stage in self.up:
             x, _ = stage(torch.cat((x, skips.pop()), dim=1), mish_BE)
-        return rearrange(self.project(self.final(x)), "(b p) d t -> b d (p t)", p=packs)
+        return rearrange(self.project(self.final(x, mish_BE)), "(b p) d t -> b d (p t)", p=packs)
 
     def receptive_field(self) -> tuple[int, int]:
         """How far left and right an output's inputs lie when norms pass nothing, the largest over all phases.

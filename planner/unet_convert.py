@@ -32,6 +32,8 @@ EXPRESSIBLE: dict[str, Any] = {
     "norm_groups": 8,
     "norm_placement": "pre",
     "num_packs": 1,
+    "weights": "plain",
+    "norm_conditioned": False,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

@@ -369,10 +369,10 @@ def test_two_inputs_and_a_condition():
     assert report.leakage.value > 0
 
 
-@pytest.mark.parametrize("kind", ["none", "channel", "group", "batch"])
+@pytest.mark.parametrize("kind", ["none", "channel", "group", "batch", "cumulative", "dyt", "derf", "evonorm_local"])
 def test_the_planners_unet_by_formula_and_by_audit(kind):
     torch.manual_seed(0)
-    unet = TemporalUNet(3, dim=8, dim_mults=(1, 2), kernel_size=3, norm=kind)
+    unet = TemporalUNet(3, dim=8, dim_mults=(1, 2), kernel_size=3, norm=kind, norm_groups=4)
     report = audit(unet, (torch.randn(1, 3, 96), torch.tensor([5])), times=8, attribution=False)
     assert report.receptive_field == unet.receptive_field()
     assert (report.leakage.value > 1e-4) == NORM_TABLE[kind].mixes_time_training

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 
@@ -57,14 +58,39 @@ def joined(x):
     return torch.stack((normalized[..., :T], normalized[..., T:]), dim=1).reshape(x.shape)
 
 
-def windowed(x, window=8, groups=4):
-    """Each step of each group by the mean and variance of the steps around it that there are."""
+def windowed(x, window=8, groups=4, past=False):
+    """Each step of each group by the mean and variance of the steps around it that there are, or of those so far."""
     out = torch.empty_like(x)
     for t in range(T):
-        around = x[..., max(0, t - window // 2) : t + (window + 1) // 2].reshape(len(x), groups, -1)
+        span = slice(0, t + 1) if past else slice(max(0, t - window // 2), t + (window + 1) // 2)
+        around = x[..., span].reshape(len(x), groups, -1)
         mean, variance = around.mean(2)[..., None], around.var(2, unbiased=False)[..., None]
         out[..., t] = ((x[..., t].view(len(x), groups, -1) - mean) / (variance + EPS).sqrt()).flatten(1)
     return out
+
+
+def one_by_one(kind, function):
+    """Each value of each channel through a function of it and of the layer's own numbers for its channel."""
+
+    def formula(x):
+        own = {name: value.tolist() for name, value in norm(kind).named_parameters()}
+        values = [
+            [[function(value, own, channel) for value in row] for channel, row in enumerate(sample)]
+            for sample in x.tolist()
+        ]
+        return torch.tensor(values, dtype=torch.double)
+
+    return formula
+
+
+def evonorm(x):
+    """Swish of each value over the standard deviation of its step's group, two channels in each of four."""
+    gated = one_by_one("evonorm_local", lambda value, own, c: value / (1 + math.exp(-own["v"][c] * value)))(x)
+    for channel in range(C):
+        pair = x[:, channel // 2 * 2 : channel // 2 * 2 + 2]
+        variance = (pair - pair.mean(1, keepdim=True)).square().mean(1)
+        gated[:, channel] /= (variance + EPS).sqrt()
+    return gated
 
 
 FORMULAS = {
@@ -79,11 +105,15 @@ FORMULAS = {
     "packnorm_isolated": joined,
     "instance_isolated": lambda x: appendix_a(x, (2,)),
     "group_step": lambda x: appendix_a(x.view(len(x), 4, -1, T), (2,)).view_as(x),
+    "cumulative": lambda x: windowed(x, past=True),
+    "dyt": one_by_one("dyt", lambda value, own, _: math.tanh(own["alpha"][0] * value)),
+    "derf": one_by_one("derf", lambda value, own, _: math.erf(own["alpha"][0] * value + own["shift"][0])),
+    "evonorm_local": evonorm,
 }
 
 
 @pytest.mark.parametrize("kind", NORM_KINDS)
-def test_equals_the_formulas_of_appendix_a(kind):
+def test_equals_the_formulas_of_the_papers(kind):
     layer, x = norm(kind), values()
     expected = FORMULAS[kind](x)
     if kind != "none":
@@ -119,7 +149,7 @@ def apply(kind, layer, x):
     return rearrange(layer(rearrange(x, "b c t -> (b t) c")), "(b t) c -> b c t", b=len(x))
 
 
-NOT_IN_TORCH = ("none", "packnorm_isolated", "group_window")
+NOT_IN_TORCH = ("none", "packnorm_isolated", "group_window", "cumulative", "dyt", "derf", "evonorm_local")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NORM_KINDS if kind not in NOT_IN_TORCH])
@@ -138,7 +168,7 @@ def test_equals_torchs_layer_and_its_gradients(kind):
         assert (one - other).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("kind", PER_STEP)
+@pytest.mark.parametrize("kind", [*PER_STEP, "group_window", "cumulative", "dyt", "derf"])
 def test_half_precision_inputs_get_full_precision_statistics(kind):
     layer, x = norm(kind).float(), (values() + 20).bfloat16()
     assert torch.allclose(layer(x), layer(x.float()))
@@ -205,7 +235,12 @@ def test_other_trailing_dimensions_work(kind):
 @pytest.mark.parametrize("kind", NORM_KINDS)
 def test_networks_side_by_side_in_the_channels_share_nothing(kind):
     stack, x = make_norm(kind, C, groups=4, networks=3), torch.randn(4, 3 * C, T)
-    alone = [make_norm(kind, C, groups=4)(part) for part in x.split(C, dim=1)]
+    networks = [make_norm(kind, C, groups=4) for _ in range(3)]
+    for name, parameter in stack.named_parameters():  # every first axis is (network, rest)
+        nn.init.normal_(parameter)
+        for network, own in zip(networks, parameter.chunk(3), strict=True):
+            network.get_parameter(name).data = own.data
+    alone = [network(part) for network, part in zip(networks, x.split(C, dim=1), strict=True)]
     assert torch.allclose(stack(x), torch.cat(alone, dim=1), atol=1e-5)
 
 

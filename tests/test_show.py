@@ -4,6 +4,8 @@ import webbrowser
 import numpy as np
 
 from envs.maps import get_map
+from planner.comparison.run_facts import norm_label
+from planner.config import from_dict
 from planner.show import plan_on_map
 from planner.training.run import RunFolder
 
@@ -69,3 +71,9 @@ def test_a_plan_stands_on_the_map_where_it_leads():
     assert "G" in marks[task.goal]
     assert set(marks) == set(maze.shortest_path(task.start, task.goal))
     assert {mark for line in lines for mark in line} == set("# oSG")
+
+
+def test_a_norm_is_told_with_all_that_is_unusual_about_it():
+    assert norm_label(from_dict({"model": {"norm": "none", "norm_placement": "post"}})) == "none"
+    unusual = {"norm": "rms", "norm_placement": "post", "norm_conditioned": True, "weights": "standardized"}
+    assert norm_label(from_dict({"model": unusual})) == "rms, post, conditioned, standardized weights"

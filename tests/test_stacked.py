@@ -27,9 +27,18 @@ def together(configs, folder):
     return train_together({folder / str(n): config for n, config in enumerate(configs)}, "cpu", progress=False, log=())
 
 
-@pytest.mark.parametrize("norm", NORM_KINDS)
-def test_losses_and_gradients_are_those_of_each_network_alone(three, norm):
-    configs = three(model={"norm": norm, "num_packs": packs_of(norm)})
+@pytest.mark.parametrize(
+    "model",
+    [
+        *({"norm": norm, "num_packs": packs_of(norm)} for norm in NORM_KINDS),
+        {"norm": "none", "weights": "standardized"},
+        {"norm": "none", "weights": "magnitude_preserving"},
+        {"norm": "dyt", "norm_conditioned": True},
+    ],
+    ids=lambda model: "-".join(map(str, model.values())),
+)
+def test_losses_and_gradients_are_those_of_each_network_alone(three, model):
+    configs = three(model=model)
     data = load_data(configs[0].data)
     stacked, alone = ([Trainer(config, data, torch.device("cpu")) for config in configs] for _ in range(2))
     for trainer in (*stacked, *alone):
@@ -47,8 +56,9 @@ def test_losses_and_gradients_are_those_of_each_network_alone(three, norm):
             assert torch.allclose(buffer, other, rtol=1e-5)
 
 
-def test_runs_of_a_stack_have_the_rows_and_weights_of_single_runs(three, tmp_path):
-    configs = three()
+@pytest.mark.parametrize("weights", ["plain", pytest.param("magnitude_preserving", marks=pytest.mark.slow)])
+def test_runs_of_a_stack_have_the_rows_and_weights_of_single_runs(three, tmp_path, weights):
+    configs = three(model={"weights": weights})
     runs = together(configs, tmp_path / "stack")
     for number, (run, config) in enumerate(zip(runs, configs, strict=True)):
         single = train(config, tmp_path / "single" / str(number), "cpu", progress=False, log=())

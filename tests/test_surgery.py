@@ -63,6 +63,18 @@ def test_every_kind_runs_forward_and_backward_in_4d(to):
     assert surgery.parameters_after == parameters(network)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE_KINDS if kind != "none"])
+def test_every_kind_gives_way_to_another_and_returns(kind):
+    network = nn.Sequential(nn.Conv1d(3, 8, 1), randomized(make_norm(kind, 8, groups=2))).eval()
+    inputs = torch.randn(2, 3, 16)
+    before = network(inputs)
+    surgery = replace_norms(network, "channel")
+    assert isinstance(network[1], ChannelNorm)
+    assert [exchange.name for exchange in surgery.exchanges] == ["1"]
+    restore_norms(network, surgery)
+    assert torch.equal(network(inputs), before)
+
+
 @pytest.mark.parametrize(
     "norm",
     [

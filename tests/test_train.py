@@ -56,9 +56,16 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others(tiny, hash_dataset, 
     assert digest(tmp_path / "a") != digest(tmp_path / "c")
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
-def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_dataset, tmp_path, norm, monkeypatch):
-    config = tiny(model={"norm": norm})
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"norm": "group"},
+        {"norm": "batch"},
+        {"norm": "rms", "weights": "magnitude_preserving", "norm_conditioned": True},
+    ],
+)
+def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_dataset, tmp_path, model, monkeypatch):
+    config = tiny(model=model)
     train(config, tmp_path / "whole", "cpu", progress=False)
     update = Trainer.update
 

@@ -3,9 +3,11 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet1DModel
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from groundwork.errors import UserError
 from planner.config import ModelConfig, check_horizon
@@ -59,6 +61,8 @@ def test_equals_diffusers_on_the_same_weights_both_ways(widths, channels):
         ({"norm_groups": 4}, "norm_groups"),
         ({"norm_placement": "post"}, "norm_placement"),
         ({"padding_mode": "replicate"}, "padding_mode"),
+        ({"weights": "standardized"}, "weights"),
+        ({"norm_conditioned": True}, "norm_conditioned"),
         ({"dim_mults": (2, 4)}, "dim_mults"),
     ],
 )
@@ -127,7 +131,8 @@ def test_norms_that_mix_time_reach_beyond_it(norm):
     left, right = network.receptive_field()
     found = support(network, 128, [64])
     assert found[0] == 64 > left
-    assert found[1] == 63 > right
+    # what takes its statistics over the past alone reaches no farther ahead than the convolutions
+    assert found[1] == right if norm == "cumulative" else found[1] == 63 > right
 
 
 @pytest.mark.parametrize("norm", ["packnorm_isolated", "instance_isolated"])
@@ -147,6 +152,34 @@ def test_shape_and_dtype_are_kept(norm, placement):
     output = network(torch.randn(3, 2, 16), torch.tensor([0, 1, 2]))
     assert output.shape == (3, 2, 16)
     assert output.dtype == torch.float32
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+@pytest.mark.parametrize("norm", NORM_KINDS)
+def test_a_conditioned_norm_begins_as_without_and_then_follows_the_noise_level_alone(norm, placement):
+    plain, conditioned = (
+        small(norm=norm, norm_placement=placement, norm_conditioned=asked).eval() for asked in (False, True)
+    )
+    sample, level = torch.randn(2, 2, 16).double(), torch.tensor([1, 7])
+    assert torch.equal(conditioned(sample, level), plain(sample, level))
+    layer = conditioned.final
+    nn.init.normal_(layer.norm_modulation.weight)
+    nn.init.normal_(layer.norm_modulation.bias)
+    x, embedding = torch.randn(2, 8, 16).double(), torch.randn(2, 8).double()
+    hidden = layer.conv(x) if placement == "pre" else F.mish(layer.conv(x))
+    made = embedding @ layer.norm_modulation.weight.T + layer.norm_modulation.bias
+    expected = layer.norm(hidden) * (1 + made[:, :8, None]) + made[:, 8:, None]
+    expected = F.mish(expected) if placement == "pre" else expected
+    assert (layer(x, embedding) - expected).abs().max() < 1e-10
+
+
+def test_conditioned_norms_add_no_reach():
+    network = small(norm="channel", norm_conditioned=True)
+    for name, parameter in network.named_parameters():
+        if "norm_modulation" in name:
+            nn.init.normal_(parameter)
+    left, right = network.receptive_field()
+    assert support(network, 96, [48, 49]) == (left, right)
 
 
 def test_placement_orders_norm_and_activation():

@@ -13,12 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
-from planner.norm_layers import ChannelNorm, PackNorm
+from planner.norm_layers import LAYERS, PackNorm
 from planner.norms import NormKind, make_norm, norm_facts
 
 _KNOWN = (
-    ChannelNorm,
-    PackNorm,
+    *LAYERS,
     nn.GroupNorm,
     nn.LayerNorm,
     nn.RMSNorm,
@@ -65,8 +64,8 @@ def kept_because(norm: nn.Module) -> str | None:
 def num_channels(norm: nn.Module) -> int | None:
     """C, if the norm is known and knows it by now."""
     match norm:
-        case ChannelNorm() | PackNorm() | nn.GroupNorm():
-            return norm.num_channels
+        case nn.Module(num_channels=int(channels)):
+            return channels
         case nn.LayerNorm() | nn.RMSNorm():
             return int(norm.normalized_shape[0])
         case _BatchNorm() | _InstanceNorm():

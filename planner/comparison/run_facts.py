@@ -16,9 +16,14 @@ LAST_ROWS = 5
 
 
 def norm_label(config: Config) -> str:
-    """The norm, with its placement where that is not the usual one."""
+    """The norm, with its placement, conditioning and what norms the weights where these are not the usual ones."""
     model = config.model
-    return model.norm if model.norm == "none" or model.norm_placement == "pre" else f"{model.norm}, post"
+    unusual = {
+        "post": model.norm_placement == "post" and model.norm != "none",
+        "conditioned": model.norm_conditioned,
+        f"{model.weights} weights": model.weights != "plain",
+    }
+    return ", ".join([model.norm, *(word for word, holds in unusual.items() if holds)])
 
 
 def run_facts(folder: RunFolder) -> dict[str, str]:

@@ -22,6 +22,7 @@ from planner.training.distributed import ALONE, Ranks
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.run import RunFolder
 from planner.unet import TemporalUNet
+from planner.weight_norms import force_unit_norms
 
 VALIDATION_WINDOWS = 512
 
@@ -124,6 +125,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step)
         self.optimizer.step()
+        if self.config.model.weights == "magnitude_preserving":
+            force_unit_norms(self.network)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.network)
         self.step += 1
@@ -144,7 +147,7 @@ class Trainer:
         return Planner(network, self.config, self.data.statistics)
 
     def begin_with(self, weights: Mapping[str, Tensor], source: str) -> None:
-        """Starts network and moving average from another run's weights; its norms may be of another kind.
+        """Starts network and moving average from another run's weights; its norms may be others, conditioned or not.
 
         Raises:
             UserError: a tensor outside the norms is missing, unknown or of another shape.
@@ -152,7 +155,7 @@ class Trainer:
         own = self.network.state_dict()
         fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
         for name in [*weights, *own]:
-            if name not in fitting and ".norm." not in name:
+            if name not in fitting and ".norm" not in name:
                 raise UserError(f"init_from = {source}: tensor {name} is missing, unknown or of another shape")
         for network in (self.network, self.ema.module):
             network.load_state_dict({**own, **fitting})
