@@ -75,7 +75,6 @@ def with_one_more(settings, default):
     return cls(settings.steps, settings.rate, settings.inner)
 
 
-@pytest.mark.parametrize("default", [0, 0.5, "linear", None, (1, 2), Inner()])
 def test_what_must_be_stored_is_given_or_missed_and_never_made_up(tmp_path):
     store = Answers(tmp_path)
     store.keep({"asked": 1}, {"rows": [2]})
@@ -85,6 +84,7 @@ def test_what_must_be_stored_is_given_or_missed_and_never_made_up(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("default", [0, 0.5, "linear", None, (1, 2), Inner()])
 def test_a_setting_that_a_stored_question_lacks_means_its_default(tmp_path, default):
     store, settings = Answers(tmp_path), Settings(7, inner=Inner(3))
     store.keep({"run": "a", "settings": settings}, {"rows": [1]})
