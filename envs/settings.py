@@ -26,7 +26,7 @@ class CollectSettings(Settings):
         "navigate",
         "Walk the demonstrated tasks, between random goals one after the other, or to goals four cells away.",
     )
-    env_steps: int = option(100_000, "Record this many environment steps of 0.01 s in all.", low=1, old=("--steps",))
+    env_steps: int = option(100_000, "Record this many environment steps in all.", low=1, old=("--steps",))
     seed: int = option(0, "Draw everything from this seed; the same seed gives the same data.", low=0)
     id: str | None = option(None, "Store the dataset under this id. Default: mazes/MAP-RECIPE-v0.", metavar="ID")
     order: PathOrder = option("breadth", "The expert searches its paths in this order.")
@@ -54,9 +54,14 @@ def collect_command(settings: CollectSettings) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertSettings(Settings):
-    """Which file of D4RL becomes which dataset."""
+    """Which file of D4RL's or OGBench's becomes which dataset."""
 
-    file: Path = option(REQUIRED, "Read this HDF5 file of D4RL, such as maze2d-umaze-sparse-v1.hdf5.", positional=True)
+    file: Path = option(
+        REQUIRED,
+        "Read this file: HDF5 of D4RL's, such as maze2d-umaze-sparse-v1.hdf5, or .npz of OGBench's, such as "
+        "pointmaze-medium-stitch-v0.npz.",
+        positional=True,
+    )
     id: str = option(REQUIRED, "Store the dataset under this id, such as mazes/umaze-d4rl-v1.", metavar="ID")
     map: str | None = option(None, "The data were recorded on this map. Default: the one in the file's name.")
     overwrite: bool = option(False, "Replace a dataset of that id.")

@@ -28,8 +28,6 @@ from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
 
-MAZE_STATE_DIM = 4
-
 
 @dataclass(frozen=True)
 class TrajectoryLayout:
@@ -264,8 +262,9 @@ def _read(dataset: minari.MinariDataset, config: DataConfig) -> tuple[list[np.nd
         )
     if maze is None:
         return episodes, None, environment
-    if (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != MAZE_STATE_DIM:
-        raise UserError(f"dataset {name!r} has states of {dim} values; a maze's are x, y, vx, vy")
+    if (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != maze.world.state_dim:
+        values = ", ".join(["x", "y", "vx", "vy"][: maze.world.state_dim])
+        raise UserError(f"dataset {name!r} has states of {dim} values; those of map {maze.name} are {values}")
     return episodes, _with_splits(maze, dataset, episodes, goals), environment
 
 

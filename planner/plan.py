@@ -182,7 +182,7 @@ class Planner:
         """Checks and broadcasts start and goal to (B, S) and (B, G)."""
         layout, maze = self.statistics.layout, self.statistics.maze
         starts, goals = (np.atleast_2d(np.asarray(value, dtype=np.float32)) for value in (start, goal))
-        if maze is not None and starts.shape[1] == 2:
+        if maze is not None and starts.shape[1] == 2 < layout.state_dim:
             starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
         for name, values, size in (("start", starts, layout.state_dim), ("goal", goals, layout.goal_dims)):
             if values.ndim != 2 or values.shape[1] != size:
