@@ -119,7 +119,7 @@ def collect_missing(dataset_id: str) -> None:
     """Collects a dataset of this project's own that is not here, as its id says; leaves every other one alone."""
     wanted = collection_of(dataset_id)
     if wanted is not None and not (minari.storage.get_dataset_path(dataset_id) / "data").is_dir():
-        collect(get_map(wanted.map), wanted.recipe, wanted.env_steps, wanted.seed, dataset_id)
+        collect(get_map(wanted.map), wanted.recipe, wanted.all_steps, wanted.seed, dataset_id)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

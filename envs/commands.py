@@ -24,7 +24,7 @@ def collect_dataset(settings: CollectSettings) -> None:
     maze = get_map(settings.map)
     name = settings.id or f"mazes/{maze.name}-{settings.recipe}-v0"
     dataset = collect(
-        maze, settings.recipe, settings.env_steps, settings.seed, name, settings.overwrite, settings.order
+        maze, settings.recipe, settings.all_steps, settings.seed, name, settings.overwrite, settings.order
     )
     print(f"{name}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
 

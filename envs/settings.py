@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from envs.maps import map_names
+from envs.maps import map_names, world_of
+from envs.worlds import OGBENCH
 from groundwork.errors import UserError
 from groundwork.options import REQUIRED, Settings, option
 
@@ -26,21 +27,32 @@ class CollectSettings(Settings):
         "navigate",
         "Walk the demonstrated tasks, between random goals one after the other, or to goals four cells away.",
     )
-    env_steps: int = option(100_000, "Record this many environment steps in all.", low=1, old=("--steps",))
+    env_steps: int | None = option(
+        None,
+        "Record this many environment steps in all. Default: 1000000 of navigate and of OGBench's maps, 300000 of the "
+        "others.",
+        low=1,
+        old=("--steps",),
+    )
     seed: int = option(0, "Draw everything from this seed; the same seed gives the same data.", low=0)
     id: str | None = option(None, "Store the dataset under this id. Default: mazes/MAP-RECIPE-v0.", metavar="ID")
     order: PathOrder = option("breadth", "The expert searches its paths in this order.")
     overwrite: bool = option(False, "Replace a dataset of that id.")
 
+    @property
+    def all_steps(self) -> int:
+        """Environment steps in all; of navigate as many as D4RL has, of OGBench's maps as many as OGBench."""
+        published = self.recipe == "navigate" or world_of(self.map) == OGBENCH
+        return self.env_steps or (1_000_000 if published else 300_000)
+
 
 def collection_of(dataset_id: str) -> CollectSettings | None:
-    """What collects the dataset that an id such as mazes/hash-tasks300000-v0 names; ``None`` for other ids."""
+    """What collects the dataset of an id like mazes/hash-tasks-v0 or mazes/hash-tasks6000-v0; ``None`` for others."""
     named = re.fullmatch(rf"mazes/({'|'.join(map_names())})-({'|'.join(get_args(Recipe))})(\d*)-v\d+", dataset_id)
     if named is None:
         return None
     name, recipe, steps = named.groups()
-    usual = 1_000_000 if recipe == "navigate" else CollectSettings.env_steps
-    wanted = {"map": name, "recipe": recipe, "env_steps": int(steps or usual), "id": dataset_id}
+    wanted = {"map": name, "recipe": recipe, "env_steps": int(steps) if steps else None, "id": dataset_id}
     return CollectSettings.from_options(wanted)
 
 
@@ -48,8 +60,8 @@ def collect_command(settings: CollectSettings) -> str:
     """The same as one types it."""
     order = "" if settings.order == "breadth" else f" --order {settings.order}"
     own = "" if settings.id == f"mazes/{settings.map}-{settings.recipe}-v0" else f" --id {settings.id}"
-    words = f"--recipe {settings.recipe} --env-steps {settings.env_steps}"
-    return f"maze-data collect {settings.map} {words}{order}{own}"
+    size = f" --env-steps {settings.env_steps}" if settings.env_steps else ""
+    return f"maze-data collect {settings.map} --recipe {settings.recipe}{size}{order}{own}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from norm_study.report.settings import ReportSettings
 from norm_study.reproduce.experiments import EXPERIMENTS
 from norm_study.reproduce.settings import ReproduceSettings
 from norm_study.stitching.cells import Grid
-from norm_study.stitching.settings import CauseOptions, LeakageSettings, StitchOptions
+from norm_study.stitching.settings import CauseOptions, ClosedLoopOptions, LeakageSettings, StitchOptions
 
 BENCHES = {
     "bench": Command(
@@ -58,6 +58,12 @@ PROGRAM = Program(
             "explanation of why a norm that pools over time does not stitch.",
             (CauseOptions, Compute),
             Later("norm_study.stitching.cause_study:cause"),
+        ),
+        "closed-loop": Command(
+            "Roll trained planners out with replanning, few evaluations or many candidates. Success beside what the "
+            "plans are worth.",
+            (ClosedLoopOptions, Compute),
+            Later("norm_study.stitching.closed_loop:closed_loop"),
         ),
         "leakage": Command(
             "Measure the leakage of the stitching study's planners beside their held-out validity. Every finished run "

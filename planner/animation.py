@@ -32,7 +32,7 @@ def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) ->
     longest_m = planner.statistics.longest_step_m
     plan = {name: values[0] for name, values in plan_measures(plan_HX[None], maze, longest_m).items()}
     verdict = "valid" if plan["plan_valid"] else f"not valid, longest step {plan['longest_step']:.0f} × the data's"
-    return Panel(path_LX, plan_HX, jumps(plan_HX, longest_m), f"{planner.config.model.norm}: {verdict}")
+    return Panel(path_LX, plan_HX, jumps(plan_HX, longest_m), f"{planner.config.model.norm}\n{verdict}")
 
 
 def animate(

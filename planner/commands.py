@@ -33,6 +33,7 @@ from planner.settings import (
     AnimatedRuns,
     BenchSettings,
     ComparedRuns,
+    FromPreset,
     PlanSettings,
     Problem,
     PushSettings,
@@ -56,13 +57,18 @@ def train(settings: TrainSettings, compute: Compute) -> None:
 
     def begin() -> None:
         print(to_yaml(config), end="", file=sys.stderr)
-        if settings.collect:
-            collect_missing(config.data.dataset)
+        _collect(settings)
 
     with joined(pick_device(compute.device)) as ranks:
         ranks.first(begin)
         train_run(config, path, compute.device, log=settings.log, leakage_every=settings.leakage_every)
         ranks.first(lambda: print(Path(path)))
+
+
+def _collect(settings: FromPreset) -> None:
+    """The dataset, where it is wanted and missing."""
+    if settings.collect:
+        collect_missing(settings.data.dataset)
 
 
 def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
@@ -127,6 +133,7 @@ def rollout(
 
 def sweep(settings: SweepSettings, jobs: Jobs, compute: Compute) -> None:
     """Trains planners of several norms and seeds, and compares them."""
+    _collect(settings)
     _print_comparison(sweeping.sweep(settings, jobs.run_in(settings.out), compute.device, command_line()))
 
 
@@ -182,6 +189,7 @@ def samplers(trained: TrainedRun, settings: AblationSettings, output: AblationOu
 
 def bench(settings: BenchSettings, output: JsonOutput, compute: Compute) -> None:
     """Times training, planning and rolling out."""
+    _collect(settings)
     result = rates.bench(
         settings.config,
         compute.device,

@@ -82,6 +82,7 @@ MEASURES: dict[str, Measure] = {
     "free_segments": Measure("segments in free space", "plan", "higher", share=True),
     "valid_among_n": Measure("valid among those drawn", "plan", "higher", share=True),
     "plan_avoids": Measure("plans that avoid the region", "plan", "higher", share=True),
+    "last_plan_valid": Measure("last plan valid", "plan", "higher", share=True),
     "path_avoids": Measure("paths that avoid the region", "execution", "higher", share=True),
     # Told where the tasks have references to score by, which are D4RL's protocols.
     "score": Measure("score", "execution", "higher", digits=1, column=True, known_with="score_expert"),

@@ -6,10 +6,12 @@ A setting that is new and whose default does what was done before needs no line 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from groundwork.answers import Answer, Pairs, Renamed, Translations
 
+_USUAL_SIZE = re.compile(r"^(mazes/[a-z]+-(?:tasks|stitch))300000(-v0)$")
 _HOW_IT_WENT = ("device", "threads", "torch", "seconds")
 
 
@@ -69,11 +71,21 @@ def _short_hash(question: dict[str, Any]) -> None:
         question["sizes"]["preset"] = "hash-short"
 
 
+def _usual_size(asked: Any) -> Any:
+    """A dataset of the usual size has no number in its id: mazes/hash-tasks300000-v0 is mazes/hash-tasks-v0 today."""
+    if isinstance(asked, dict):
+        for name, value in asked.items():
+            asked[name] = _usual_size(value)
+    elif isinstance(asked, str):
+        return _USUAL_SIZE.sub(r"\1\2", asked)
+    return asked
+
+
 def _value(word: str) -> int | str:
     return int(word) if word.isdecimal() else word
 
 
 RENAMED = Translations(
     files=(_experiments, _leakage, _audits),
-    names=(_grid_cell, Renamed("sizes.place", values={"before": "pre", "after": "post"}), _short_hash),
+    names=(_grid_cell, Renamed("sizes.place", values={"before": "pre", "after": "post"}), _short_hash, _usual_size),
 )

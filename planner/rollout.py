@@ -19,7 +19,7 @@ from envs.side_by_side import SideBySide
 from envs.worlds import World
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
-from planner.execution import SETTLING_STEPS, Replan, execute
+from planner.execution import SETTLING_STEPS, execute
 from planner.measures import LEAVING_DISTANCE_M, MEASURES, execution_measures, plan_measures
 from planner.plan import Planner
 from planner.policy import shifted
@@ -117,15 +117,15 @@ def _rollout_chunk(
             states[index], goals[index] = observation["observation"], observation["desired_goal"]
         began = time.perf_counter()
         plans, valid_share = _plan(planner, states, goals, settings, settings.plan_seed(first))
-        planning_ms = 1e3 * (time.perf_counter() - began) / len(problems)
-        replan = _replanning(planner, goals, plans, settings, first)
-        balls, stride = SideBySide(environment, states), planner.config.data.stride
-        execution = execute(
-            balls, states, plans, stride, limit, replan, _at_goal(goals, world) if world.ends_at_goal else None
-        )
+        replan = _Replanning(planner, goals, plans, settings, first, seconds=time.perf_counter() - began)
+        balls, is_over = SideBySide(environment, states), _at_goal(goals, world) if world.ends_at_goal else None
+        execution = execute(balls, states, plans, planner.config.data.stride, limit, replan, is_over)
     finally:
         environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
+    if replan.drawn_anew:
+        last = plan_measures(replan.last[..., :2], maze, planner.statistics.longest_step_m)
+        measures["last_plan_valid"] = last["plan_valid"]
     returns = [task.start == task.goal for task, _ in problems]
     measures |= execution_measures(execution, goals, plan_steps, returns, world.goal_tolerance_m)
     scored = scores(execution.to_goal_m(goals), maze, [task.split for task, _ in problems])
@@ -142,7 +142,7 @@ def _rollout_chunk(
             **{name: values[index].item() for name, values in measures.items()},
             **{name: values[index] for name, values in scored.items()},
             "valid_among_n": valid_share[index].item(),
-            "planning_ms": planning_ms,
+            "planning_ms": 1e3 * replan.seconds / len(problems),
         }
         for index, (task, seed) in enumerate(problems)
     ]
@@ -175,26 +175,47 @@ def _plan(
     return planner.best(candidates, settings.guide)
 
 
-def _replanning(
-    planner: Planner, goals: np.ndarray, plans: np.ndarray, settings: RolloutSettings, first: int
-) -> Replan:
-    """Draws the rest of the plans anew every so many steps, as long as enough of it is left."""
-    stride, horizon = planner.config.data.stride, plans.shape[1]
-    last, begin = plans, 0
+@dataclass
+class _Replanning:
+    """Draws the rest of the plans anew every so many steps, as long as enough of it is left.
 
-    def replan(step: int, states: np.ndarray) -> np.ndarray | None:
-        nonlocal last, begin
-        if not settings.replan_every or not step or step % settings.replan_every:
-            return None
-        left = _points_left(planner, horizon, step)
-        if left < max(FEWEST_REPLANNED_POINTS, 2 * _unit(planner)):
-            return None
-        rest = shifted(last, step - begin, stride, left)
-        last, _ = _plan(planner, states, goals, replace(settings, horizon=left), settings.plan_seed(first, step), rest)
-        begin = step
-        return last
+    Attributes:
+        planner: draws them.
+        goals: (N, 2) where they end.
+        last: the plans that are followed.
+        settings: how often, and how they are drawn.
+        first: index of the first episode, for the seeds.
+        seconds: spent on planning.
+        begin: the step at which ``last`` began.
+        drawn_anew: how often.
+    """
 
-    return replan
+    planner: Planner
+    goals: np.ndarray
+    last: np.ndarray
+    settings: RolloutSettings
+    first: int
+    seconds: float
+    begin: int = 0
+    drawn_anew: int = 0
+
+    def __post_init__(self) -> None:
+        self.horizon = self.last.shape[1]
+
+    def __call__(self, step: int, states: np.ndarray) -> np.ndarray | None:
+        """Plans from where the balls are, if it is time."""
+        if not self.settings.replan_every or not step or step % self.settings.replan_every:
+            return None
+        left = _points_left(self.planner, self.horizon, step)
+        if left < max(FEWEST_REPLANNED_POINTS, 2 * _unit(self.planner)):
+            return None
+        began = time.perf_counter()
+        rest = shifted(self.last, step - self.begin, self.planner.config.data.stride, left)
+        asked, seed = replace(self.settings, horizon=left), self.settings.plan_seed(self.first, step)
+        self.last, _ = _plan(self.planner, states, self.goals, asked, seed, rest)
+        self.begin, self.drawn_anew = step, self.drawn_anew + 1
+        self.seconds += time.perf_counter() - began
+        return self.last
 
 
 def _points_left(planner: Planner, horizon: int, step: int) -> int:

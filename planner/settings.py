@@ -165,6 +165,7 @@ class FromPreset(Config):
     """A training's settings, out of a preset and what the command line says over it."""
 
     preset: str = option(REQUIRED, f"A YAML file, or a shipped name: {', '.join(preset_names())}.", positional=True)
+    collect: bool = option(False, "If the dataset is missing and is one of this project's own, collect it first.")
 
     @classmethod
     def from_options(cls, given: Mapping[str, Any]) -> FromPreset:
@@ -198,7 +199,6 @@ class TrainSettings(FromPreset):
         ("tensorboard",),
         "Show the metrics with these: tensorboard, wandb, trackio; the last two are extras to install.",
     )
-    collect: bool = option(False, "If the dataset is missing and is one of this project's own, collect it first.")
 
 
 @dataclass(frozen=True, kw_only=True)

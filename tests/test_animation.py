@@ -11,9 +11,9 @@ TURN = ([-4, 2], [2, 4])
 def test_the_picture_of_the_readme_shows_a_jump_of_groups_plan_and_a_way_of_channels():
     group, channel = (panel(Planner.from_run(f"hash-{norm}", device="cpu"), *TURN) for norm in ("group", "channel"))
     assert group.jumps.any()
-    assert group.title.startswith("group: not valid, longest step")
+    assert group.title.startswith("group\nnot valid, longest step")
     assert not channel.jumps.any()
-    assert channel.title == "channel: valid"
+    assert channel.title == "channel\nvalid"
     for one in (group, channel):
         assert np.allclose(one.plan[[0, -1]], TURN)
         assert np.linalg.norm(one.positions[-1] - TURN[1]) < 0.45

@@ -181,7 +181,7 @@ def test_a_missing_dataset_says_what_to_do_and_leaves_nothing(datasets_root):
 
 def test_a_missing_dataset_of_ours_says_what_collects_it_and_which_is_like_it(hash_dataset):
     with pytest.raises(UserError, match=rf"maze-data collect hash .* --collect; --data.dataset {hash_dataset} takes"):
-        load_data(config("mazes/hash-tasks300000-v0"))
+        load_data(config("mazes/hash-tasks6000-v0"))
     with pytest.raises(UserError, match="maze-data collect comb .* --collect$"):
         load_data(config("mazes/comb-tasks-v0"))
 

@@ -81,6 +81,8 @@ LONG = {
         "--norms group --paddings zeros ", ""
     ),
     "norm-study cause": "--horizons 1 --episodes 2 --decoded-plans 4 --jobs 1 --out cause",
+    "norm-study closed-loop": "--horizons 4 --episodes 1 --replan-every 20 --sampling-steps 1 --best-of 2 "
+    "--jobs 1 --out loop",
     "norm-study stitch --suite fix": "--steps 2 --every 1 --horizons 1,4 --episodes 1 --best-of 1 --out fix "
     "--runs-folder fix/runs",
     "norm-study init-bias-unet": f"--preset tiny.yaml --dataset {HASH} --norms group --inits 2 --windows 2 "
@@ -264,9 +266,12 @@ def draws_anew(command: Command) -> bool:
 
 
 def executed(small: dict[str, str]) -> list[tuple[str, Command]]:
-    """Documented commands that ``small`` has options for."""
-    commands = [command for command in COMMANDS if not draws_anew(command)]
-    return [(pattern, command) for pattern in small for command in commands if command.is_like(pattern)]
+    """Documented commands that ``small`` has options for; those in a sentence only where there are no whole ones."""
+    found = []
+    for pattern in small:
+        like = [command for command in COMMANDS if command.is_like(pattern) and not draws_anew(command)]
+        found += [(pattern, command) for command in ([it for it in like if it.whole] or like)]
+    return found
 
 
 def run(line: Sequence[str], errors: Callable[[], str]) -> None:

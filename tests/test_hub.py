@@ -99,7 +99,7 @@ assert main(["push", {str(tiny_run)!r}, "user/card", "--public"]) == 0
 
 def test_the_datas_origin_is_told_by_its_name_and_recipe_and_never_guessed(datasets_root):
     assert origin("D4RL/pointmaze/umaze-v2") == D4RL
-    assert origin("mazes/hash-tasks300000-v0") == OURS
+    assert origin("mazes/hash-tasks-v0") == OURS
     assert origin("mine/pendulum-v0") == UNKNOWN
 
 

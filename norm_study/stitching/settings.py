@@ -232,3 +232,32 @@ class CauseOptions(CauseSettings, Jobs):
         repeated=True,
     )
     out: Path = option(OUT["full"], "Write rows, table and figure to this folder.", metavar="FOLDER")
+
+
+@dataclass(frozen=True)
+class ClosedLoopSettings(Settings):
+    """How plans are followed."""
+
+    multiples: tuple[int, ...] = option(
+        (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
+    )
+    episodes: int = option(4, "Execute this many episodes of each task.", low=1)
+    every: tuple[int, ...] = option(
+        (35, 70, 140), "Plan the rest anew after these numbers of environment steps.", low=1, flag="replan-every"
+    )
+    warm: float = option(
+        0.25, "Warm replanning begins from the last plan, noised to this share of the noise levels.", low=0, high=1
+    )
+    sampling_steps: int = option(16, "All modes but the first draw plans by DDIM with this many evaluations.", low=1)
+    best_of: int = option(16, "One mode follows the shortest valid plan of this many.", low=1)
+    seed: int = option(0, "The seed of starts, goals, plans and noise.", low=0)
+
+
+@dataclass(frozen=True)
+class ClosedLoopOptions(ClosedLoopSettings, Jobs):
+    """Which planners are followed."""
+
+    runs: tuple[str, ...] | None = option(
+        None, "Roll out these finished run folders, or shipped planners.", positional=True, metavar="RUN"
+    )
+    out: Path = option(OUT["full"] / "closed_loop", "Write rows, tables and figures to this folder.", metavar="FOLDER")

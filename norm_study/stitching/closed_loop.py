@@ -1,0 +1,194 @@
+"""``norm-study closed-loop``: do replanning, few evaluations or many candidates hide what a norm does to plans?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from groundwork.answers import Answers
+from groundwork.errors import UserError
+from groundwork.files import save_figure, write_atomically
+from groundwork.intervals import student_interval
+from groundwork.jobs import Job, run_jobs
+from groundwork.options import part_of
+from groundwork.program import Compute, command_line
+from groundwork.section import Picture, Section
+from groundwork.style import legend_outside, open_axes, plot_intervals
+from groundwork.tables import Cell, Table, measured
+from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings
+from norm_study.stitching.summary import MEASURES, Rows, countable, interval, study_cell
+from planner.norms import NORM_TABLE
+from planner.plan import Planner
+from planner.renamed import RENAMED
+from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
+from planner.training.run import find_run
+
+SHOWN = ("success", "plan_valid", "last_plan_valid")
+CAPTION = (
+    "Held-out tasks: success, valid first plans, and valid last plans where plans are drawn anew. Intervals: 95 %, "
+    "over training seeds where there are three."
+)
+NOTE = (
+    "*Few evaluations*: DDIM. *Best of N*: the shortest valid plan of N is followed, which takes the map to choose. "
+    "*Every N steps*: the rest of the plan is drawn anew after so many environment steps, cold from pure noise or warm "
+    "from the last plan, as long as enough points are left. Milliseconds are those of all plans of an episode, drawn "
+    "in batches, on cores that other work may have shared."
+)
+
+
+def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
+    """How plans are drawn and followed, by what a reader calls it."""
+    plain = RolloutSettings(episodes=settings.episodes, seed=settings.seed)
+    few: dict[str, Any] = {**vars(plain), "sampler": "ddim", "sampling_steps": settings.sampling_steps}
+    found = {"one plan": plain, "few evaluations": RolloutSettings(**few)}
+    found[f"best of {settings.best_of}"] = RolloutSettings(**few | {"best_of": settings.best_of})
+    for start, warm in (("cold", 0.0), ("warm", settings.warm)):
+        for every in settings.every:
+            asked = RolloutSettings(**few | {"replan_every": every, "replan_warm": warm})
+            found[f"every {every} steps, {start}"] = asked
+    return found
+
+
+def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
+    """Rolls every run out in every mode, and writes rows, table and figure.
+
+    Raises:
+        UserError: no runs.
+    """
+    if not options.runs:
+        raise UserError("closed-loop needs RUN …")
+    settings, store = part_of(ClosedLoopSettings, options), Answers(options.out / "rows", RENAMED, _label, True)
+    asked = []
+    jobs: list[Job] = []
+    for run in options.runs:
+        about = {"name": Path(run).name, "run": find_run(run).config()}
+        asked.append({"closed_loop": settings, **about})
+        jobs.append(store.job(asked[-1], partial(_measured, run, settings, compute.device)))
+    run_jobs(jobs, options.run_in(options.out), "closed loop")
+    rows = [row for question in asked for row in store.answer(question, dict)["rows"]]
+    for maze in _mazes(rows):
+        save_figure(loop_figure(_of(rows, maze), list(modes(settings))), options.out / f"{maze}.png", dpi=150)
+    section = loop_section(rows, list(modes(settings)), command_line())
+    write_atomically(options.out / "tables.md", section.write(options.out, "closed_loop").markdown())
+    print(options.out / "tables.md")
+
+
+def _label(question: Any) -> str:
+    return question["name"]
+
+
+def _measured(run: str, settings: ClosedLoopSettings, device: str) -> dict[str, Rows]:
+    return {"rows": loop_rows(run, settings, device)}
+
+
+def loop_rows(run: str | Path, settings: ClosedLoopSettings, device: str = "auto") -> Rows:
+    """Episodes of one trained planner in every mode.
+
+    Args:
+        run: a finished run folder, or a shipped planner.
+        settings: what to roll out.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        Those of :func:`planner.rollout.rollout` with ``mode``, ``multiple`` and ``countable``.
+
+    Raises:
+        UserError: no such run, or its environment is no maze.
+    """
+    planner = Planner.from_run(run, device=device)
+    maze = planner.statistics.maze
+    if maze is None:
+        raise UserError(f"closed-loop needs a maze; {planner.statistics.environment} of {run} is no maze")
+    tasks = choose_tasks(maze, ("demonstrated", "held_out"))
+    about = {"run": Path(run).name, "norm": planner.config.model.norm, "run_seed": planner.config.seed}
+    rows: Rows = []
+    for multiple in settings.multiples:
+        horizon = multiple * planner.config.data.horizon
+        fits = {task.name: can_be_done(maze, task, horizon, planner.statistics.median_step_m) for task in tasks}
+        for mode, asked in modes(settings).items():
+            done = rollout(planner, tasks, RolloutSettings(**{**vars(asked), "horizon": horizon}))
+            place = {**about, "maze": maze.name, "mode": mode, "multiple": multiple}
+            rows += [{**place, "countable": fits[row["task"]], **row} for row in done.rows]
+    return rows
+
+
+def _mazes(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["maze"] for row in rows))
+
+
+def _of(rows: Rows, maze: str) -> Rows:
+    return [row for row in rows if row["maze"] == maze]
+
+
+def _norms(rows: Rows) -> list[str]:
+    return [norm for norm in NORM_TABLE if any(row["norm"] == norm for row in rows)]
+
+
+def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section:
+    """Tables and figures, a pair for each maze."""
+    return Section(
+        "Closed loop",
+        "Planners followed in one go, from few evaluations, from many candidates, and with replanning.",
+        tables=[loop_table(_of(rows, maze), order, maze) for maze in _mazes(rows)],
+        pictures=[Picture(f"{maze}.png", f"{maze}. {CAPTION}") for maze in _mazes(rows)],
+        notes=[NOTE],
+        commands=[command] if command else [],
+    )
+
+
+def _cell(rows: Rows, norm: str, mode: str, multiple: int, measure: str) -> dict[str, Any]:
+    chosen = countable(rows, split="held_out", multiple=multiple)
+    return interval([row for row in chosen if (row["norm"], row["mode"]) == (norm, mode)], measure)
+
+
+def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
+    """One line per multiple, norm and mode, of the held-out tasks that can be done."""
+    lines: list[list[Cell]] = []
+    for multiple in sorted({row["multiple"] for row in rows}):
+        for norm in _norms(rows):
+            for mode in order:
+                cells = [_cell(rows, norm, mode, multiple, measure) for measure in SHOWN]
+                if not cells[0]["n"]:
+                    continue
+                own = [row for row in rows if (row["norm"], row["mode"], row["multiple"]) == (norm, mode, multiple)]
+                spent = [float(np.mean([row["planning_ms"] for row in own if row["run"] == run])) for run in _runs(own)]
+                known = [
+                    study_cell(cell, measure) if cell["n"] else "–" for cell, measure in zip(cells, SHOWN, strict=True)
+                ]
+                time = measured(student_interval(spent), ".0f", " ms")
+                lines.append([f"{multiple}×", norm, mode, *known, str(cells[0]["n"]), time])
+    names = [f"held-out {MEASURES[measure].label}" for measure in SHOWN]
+    return Table(["horizon", "norm", "mode", *names, "n", "planning"], lines, maze)
+
+
+def _runs(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(row["run"] for row in rows))
+
+
+def loop_figure(rows: Rows, order: Sequence[str]) -> Figure:
+    """A column per multiple, a row per measure; modes along the axis, norms by their own looks."""
+    multiples = sorted({row["multiple"] for row in rows if row["countable"] and row["split"] == "held_out"})
+    figure = Figure(figsize=(4.2 * len(multiples) + 1.4, 6.6), layout="constrained")
+    axes = figure.subplots(len(SHOWN), len(multiples), squeeze=False, sharex=True, sharey=True)
+    norms = _norms(rows)
+    for column, multiple in enumerate(multiples):
+        for axis, measure in zip(axes[:, column], SHOWN, strict=True):
+            for at, norm in enumerate(norms):
+                cells = [_cell(rows, norm, mode, multiple, measure) for mode in order]
+                there = [place for place, cell in enumerate(cells) if cell["n"]]
+                places = np.array(there) + 0.2 * (at - (len(norms) - 1) / 2)
+                look = {"color": NORM_TABLE[norm].color, "marker": NORM_TABLE[norm].marker, "ls": "none", "label": norm}
+                plot_intervals(axis, places, [cells[place] for place in there], **look)
+            axis.set(ylim=(-4, 104))
+        axes[0, column].set_title(f"{multiple}× training horizon")
+        axes[-1, column].set_xticks(range(len(order)), order, rotation=35, ha="right")
+    for axis, measure in zip(axes[:, 0], SHOWN, strict=True):
+        axis.set_ylabel(f"{MEASURES[measure].label} (%)")
+    open_axes(axes.flat)
+    legend_outside(figure, axes[0, 0])
+    return figure

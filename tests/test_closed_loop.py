@@ -1,0 +1,50 @@
+"""Planners followed in one go, from few evaluations, from many candidates, and with replanning."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+from norm_study.main import main
+from norm_study.stitching.closed_loop import modes
+from norm_study.stitching.settings import ClosedLoopSettings
+
+
+def test_modes_differ_in_what_they_say_alone():
+    found = modes(ClosedLoopSettings(every=(35, 70), warm=0.5, sampling_steps=8, best_of=4, episodes=2, seed=3))
+    assert list(found) == [
+        *("one plan", "few evaluations", "best of 4", "every 35 steps, cold", "every 70 steps, cold"),
+        *("every 35 steps, warm", "every 70 steps, warm"),
+    ]
+    for mode, asked in found.items():
+        assert (asked.episodes, asked.seed) == (2, 3)
+        assert (asked.sampler, asked.sampling_steps) == ((None, None) if mode == "one plan" else ("ddim", 8))
+        assert asked.best_of == (4 if mode == "best of 4" else 1)
+        assert str(asked.replan_every) in mode if "every" in mode else asked.replan_every == 0
+        assert asked.replan_warm == (0.5 if "warm" in mode else 0)
+
+
+def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_for(tmp_path, tiny_run, capsys):
+    argv = ["closed-loop", str(tiny_run), "--horizons", "4", "--episodes", "1", "--jobs", "1", "--best-of", "2"]
+    argv += ["--replan-every", "40", "--sampling-steps", "1", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    (kept,) = (tmp_path / "rows").glob("*.json.gz")
+    rows = json.loads(gzip.decompress(kept.read_bytes()))["rows"]
+    assert {row["mode"] for row in rows} == {
+        *("one plan", "few evaluations", "best of 2", "every 40 steps, cold", "every 40 steps, warm")
+    }
+    assert all(("last_plan_valid" in row) == row["mode"].startswith("every") for row in rows)
+    by_mode = {
+        mode: sum(row["planning_ms"] for row in rows if row["mode"] == mode) for mode in {r["mode"] for r in rows}
+    }
+    assert by_mode["every 40 steps, cold"] > by_mode["few evaluations"]  # all plans of an episode count
+    lines = [line for line in (tmp_path / "tables.md").read_text().splitlines() if line.startswith("| 4×")]
+    assert len(lines) == 5
+    assert all((line.split(" | ")[5] == "–") != ("every" in line) for line in lines)
+    assert (tmp_path / "hash.png").stat().st_size > 10_000
+    before = kept.stat().st_mtime_ns
+    assert main(argv) == 0
+    assert kept.stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert main(["closed-loop", "--out", str(tmp_path)]) == 2
+    assert "needs RUN …" in capsys.readouterr().err
