@@ -1,3 +1,4 @@
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -6,6 +7,8 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from conftest import TINY
+from test_rollout import Oracle
 from wanted import needs_ogbench
 
 from envs.collect import collect
@@ -15,6 +18,11 @@ from envs.point_maze import make_env
 from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import load_data
+from planner.execution import execute_one
+from planner.plan import Planner
+from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
+from planner.training.train import train
+from planner.training.trainer import make_network
 
 MEDIUM = get_map("ogbench-medium")
 STITCH = "mazes/ogbench-medium-stitch600-v0"
@@ -238,3 +246,62 @@ def test_a_file_that_is_damaged_or_foreign_is_one_line(refused, demonstrations, 
     path = tmp_path / "pointmaze-medium-stitch-v0.npz"
     assert "allowed: ogbench-medium" in refused("envs.main", "convert", path, "--id", "mazes/bad-v0", "--map", "medium")
     assert not (datasets_root / "mazes" / "bad-v0").exists()
+
+
+@pytest.fixture(scope="module")
+def oracle(demonstrations):
+    from planner.config import from_dict, merge
+
+    config = from_dict(merge(TINY, {"data": {"dataset": STITCH, "horizon": 32, "stride": 2}}))
+    statistics = load_data(config.data).statistics
+    return Oracle(make_network(config, 2), config, statistics)
+
+
+@needs_ogbench
+def test_perfect_plans_do_ogbenchs_five_tasks_and_an_episode_ends_at_its_goal(oracle):
+    tasks = choose_tasks(oracle.statistics.maze, ["held_out"])
+    result = rollout(oracle, tasks, RolloutSettings(episodes=2, horizon=320))
+    assert [row["family"] for row in result.rows[::2]] == ["task1", "task2", "task3", "task4", "task5"]
+    assert all(row["success"] and row["plan_valid"] for row in result.rows)
+    assert result.positions.shape == (10, 1001, 2), "the limit is the benchmark's, however long a plan is"
+    for row, path in zip(result.rows, result.positions, strict=True):
+        arrived = row["steps_to_goal"]
+        assert (path[arrived:] == path[arrived]).all()
+        assert (path[arrived] != path[arrived - 1]).any()
+        assert row["wall_contact"] == 0
+        assert row["tracking_error"] < 1e-3, "the reference goes on behind the end, and that does not count"
+
+
+@needs_ogbench
+def test_longer_plans_than_the_limit_do_not_lengthen_the_episode(oracle):
+    task = choose_tasks(oracle.statistics.maze, ["task1"])
+    result = rollout(oracle, task, RolloutSettings(episodes=1, horizon=2000))
+    assert result.positions.shape == (1, 1001, 2)
+    assert not result.rows[0]["success"]
+
+
+@needs_ogbench
+def test_ways_are_measured_in_meters(oracle):
+    maze, step_m = oracle.statistics.maze, oracle.statistics.median_step_m
+    (task,) = choose_tasks(maze, ["task4"])
+    length_m = 4.0 * maze.distances_from(task.start)[task.goal]
+    fits = length_m / 0.8 / step_m + 1
+    assert can_be_done(maze, task, int(fits) + 1, step_m)
+    assert not can_be_done(maze, task, int(fits) - 1, step_m)
+    path = maze.cell_to_xy(np.array([(6, 1), (6, 2)]))
+    walked = execute_one(oracle, np.linspace(*path, 16))
+    assert np.allclose(walked[-1], path[1])
+
+
+@needs_ogbench
+def test_a_planner_of_ogbenchs_data_trains_plans_and_rolls_out_by_command(demonstrations, tiny, command, tmp_path):
+    run = tmp_path / "run"
+    train(tiny(data={"dataset": STITCH, "horizon": 32, "stride": 2}), run, "cpu", progress=False)
+    plans = Planner.from_run(run, device="cpu").plan((0.0, 0.0), (20.0, 20.0))
+    assert plans.shape == (1, 32, 2)
+    done = command("planner.main", "rollout", run, "--tasks", "task1,task5", "--episodes", 1, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    assert {row["family"] for row in json.loads(done.stdout)["rows"]} == {"task1", "task5"}
+    shown = command("planner.main", "show", run)
+    assert shown.returncode == 0, shown.stderr
+    assert "task3 (held out)" in shown.stdout
