@@ -55,6 +55,12 @@ class DataConfig(Settings):
     hold_end: bool = option(
         False, "Windows may run past an episode's end, where the ball is held at rest (mazes only)."
     )
+    cut_waiting: float = option(
+        0.0,
+        "An episode ends where the ball comes within this many meters of the place that it then stays at; 0 keeps the "
+        "waiting (mazes only).",
+        low=0,
+    )
     validation_share: float = option(0.05, "This share of the episodes is held out from training.", low=0, high=0.9)
 
 
