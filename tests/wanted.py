@@ -64,6 +64,15 @@ def write_d4rl(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     return path
 
 
+def write_ogbench(path: Path) -> Path:
+    """A file of the layout of OGBench's pointmaze: two passages from the first cell of medium to the one beside it."""
+    positions = np.tile(np.stack([np.linspace(0.0, 4.0, 21), np.zeros(21)], axis=1), (2, 1))
+    terminals = np.arange(42) % 21 == 20
+    actions = np.tile(np.float32([1.0, 0.0]), (42, 1))
+    np.savez(path, observations=positions.astype(np.float32), actions=actions, terminals=terminals)
+    return path
+
+
 def write_grid(study: Path, runs: Path, finished: Path, multiple: int) -> None:
     """A stitching study of which one run is there: ``finished``, under the name of a cell; one of two plans valid."""
     run = FactorRun("group", "zeros", "half", 0)
