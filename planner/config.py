@@ -91,6 +91,9 @@ class ModelConfig(Settings):
     norm_window: int = option(
         8, "Norms with a sliding window take their statistics over this many planned points, on every level.", low=1
     )
+    tell_known: bool = option(
+        False, "The network is told which entries of a plan are known, by a channel for each of its dimensions."
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""
@@ -118,6 +121,12 @@ class DiffusionConfig(Settings):
     sampler: SamplerKind = option("ddpm", "Plans are drawn with this sampler unless a command says otherwise.")
     sampling_steps: int = option(
         64, "A plan takes this many network evaluations unless a command says otherwise.", low=1
+    )
+    drop_ends: float = option(
+        0.0,
+        "In training each end of a plan, its start and its goal, is left unknown with this probability.",
+        low=0,
+        high=1,
     )
 
 

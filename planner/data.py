@@ -49,7 +49,7 @@ class TrajectoryLayout:
         return self.state_dim + self.action_dim
 
     def known(self, horizon: int, device: torch.device | str = "cpu") -> Tensor:
-        """(D, T) boolean: the entries that start and goal determine."""
+        """(D, T) boolean: the entries that start and goal determine, in the first and the last point."""
         known = torch.zeros(self.transition_dim, horizon, dtype=torch.bool, device=device)
         known[: self.state_dim, 0] = True
         known[: self.goal_dims, -1] = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -233,8 +234,9 @@ class Planner:
         values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
         known = layout.known(horizon, self.device)
         normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
+        told = self.config.model.tell_known
         plans = sample(
-            self.network,
+            partial(self.network, known=known) if told else self.network,
             self._schedule,
             Conditions(known, normalized),
             kind=sampling.sampler or self.config.diffusion.sampler,

@@ -32,6 +32,7 @@ EXPRESSIBLE: dict[str, Any] = {
     "norm_groups": 8,
     "norm_placement": "pre",
     "num_packs": 1,
+    "tell_known": False,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

@@ -142,6 +142,8 @@ SANE: dict[str, st.SearchStrategy] = {
     "model.norm": st.sampled_from(NORM_KINDS),
     "model.norm_groups": st.sampled_from([1, 2, 4, 8]),
     "model.norm_window": st.sampled_from([1, 2, 8, 64]),
+    "model.tell_known": st.booleans(),
+    "diffusion.drop_ends": st.floats(0, 1),
     "model.norm_placement": st.sampled_from(get_args(Placement)),
     "model.num_packs": st.sampled_from([0, 1, 1, 2, 4]),
     "diffusion.train_steps": st.integers(2, 200),
