@@ -17,6 +17,7 @@ from minari.data_collector import EpisodeBuffer
 from tqdm import tqdm
 
 from envs import dataset_folder
+from envs.dataset import local_id
 from envs.expert import SetPointExpert, WaypointExpert, tracking_action
 from envs.maps import STITCH_CELLS, Cell, MazeMap, get_map, pairs_apart, stitched
 from envs.ogbench_maze import next_centers
@@ -118,7 +119,7 @@ def collect(
 def collect_missing(dataset_id: str) -> None:
     """Collects a dataset of this project's own that is not here, as its id says; leaves every other one alone."""
     wanted = collection_of(dataset_id)
-    if wanted is not None and not (minari.storage.get_dataset_path(dataset_id) / "data").is_dir():
+    if wanted is not None and local_id(dataset_id) is None:
         collect(get_map(wanted.map), wanted.recipe, wanted.all_steps, wanted.seed, dataset_id)
 
 

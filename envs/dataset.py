@@ -15,7 +15,7 @@ import huggingface_hub
 import minari
 
 from envs.dataset_folder import DATASET_FILES
-from envs.settings import collect_command, collection_of
+from envs.settings import collect_command, collection_of, earlier_id
 from groundwork.errors import UserError
 from groundwork.files import verify_checksums
 
@@ -31,14 +31,14 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
         UserError: neither here nor to be had (offline or misspelt), or not readable.
     """
     try:
-        root = Path(minari.storage.get_dataset_path(dataset_id))
-        local = (root / "data").is_dir()
-        if not local and not dataset_id.startswith(LOCAL_NAMESPACE):
+        local = local_id(dataset_id)
+        root = Path(minari.storage.get_dataset_path(local or dataset_id))
+        if local is None and not dataset_id.startswith(LOCAL_NAMESPACE):
             _download(dataset_id, root)
         verify_checksums(
             root / "data", DATASET_FILES, "collect it again, or delete checksums.json if you changed it yourself"
         )
-        return minari.load_dataset(dataset_id)
+        return minari.load_dataset(local or dataset_id)
     except UserError:
         raise
     except FileNotFoundError:
@@ -49,6 +49,12 @@ def open_dataset(dataset_id: str) -> minari.MinariDataset:
         ) from error
     except Exception as error:  # Minari and HDF5 raise what they like about a damaged or ill-named dataset.
         raise UserError(f"dataset {dataset_id!r} cannot be read ({one_line(error)}); collect it again") from error
+
+
+def local_id(dataset_id: str) -> str | None:
+    """The id under which a dataset is here, today's or its earlier one; ``None``: it is not."""
+    ids = (dataset_id, earlier_id(dataset_id))
+    return next((one for one in ids if (minari.storage.get_dataset_path(one) / "data").is_dir()), None)
 
 
 def _download(dataset_id: str, root: Path) -> None:

@@ -46,6 +46,16 @@ class CollectSettings(Settings):
         return self.env_steps or (1_000_000 if published else 300_000)
 
 
+def usual_id(dataset_id: str) -> str:
+    """Today's id of a dataset of the usual size, whose number of steps stood in its id once."""
+    return re.sub(r"^(mazes/[a-z]+-(?:tasks|stitch))300000(-v\d+)$", r"\1\2", dataset_id)
+
+
+def earlier_id(dataset_id: str) -> str:
+    """What :func:`usual_id` makes this id of; other ids stay as they are."""
+    return re.sub(r"^(mazes/[a-z]+-(?:tasks|stitch))(-v\d+)$", r"\g<1>300000\2", dataset_id)
+
+
 def collection_of(dataset_id: str) -> CollectSettings | None:
     """What collects the dataset of an id like mazes/hash-tasks-v0 or mazes/hash-tasks6000-v0; ``None`` for others."""
     named = re.fullmatch(rf"mazes/({'|'.join(map_names())})-({'|'.join(get_args(Recipe))})(\d*)-v\d+", dataset_id)

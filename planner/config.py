@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from envs.settings import usual_id
 from groundwork import options
 from groundwork.errors import UserError
 from groundwork.options import Settings, load_yaml, merge, option, to_dict, to_yaml
@@ -196,7 +197,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises:
         UserError: an unknown key, a value of the wrong type or range; one line that names the field.
     """
-    return options.from_dict(Config, values)
+    config = options.from_dict(Config, values)
+    return replace(config, data=replace(config.data, dataset=usual_id(config.data.dataset)))
 
 
 ALIASES = {"stitch": "hash", "stitch-cells": "medium-cells", "stitch-walls": "serpentine"}

@@ -6,12 +6,11 @@ A setting that is new and whose default does what was done before needs no line 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from envs.settings import usual_id
 from groundwork.answers import Answer, Pairs, Renamed, Translations
 
-_USUAL_SIZE = re.compile(r"^(mazes/[a-z]+-(?:tasks|stitch))300000(-v0)$")
 _HOW_IT_WENT = ("device", "threads", "torch", "seconds")
 
 
@@ -72,12 +71,12 @@ def _short_hash(question: dict[str, Any]) -> None:
 
 
 def _usual_size(asked: Any) -> Any:
-    """A dataset of the usual size has no number in its id: mazes/hash-tasks300000-v0 is mazes/hash-tasks-v0 today."""
+    """Every dataset in a question by today's id."""
     if isinstance(asked, dict):
         for name, value in asked.items():
             asked[name] = _usual_size(value)
     elif isinstance(asked, str):
-        return _USUAL_SIZE.sub(r"\1\2", asked)
+        return usual_id(asked)
     return asked
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from minari.data_collector import EpisodeBuffer
 
-from envs.collect import collect
+from envs.collect import collect, collect_missing
 from envs.maps import STITCH_CELLS, get_map, stitched
 from groundwork.errors import UserError
-from planner.config import DataConfig
+from planner.config import DataConfig, from_dict
 from planner.data import DataStatistics, load_data
 
 STATE = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float64)
@@ -210,6 +210,16 @@ def test_a_missing_dataset_of_ours_says_what_collects_it_and_which_is_like_it(ha
         load_data(config("mazes/comb-tasks-v0"))
 
 
+def test_a_dataset_of_the_usual_size_is_found_under_its_earlier_id_and_named_by_todays(datasets_root):
+    write("mazes/serpentine-tasks300000-v0", [9, 12])
+    assert len(load_data(config("mazes/serpentine-tasks-v0")).training) == (10 - 6) + (13 - 6)
+    for older in ("mazes/serpentine-tasks300000-v0", "mazes/serpentine-tasks-v0"):
+        assert from_dict({"data": {"dataset": older}}).data.dataset == "mazes/serpentine-tasks-v0"
+    assert from_dict({"data": {"dataset": "mazes/hash-tasks6000-v0"}}).data.dataset == "mazes/hash-tasks6000-v0"
+    collect_missing("mazes/serpentine-tasks-v0")  # is there
+    assert not (datasets_root / "mazes" / "serpentine-tasks-v0").exists()
+
+
 def test_an_ill_formed_id_is_refused(datasets_root):
     with pytest.raises(UserError, match="no id"):
         load_data(config("no id"))
@@ -257,7 +267,7 @@ def test_offline_a_published_maze_set_says_how_to_get_it_and_how_to_make_an_equa
     name = f"D4RL/pointmaze/{maze}-v2"
     line = refused("planner.main", "train", "hash", "--data.dataset", name, "--run", tmp_path / "run")
     assert f"`minari download {name}`" in line
-    assert f"`maze-data collect {maze} --recipe navigate --env-steps 1000000{order}`" in line
+    assert f"`maze-data collect {maze} --recipe navigate{order}`" in line
     assert not (datasets_root / "D4RL").exists()
 
 

@@ -24,7 +24,7 @@ from norm_study.audit.influence import Rows, cotangents, energy, products
 from norm_study.audit.local_forms import LocalForm, made_local
 from norm_study.audit.subject import Arguments, Subject, is_real
 
-MOST_NUMBERS = 2**22
+MOST_NUMBERS = 2**20
 EXPECTED_ROWS = 16  # of a statistic of eight groups: their means and deviations
 
 
