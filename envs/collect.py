@@ -5,10 +5,12 @@ Same seed, same data. A dataset appears under its id only when it is whole.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import gymnasium
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
@@ -18,12 +20,13 @@ from envs import dataset_folder
 from envs.dataset import local_id
 from envs.expert import SetPointExpert, WaypointExpert, tracking_action
 from envs.maps import STITCH_CELLS, Cell, MazeMap, get_map, pairs_apart, stitched
-from envs.point_maze import SUCCESS_RADIUS_M, PointMaze, make_env
+from envs.ogbench_maze import next_centers
+from envs.point_maze import PointMaze, make_env
 from envs.settings import PathOrder, Recipe, collection_of
+from envs.side_by_side import SideBySide
+from envs.worlds import OGBENCH, POINT_MAZE
 from groundwork.errors import UserError
 
-CELL_NOISE_M = 0.25
-"""Starts and goals lie up to this far from a cell's centre, in x and in y, as in Gymnasium-Robotics."""
 STITCH_ACTION_NOISE = 0.5
 """OGBench's noise on the actions of its stitch data."""
 EPISODES_PER_WRITE = 64
@@ -36,11 +39,17 @@ DESCRIPTIONS: dict[Recipe, str] = {
     "stitch": f"From a random cell to one exactly {STITCH_CELLS} cells away, one passage per episode, "
     "following a set point with noisy actions.",
 }
+OGBENCH_STEPS = 200
+"""Steps of an episode of OGBench's stitch data, which has 201 observations."""
+OGBENCH_DESCRIPTION = (
+    f"OGBench's recipe: for {OGBENCH_STEPS} steps from a random cell towards one exactly {STITCH_CELLS} cells away, "
+    "always to the center of the next cell, at full speed with noisy actions."
+)
 
 
 @dataclass(frozen=True)
 class Walk:
-    """An episode of T steps: observations (T+1, 4) of x, y, vx, vy; actions (T, 2) float32; goal (2,)."""
+    """An episode of T steps: observations (T+1, S), as the world has them; actions (T, 2) float32; goal (2,)."""
 
     observations: np.ndarray
     actions: np.ndarray
@@ -79,12 +88,16 @@ def collect(
     if seed < 0:
         raise UserError(f"seed: {seed}; allowed: a whole number from 0")
     dataset_folder.require_vacant(dataset_id, overwrite)
+    if maze.world == OGBENCH and recipe != "stitch":
+        raise UserError(f"recipe: {recipe} is no recipe of OGBench's, whose map {maze.name} is; allowed: stitch")
     env = make_env(maze)
-    physics = env.unwrapped
-    assert isinstance(physics, PointMaze)
+    physics: Any = env.unwrapped
     metadata = _metadata(maze, recipe, steps, seed, dataset_id, order)
     try:
-        walks = _walks(physics, maze, recipe, order, np.random.default_rng(seed))
+        if maze.world == OGBENCH:
+            walks = _ogbench_walks(env, maze, np.random.default_rng(seed), -(-steps // OGBENCH_STEPS))
+        else:
+            walks = _walks(physics, maze, recipe, order, np.random.default_rng(seed))
         with (
             dataset_folder.written_aside(dataset_id, overwrite, env, metadata) as storage,
             tqdm(total=steps, unit="step", unit_scale=True, desc=dataset_id, disable=not progress) as bar,
@@ -92,7 +105,7 @@ def collect(
             buffers: list[EpisodeBuffer] = []
             for walk in _cut(walks, steps):
                 rewards = physics.compute_reward(walk.observations[1:, :2], walk.goal, {})
-                buffers.append(episode_buffer(walk.observations, walk.actions, rewards, walk.goal))
+                buffers.append(episode_buffer(walk.observations, walk.actions, rewards, walk.goal, maze))
                 bar.update(len(walk.actions))
                 if len(buffers) == EPISODES_PER_WRITE:
                     storage.update_episodes(buffers)
@@ -119,15 +132,17 @@ def _metadata(
     maze: MazeMap, recipe: Recipe, steps: int, seed: int, dataset_id: str, order: PathOrder
 ) -> dict[str, Any]:
     expert = "WaypointExpert" if recipe == "navigate" else "SetPointExpert"
+    algorithm = f"{expert} ({order}-first paths, PD control)"
     if recipe == "stitch":
         maze = stitched(maze)
+    ogbench = maze.world == OGBENCH
     return {
         "dataset_id": dataset_id,
         "minari_version": minari.__version__,
         "author": {"temporal-norm-planner"},
-        "algorithm_name": f"{expert} ({order}-first paths, PD control)",
-        "description": f"Maze {maze.name}. {DESCRIPTIONS[recipe]}",
-        "requirements": ["temporal-norm-planner", "gymnasium-robotics>=1.3"],
+        "algorithm_name": "OGBench's oracle" if ogbench else algorithm,
+        "description": f"Maze {maze.name}. {OGBENCH_DESCRIPTION if ogbench else DESCRIPTIONS[recipe]}",
+        "requirements": ["temporal-norm-planner", "ogbench>=1.2.2" if ogbench else "gymnasium-robotics>=1.3"],
         "maze": maze.to_dict(),
         "recipe": recipe,
         "seed": seed,
@@ -166,7 +181,28 @@ def _stitch_cells(maze: MazeMap, rng: np.random.Generator) -> Iterator[tuple[Cel
 
 
 def _near(maze: MazeMap, cell: Cell, rng: np.random.Generator) -> np.ndarray:
-    return maze.cell_to_xy(cell) + rng.uniform(-CELL_NOISE_M, CELL_NOISE_M, size=2)
+    noise_m = maze.world.cell_noise_m
+    return maze.cell_to_xy(cell) + rng.uniform(-noise_m, noise_m, size=2)
+
+
+def _ogbench_walks(env: gymnasium.Env, maze: MazeMap, rng: np.random.Generator, episodes: int) -> Iterator[Walk]:
+    """OGBench's demonstrations; who is there early goes on to the center of its goal's cell, and trembles about it."""
+    cells = _stitch_cells(maze, rng)
+    aims_of = {goal: next_centers(maze, goal) for goal in maze.free_cells}
+    for first in range(0, episodes, EPISODES_PER_WRITE):
+        pairs = list(itertools.islice(cells, min(EPISODES_PER_WRITE, episodes - first)))
+        starts, goals = (np.array([_near(maze, cell, rng) for cell in ends]) for ends in zip(*pairs, strict=True))
+        aims_NRC2 = np.stack([aims_of[goal] for _, goal in pairs])
+        balls, states, actions = SideBySide(env, starts), [starts], []
+        for _ in range(OGBENCH_STEPS):
+            rows, columns = maze.xy_to_cell(states[-1]).T
+            ahead = aims_NRC2[np.arange(len(pairs)), rows, columns] - states[-1]
+            direction = ahead / np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-9)
+            noise = rng.normal(scale=STITCH_ACTION_NOISE, size=direction.shape)
+            actions.append(np.clip(direction + noise, -1.0, 1.0).astype(np.float32))
+            states.append(balls.step(actions[-1])[0])
+        for observations, taken, goal in zip(np.stack(states, 1), np.stack(actions, 1), goals, strict=True):
+            yield Walk(observations, taken, goal)
 
 
 def _passages(
@@ -201,13 +237,13 @@ def _navigate(env: PointMaze, maze: MazeMap, expert: WaypointExpert, rng: np.ran
     observation = env.reset(options={"start_xy": start, "goal_xy": start})[0]["observation"]
     while True:
         goal = observation[:2]
-        while np.linalg.norm(goal - observation[:2]) <= SUCCESS_RADIUS_M:
+        while np.linalg.norm(goal - observation[:2]) <= POINT_MAZE.goal_tolerance_m:
             goal = _near(maze, cells[rng.integers(len(cells))], rng)
         expert.aim(observation[:2], goal)
         goal_x, goal_y = goal.tolist()
         observations, actions = [observation], []
         distance_squared = np.inf
-        while distance_squared > SUCCESS_RADIUS_M**2:
+        while distance_squared > POINT_MAZE.goal_tolerance_m**2:
             action = expert.action(observation)
             observation = env.point_env.step(action)[0]
             observations.append(observation)
@@ -226,26 +262,30 @@ def _cut(walks: Iterator[Walk], steps: int) -> Iterator[Walk]:
             return
 
 
-def episode_buffer(states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray) -> EpisodeBuffer:
+def episode_buffer(
+    states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray, maze: MazeMap
+) -> EpisodeBuffer:
     """An episode in Minari's form; it ends truncated.
 
     Args:
-        states: (T + 1, 4) positions and velocities.
+        states: (T + 1, S) positions and, in PointMaze, velocities.
         actions: (T, 2).
         rewards: (T,).
         goal: (2,) of the whole episode.
+        maze: whose world tells how near the goal is a success.
     """
     steps = len(actions)
     positions, velocities = states[:, :2], states[:, 2:]
     goals = np.tile(goal, (steps + 1, 1))
     ends = np.zeros(steps, dtype=bool)
     ends[-1] = True
-    success = np.linalg.norm(positions - goals, axis=1) <= SUCCESS_RADIUS_M
+    success = np.linalg.norm(positions - goals, axis=1) <= maze.world.goal_tolerance_m
+    moved = {"qpos": positions, "qvel": velocities} if velocities.size else {"qpos": positions}
     return EpisodeBuffer(
         observations={"observation": states, "achieved_goal": positions, "desired_goal": goals},
         actions=actions,
         rewards=rewards,
         terminations=np.zeros(steps, dtype=bool),
         truncations=ends,
-        infos={"goal": goals, "qpos": positions, "qvel": velocities, "success": success},
+        infos={"goal": goals, **moved, "success": success},
     )

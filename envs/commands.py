@@ -10,6 +10,7 @@ import minari
 
 from envs.collect import collect
 from envs.convert import convert, map_of_file
+from envs.convert_ogbench import convert_npz, map_of_npz
 from envs.dataset import one_line, open_dataset
 from envs.maps import from_env_spec, get_map
 from envs.references import measure_references
@@ -29,9 +30,11 @@ def collect_dataset(settings: CollectSettings) -> None:
 
 
 def convert_file(settings: ConvertSettings) -> None:
-    """Makes a dataset from an old D4RL file."""
-    maze = get_map(settings.map) if settings.map else map_of_file(settings.file)
-    dataset = convert(settings.file, settings.id, maze, settings.overwrite)
+    """Makes a dataset from an old file of D4RL's, or from one of OGBench's."""
+    ogbench = settings.file.suffix.lower() == ".npz"
+    named, convert_it = (map_of_npz, convert_npz) if ogbench else (map_of_file, convert)
+    maze = get_map(settings.map) if settings.map else named(settings.file)
+    dataset = convert_it(settings.file, settings.id, maze, settings.overwrite)
     print(f"{settings.id}: {dataset.total_episodes} episodes, {dataset.total_steps} steps")
 
 

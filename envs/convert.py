@@ -102,6 +102,7 @@ def convert(
                             actions[begin:last],
                             steps["rewards"][begin:last].astype(float),
                             goals[begin],
+                            maze,
                         )
                         for begin, last in part
                     ]

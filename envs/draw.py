@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from envs.maps import DT_S, MazeMap
+from envs.maps import MazeMap
 from groundwork.style import PALETTE
 
 WALL_COLOR, JUMP_COLOR = "0.85", "#d00000"
@@ -31,14 +31,13 @@ def draw_maze(axis: Axes, maze: MazeMap, avoid: tuple[float, float, float] | Non
         maze: its walls.
         avoid: x, y and radius in metres of a region to stay out of, hatched; or nothing.
     """
-    rows, columns = maze.walls.shape
-    corners = maze.cell_to_xy(np.argwhere(maze.walls)) - 0.5
-    axis.add_collection(
-        PatchCollection([Rectangle((x, y), 1, 1) for x, y in corners], facecolor=WALL_COLOR, edgecolor="none")
-    )
+    (left, bottom), (right, top) = maze.bounds_m
+    side = maze.world.cell_m
+    walls = [Rectangle((x, y), side, side) for x, y in maze.cell_to_xy(np.argwhere(maze.walls)) - side / 2]
+    axis.add_collection(PatchCollection(walls, facecolor=WALL_COLOR, edgecolor="none"))
     if avoid is not None:
         axis.add_patch(Circle(avoid[:2], avoid[2], facecolor="none", edgecolor="0.3", hatch="////", linewidth=1))
-    axis.set(xlim=(-columns / 2, columns / 2), ylim=(-rows / 2, rows / 2), aspect="equal")
+    axis.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     axis.set(xlabel="x (m)", ylabel="y (m)")
 
 
@@ -166,8 +165,9 @@ def dataset_figure(maze: MazeMap, episodes: Sequence[np.ndarray], title: str) ->
         starts.plot(*np.array(points).T, marker, color=color, markersize=3, alpha=0.5, linestyle="none", label=label)
     starts.legend(loc="upper right", fontsize=8, framealpha=0.9)
     starts.set_title("where all episodes start and end", fontsize=10)
-    _histogram(speeds, np.linalg.norm(np.concatenate(episodes)[:, 2:4], axis=1), "speed (m/s)", "steps")
-    lengths_s = DT_S * np.array([len(episode) - 1 for episode in episodes])
+    ways = np.concatenate([np.diff(episode[:, :2], axis=0) for episode in episodes])
+    _histogram(speeds, np.linalg.norm(ways, axis=1) / maze.world.dt_s, "speed (m/s)", "steps")
+    lengths_s = maze.world.dt_s * np.array([len(episode) - 1 for episode in episodes])
     _histogram(durations, lengths_s, "duration (s)", "episodes")
     return figure
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.maps import DT_S, Cell, MazeMap
+from envs.maps import Cell, MazeMap
 from envs.settings import PathOrder
+from envs.worlds import POINT_MAZE
+
+DT_S = POINT_MAZE.dt_s
 
 PROPORTIONAL_GAIN = 10.0
 SPEED_RANGE = (1.5, 4.0)

@@ -51,8 +51,8 @@ def segments_free(maze: MazeMap, start: Any, end: Any, radius: float) -> np.ndar
         radius: of the disc, metres, zero or more.
 
     Returns:
-        bool (...): the distance of the segment to every wall block (a closed unit square) is strictly larger
-        than the radius. Segments with an end outside the map or NaN are not free.
+        bool (...): the distance of the segment to every wall block (a closed square) is strictly larger than
+        the radius. Segments with an end outside the map or NaN are not free.
 
     Raises:
         ValueError: a shape that does not end in 2, or a radius that is negative or not finite.
@@ -66,18 +66,18 @@ def segments_free(maze: MazeMap, start: Any, end: Any, radius: float) -> np.ndar
     # Ends in free cells make it enough to look at the walls that touch a free cell: nothing else can be
     # reached, or come nearer, without passing one of these. They also exclude the outside and NaN.
     free_N = _in_free_cell(maze, start_N2) & _in_free_cell(maze, end_N2)
-    candidates = np.flatnonzero(free_N)
-    centres_W2 = maze.cell_to_xy(_touching_walls(maze))
+    candidates, cell_m = np.flatnonzero(free_N), maze.world.cell_m
+    centres_W2 = maze.cell_to_xy(_touching_walls(maze)) / cell_m  # from here on a cell is a unit square
     for first in range(0, len(candidates), CHUNK):
         chunk = candidates[first : first + CHUNK]
-        free_N[chunk] = ~_hits_any(start_N2[chunk], end_N2[chunk], centres_W2, radius)
+        free_N[chunk] = ~_hits_any(start_N2[chunk] / cell_m, end_N2[chunk] / cell_m, centres_W2, radius / cell_m)
     return free_N.reshape(start.shape[:-1])
 
 
 def _in_free_cell(maze: MazeMap, xy_N2: np.ndarray) -> np.ndarray:
-    half_size = np.array([len(maze.rows[0]) / 2, len(maze.rows) / 2])
-    inside_N = np.all(np.abs(xy_N2) < half_size, axis=-1)
-    cells_N2 = maze.xy_to_cell(np.where(inside_N[:, None], xy_N2, 0.0))
+    low, high = maze.bounds_m
+    inside_N = np.all((low < xy_N2) & (xy_N2 < high), axis=-1)
+    cells_N2 = maze.xy_to_cell(np.where(inside_N[:, None], xy_N2, (low + high) / 2))
     return inside_N & ~maze.walls[cells_N2[:, 0], cells_N2[:, 1]]
 
 

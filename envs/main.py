@@ -13,7 +13,9 @@ PROGRAM = Program(
     {
         "collect": Command("Collect a dataset on MuJoCo.", (CollectSettings,), Later("envs.commands:collect_dataset")),
         "convert": Command(
-            "Make a dataset from an old D4RL file.", (ConvertSettings,), Later("envs.commands:convert_file")
+            "Make a dataset from a file of D4RL's or OGBench's.",
+            (ConvertSettings,),
+            Later("envs.commands:convert_file"),
         ),
         "references": Command(
             "Measure the returns that score 0 (a random policy) and 100 (the expert).",

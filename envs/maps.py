@@ -1,7 +1,8 @@
 """Mazes as ASCII pictures with named tasks: which cells are free, where they lie, how to walk them.
 
-``#`` is wall, ``.`` or a blank is free; a cell is one metre wide, and the origin lies in the middle of the
-map, x to the right and y upwards, as in Gymnasium-Robotics.
+``#`` is wall, ``.`` or a blank is free. How large a cell is and where the origin lies is the world's, see
+:mod:`envs.worlds`: in PointMaze's a cell is one metre wide and the origin lies in the middle of the map, x to the right
+and y upwards, as in Gymnasium-Robotics.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from envs import shipped
 from envs.map_picture import NEIGHBOUR_OFFSETS, check_rows
+from envs.worlds import OGBENCH, POINT_MAZE, WORLDS, World
 from groundwork.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 
 Cell = tuple[int, int]
 """(row, column), counted from 0 at the top left."""
-
-DT_S = 0.01
-"""Duration of an environment step in seconds."""
 
 STITCH_CELLS = 4
 """Length of a demonstration of the recipe "stitch", in cells."""
@@ -59,6 +58,7 @@ class MazeMap:
         rows: one string per row, top first; ``#`` is wall, ``.`` is free.
         tasks: what to plan in it.
         episode_limit: environment steps after which an episode ends.
+        world: what moves in it, and how large it is.
 
     Raises:
         UserError: the rows are no closed, rectangular, connected map, or a task names a wall.
@@ -68,6 +68,7 @@ class MazeMap:
     rows: tuple[str, ...]
     tasks: tuple[Task, ...]
     episode_limit: int
+    world: World = POINT_MAZE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(row.replace(" ", ".") for row in self.rows))
@@ -113,19 +114,35 @@ class MazeMap:
         """Whether three or more ways meet in this cell."""
         return len(self.free_neighbours(cell)) >= 3
 
+    @cached_property
+    def corner_and_steps_m(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the outer corner of cell (0, 0) lies, and how far x goes per column and y per row; each (2,)."""
+        cell_m, corner_m = self.world.cell_m, self.world.corner_m
+        if corner_m is None:
+            size_m = cell_m * np.array([len(self.rows[0]), len(self.rows)])
+            return size_m / 2 * [-1, 1], cell_m * np.array([1.0, -1.0])
+        return np.array(corner_m), cell_m * np.array([1.0, 1.0])
+
+    @cached_property
+    def bounds_m(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest x and y of the map, each (2,)."""
+        corner, steps = self.corner_and_steps_m
+        opposite = corner + steps * [len(self.rows[0]), len(self.rows)]
+        return np.minimum(corner, opposite), np.maximum(corner, opposite)
+
     def cell_to_xy(self, cells: Any) -> np.ndarray:
         """Centres of cells in metres: (..., 2) rows and columns to (..., 2) x and y."""
-        cells = np.asarray(cells, dtype=float)
-        x = cells[..., 1] + 0.5 - len(self.rows[0]) / 2
-        y = len(self.rows) / 2 - (cells[..., 0] + 0.5)
-        return np.stack([x, y], axis=-1)
+        corner, steps = self.corner_and_steps_m
+        return corner + steps * (np.asarray(cells, dtype=float)[..., ::-1] + 0.5)
+
+    def xy_to_place(self, xy: Any) -> np.ndarray:
+        """Rows and columns of points, with their fractions: (..., 2) metres to (..., 2), also outside the map."""
+        corner, steps = self.corner_and_steps_m
+        return ((np.asarray(xy, dtype=float) - corner) / steps)[..., ::-1]
 
     def xy_to_cell(self, xy: Any) -> np.ndarray:
         """Cells that hold the points: (..., 2) metres to (..., 2) int, also outside the map."""
-        xy = np.asarray(xy, dtype=float)
-        row = np.floor(len(self.rows) / 2 - xy[..., 1])
-        column = np.floor(xy[..., 0] + len(self.rows[0]) / 2)
-        return np.stack([row, column], axis=-1).astype(int)
+        return np.floor(self.xy_to_place(xy)).astype(int)
 
     def shortest_path(
         self,
@@ -188,16 +205,23 @@ class MazeMap:
             "rows": list(self.rows),
             "tasks": tasks,
             "episode_limit": self.episode_limit,
+            "world": self.world.name,
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> MazeMap:
-        """The map that :meth:`to_dict` described."""
+        """The map that :meth:`to_dict` described, also before it told the world."""
         tasks = tuple(
             Task(task["name"], task["family"], tuple(task["start"]), tuple(task["goal"]), task["split"])
             for task in plain["tasks"]
         )
-        return cls(plain["name"], tuple(plain["rows"]), tasks, int(plain["episode_limit"]))
+        return cls(
+            plain["name"],
+            tuple(plain["rows"]),
+            tasks,
+            int(plain["episode_limit"]),
+            WORLDS[plain.get("world", POINT_MAZE.name)],
+        )
 
 
 def map_names() -> list[str]:
@@ -226,14 +250,19 @@ def get_map(name_or_path: str) -> MazeMap:
     return map_from_rows(lines, name=re.sub(r"[^-\w]", "_", path.stem))
 
 
+def world_of(name: str) -> World:
+    """The world of the map of that name; maps of users' own are PointMaze's."""
+    return OGBENCH if name in shipped.OGBENCH_TASKS else POINT_MAZE
+
+
 def map_from_rows(rows: Iterable[str], name: str = "custom") -> MazeMap:
-    """A map from its picture; a picture equal to a shipped one gives the shipped map with its tasks.
+    """A map of PointMaze's from its picture; a picture equal to a shipped one gives the shipped map with its tasks.
 
     Other pictures get the task family "any": demonstrated, between a few cells that lie far apart.
     """
     maze = MazeMap(name, tuple(rows), (), 1)
     for known in map_names():
-        if maze.rows == _shipped_map(known).rows:
+        if (maze.rows, maze.world) == (_shipped_map(known).rows, _shipped_map(known).world):
             return _shipped_map(known)
     corners = _far_apart(maze, 3)
     pairs = [(start, goal) for start in corners for goal in corners if start != goal]
@@ -257,7 +286,7 @@ def stitched(maze: MazeMap) -> MazeMap:
     """The maze with the splits of data by the recipe "stitch".
 
     Demonstrated are pairs exactly four cells apart, up to eight of them spread over the maze; held out are the maze's
-    own tasks that are farther.
+    own tasks that are farther. OGBench's keep their names.
 
     Raises:
         UserError: no cells are that far apart.
@@ -271,11 +300,12 @@ def stitched(maze: MazeMap) -> MazeMap:
     near = [
         Task(f"four-cells-{_between(start, goal)}", "four-cells", start, goal, "demonstrated") for start, goal in spread
     ]
-    far = [
-        Task(f"across-{_between(task.start, task.goal)}", "across", task.start, task.goal, "held_out")
-        for task in maze.tasks
-        if maze.distances_from(task.start)[task.goal] > STITCH_CELLS
-    ]
+    far = [task for task in maze.tasks if maze.distances_from(task.start)[task.goal] > STITCH_CELLS]
+    if maze.world != OGBENCH:
+        far = [
+            Task(f"across-{_between(task.start, task.goal)}", "across", task.start, task.goal, "held_out")
+            for task in far
+        ]
     return replace(maze, tasks=(*near, *far))
 
 
@@ -303,13 +333,16 @@ def demonstrated_by(maze: MazeMap, ways: Collection[tuple[Cell, Cell]]) -> MazeM
 
 
 def from_env_spec(spec: EnvSpec) -> MazeMap | None:
-    """The maze of an environment: one of ours or one of Gymnasium-Robotics' PointMaze; ``None`` for others.
+    """The maze of an environment: ours, or PointMaze of Gymnasium-Robotics or OGBench; ``None`` for others.
 
     Gymnasium-Robotics marks free cells with 0, ``r``, ``g`` or ``c``. Its AntMaze has cells of four metres
     and is no PointMaze.
     """
     if spec.namespace == "maze" and "rows" in spec.kwargs:
         return map_from_rows(spec.kwargs["rows"])
+    if "ogbench" in str(spec.entry_point) and spec.kwargs.get("loco_env_type", "point") == "point":
+        name = f"{OGBENCH.name}-{spec.kwargs.get('maze_type')}"
+        return _shipped_map(name) if name in shipped.OGBENCH_TASKS else None
     if "point_maze" in str(spec.entry_point) and "maze_map" in spec.kwargs:
         rows = ("".join("#" if cell == 1 else "." for cell in row) for row in spec.kwargs["maze_map"])
         return map_from_rows(rows, name=spec.name)
@@ -322,7 +355,7 @@ def _shipped_map(name: str) -> MazeMap:
         Task(f"{family}-{_between(start, goal)}", family, start, goal, split)
         for family, split, start, goal in shipped.tasks_of(name)
     )
-    return MazeMap(name, tuple(shipped.PICTURES[name]), tasks, shipped.EPISODE_LIMITS[name])
+    return MazeMap(name, tuple(shipped.PICTURES[name]), tasks, shipped.EPISODE_LIMITS[name], world_of(name))
 
 
 def _between(start: Cell, goal: Cell) -> str:

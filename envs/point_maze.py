@@ -15,28 +15,23 @@ from typing import Any
 from xml.etree import ElementTree
 
 import gymnasium
+import mujoco
 import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
 
-from envs.geometry import require_free
-from envs.maps import DT_S as DT_S
+from envs.expert import tracking_action
 from envs.maps import MazeMap, get_map, map_from_rows, map_names
-from groundwork.errors import UserError
+from envs.reset_options import free_position, read_options
+from envs.worlds import OGBENCH, POINT_MAZE
 
 with contextlib.redirect_stderr(io.StringIO()):  # on import it prints news about its robot hands
     from gymnasium_robotics.envs.maze.maze_v4 import MazeEnv
     from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
-SUCCESS_RADIUS_M = 0.45
+SPEED_LIMIT_M_S = 5.0
+"""The library clips each component of the velocity to this before a step."""
 
 CUSTOM_ID = "maze/custom-v0"
-RESET_OPTIONS = ("start_cell", "reset_cell", "goal_cell", "start_xy", "goal_xy")
-EXCLUSIVE_OPTIONS = (
-    ("start_cell", "reset_cell"),
-    ("start_cell", "start_xy"),
-    ("reset_cell", "start_xy"),
-    ("goal_cell", "goal_xy"),
-)
 
 
 class _LeanMazeEnv(MazeEnv):
@@ -109,16 +104,17 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
         Raises:
             UserError: an unknown option, a cell or position that is not free, or a cell beside a position.
         """
-        options = {key: value for key, value in (options or {}).items() if value is not None}
-        cells, start_xy, goal_xy = self._read_options(options)
-        observation, info = super().reset(seed=seed, options=cells or None)
-        if goal_xy is None and start_xy is None:
+        ends = read_options(self.maze_layout, options)
+        cells = {"reset_cell": ends.start_cell, "goal_cell": ends.goal_cell}
+        given = {key: np.array(cell) for key, cell in cells.items() if cell is not None}
+        observation, info = super().reset(seed=seed, options=given or None)
+        if ends.goal_xy is None and ends.start_xy is None:
             return observation, info
-        if goal_xy is not None:
-            self.set_goal(goal_xy)
-        if start_xy is not None:
-            self.reset_pos = start_xy
-            self.point_env.set_state(start_xy, np.zeros(2))
+        if ends.goal_xy is not None:
+            self.set_goal(ends.goal_xy)
+        if ends.start_xy is not None:
+            self.reset_pos = ends.start_xy
+            self.point_env.set_state(ends.start_xy, np.zeros(2))
         observation = self._get_obs(self.point_env.state_vector())
         info["success"] = self._is_reached(observation["achieved_goal"])
         return observation, info
@@ -131,7 +127,8 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
 
     def compute_terminated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
         """Whether each goal (…, 2) is reached and ends its episode: a bool, or bools (…)."""
-        ended = (np.linalg.norm(achieved_goal - desired_goal, axis=-1) <= SUCCESS_RADIUS_M) & (not self.continuing_task)
+        distance = np.linalg.norm(achieved_goal - desired_goal, axis=-1)
+        ended = (distance <= POINT_MAZE.goal_tolerance_m) & (not self.continuing_task)
         return ended if ended.ndim else bool(ended)
 
     def compute_truncated(self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any) -> Any:
@@ -141,7 +138,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
 
     def set_goal(self, xy: Any) -> None:
         """Moves the goal to an exact position in metres; it shows in the next observation."""
-        self.goal = self._free_position(xy, "goal_xy")
+        self.goal = free_position(self.maze_layout, xy, "goal_xy")
         self.update_target_site_pos()
 
     @property
@@ -153,37 +150,22 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
         """
         return bool(self.is_block[self.data.contact.geom].any())
 
+    @staticmethod
+    def move(model: mujoco.MjModel, ball: mujoco.MjData, action: np.ndarray) -> None:
+        """Moves a ball (in place) by one step, as the library does."""
+        ball.qvel[:] = np.minimum(np.maximum(ball.qvel, -SPEED_LIMIT_M_S), SPEED_LIMIT_M_S)
+        mujoco.mj_forward(model, ball)
+        ball.ctrl[:] = action
+        mujoco.mj_step(model, ball)
+
+    @staticmethod
+    def track(states_N4: np.ndarray, reference_N4: np.ndarray) -> np.ndarray:
+        """The PD controller's actions (N, 2) float32: a = clip(10 (x_ref − x) + (v_ref − v), −1, 1)."""
+        position, velocity = states_N4[:, :2], states_N4[:, 2:]
+        return tracking_action(reference_N4[:, :2], reference_N4[:, 2:], position, velocity).astype(np.float32)
+
     def _is_reached(self, xy: np.ndarray) -> bool:
-        return bool(np.linalg.norm(xy - self.goal) <= SUCCESS_RADIUS_M)
-
-    def _read_options(
-        self, options: Mapping[str, Any]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
-        """Splits checked options into the library's cells, an exact start and an exact goal."""
-        unknown = [key for key in options if key not in RESET_OPTIONS]
-        if unknown:
-            raise UserError(f"reset option {unknown[0]!r}: unknown; allowed: {', '.join(RESET_OPTIONS)}")
-        for one, other in EXCLUSIVE_OPTIONS:
-            if one in options and other in options:
-                raise UserError(f"reset options {one!r} and {other!r}: give one of them")
-        cells = {
-            key.replace("start", "reset"): np.array(self.maze_layout.require_free(options[key], key))
-            for key in ("start_cell", "reset_cell", "goal_cell")
-            if key in options
-        }
-        start_xy = self._free_position(options["start_xy"], "start_xy") if "start_xy" in options else None
-        goal_xy = self._free_position(options["goal_xy"], "goal_xy") if "goal_xy" in options else None
-        return cells, start_xy, goal_xy
-
-    def _free_position(self, xy: Any, name: str) -> np.ndarray:
-        try:
-            position = np.array(xy, dtype=float)
-        except (TypeError, ValueError):
-            position = np.array(np.nan)
-        if position.shape != (2,):
-            raise UserError(f"{name}: {xy!r} is no position; allowed: two numbers x, y in metres")
-        require_free(self.maze_layout, position, name)
-        return position
+        return bool(np.linalg.norm(xy - self.goal) <= POINT_MAZE.goal_tolerance_m)
 
 
 def register_envs() -> None:
@@ -191,12 +173,11 @@ def register_envs() -> None:
     entry_point = f"{PointMaze.__module__}:{PointMaze.__name__}"
     for name in map_names():
         if f"maze/{name}-v0" not in gymnasium.registry:
-            maze = get_map(name)
+            maze, entry, kwargs = get_map(name), entry_point, dict[str, Any](rows=list(get_map(name).rows))
+            if maze.world == OGBENCH:
+                entry, kwargs = "envs.ogbench_maze:OGBenchMaze", {"maze_type": name.removeprefix(f"{OGBENCH.name}-")}
             gymnasium.register(
-                f"maze/{name}-v0",
-                entry_point=entry_point,
-                max_episode_steps=maze.episode_limit,
-                kwargs={"rows": list(maze.rows)},
+                f"maze/{name}-v0", entry_point=entry, max_episode_steps=maze.episode_limit, kwargs=kwargs
             )
     if CUSTOM_ID not in gymnasium.registry:
         gymnasium.register(CUSTOM_ID, entry_point=entry_point)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from envs.maps import map_names
+from envs.maps import map_names, world_of
+from envs.worlds import OGBENCH
 from groundwork.errors import UserError
 from groundwork.options import REQUIRED, Settings, option
 
@@ -28,7 +29,8 @@ class CollectSettings(Settings):
     )
     env_steps: int | None = option(
         None,
-        "Record this many environment steps of 0.01 s in all. Default: 1000000 of navigate, 300000 of the others.",
+        "Record this many environment steps in all. Default: 1000000 of navigate and of OGBench's maps, 300000 of the "
+        "others.",
         low=1,
         old=("--steps",),
     )
@@ -39,8 +41,9 @@ class CollectSettings(Settings):
 
     @property
     def all_steps(self) -> int:
-        """Environment steps in all; of navigate as many as D4RL has."""
-        return self.env_steps or (1_000_000 if self.recipe == "navigate" else 300_000)
+        """Environment steps in all; of navigate as many as D4RL has, of OGBench's maps as many as OGBench."""
+        published = self.recipe == "navigate" or world_of(self.map) == OGBENCH
+        return self.env_steps or (1_000_000 if published else 300_000)
 
 
 def usual_id(dataset_id: str) -> str:
@@ -73,9 +76,14 @@ def collect_command(settings: CollectSettings) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertSettings(Settings):
-    """Which file of D4RL becomes which dataset."""
+    """Which file of D4RL's or OGBench's becomes which dataset."""
 
-    file: Path = option(REQUIRED, "Read this HDF5 file of D4RL, such as maze2d-umaze-sparse-v1.hdf5.", positional=True)
+    file: Path = option(
+        REQUIRED,
+        "Read this file: HDF5 of D4RL's, such as maze2d-umaze-sparse-v1.hdf5, or .npz of OGBench's, such as "
+        "pointmaze-medium-stitch-v0.npz.",
+        positional=True,
+    )
     id: str = option(REQUIRED, "Store the dataset under this id, such as mazes/umaze-d4rl-v1.", metavar="ID")
     map: str | None = option(None, "The data were recorded on this map. Default: the one in the file's name.")
     overwrite: bool = option(False, "Replace a dataset of that id.")

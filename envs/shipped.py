@@ -104,7 +104,22 @@ PICTURES: dict[str, list[str]] = {
         "#..#...#...#",
         "############",
     ],
+    "ogbench-giant": [
+        "################",
+        "#.#......##....#",
+        "#.#.##.#.#..##.#",
+        "#...#..#...#...#",
+        "#.###.######.#.#",
+        "#...#...#....#.#",
+        "###.#.#..#.#.###",
+        "#...#..#...#...#",
+        "#.#.#.######.#.#",
+        "#.###...#...##.#",
+        "#.....#...#....#",
+        "################",
+    ],
 }
+PICTURES |= {f"ogbench-{size}": PICTURES[size] for size in ("medium", "large")}
 
 EPISODE_LIMITS = {
     "cross": 400,
@@ -116,6 +131,9 @@ EPISODE_LIMITS = {
     "umaze": 300,
     "medium": 600,
     "large": 800,
+    "ogbench-medium": 1000,
+    "ogbench-large": 1000,
+    "ogbench-giant": 1000,
 }
 
 # Both directions of each passage are demonstrated.
@@ -211,6 +229,31 @@ NAVIGATE: dict[str, list[tuple[Cell, Cell]]] = {
     ],
 }
 
+OGBENCH_TASKS: dict[str, list[tuple[Cell, Cell]]] = {
+    "ogbench-medium": [
+        ((1, 1), (6, 6)),
+        ((6, 1), (1, 6)),
+        ((5, 3), (4, 2)),
+        ((6, 5), (6, 1)),
+        ((2, 6), (1, 1)),
+    ],
+    "ogbench-large": [
+        ((1, 1), (7, 10)),
+        ((5, 4), (7, 1)),
+        ((7, 4), (1, 10)),
+        ((3, 8), (5, 4)),
+        ((1, 1), (5, 4)),
+    ],
+    "ogbench-giant": [
+        ((1, 1), (10, 14)),
+        ((1, 14), (10, 1)),
+        ((8, 14), (1, 1)),
+        ((8, 3), (5, 12)),
+        ((5, 9), (3, 8)),
+    ],
+}
+"""OGBench's tasks 1 to 5, in this order, on the maps of its pointmaze. Its demonstrations are of four cells."""
+
 
 def tasks_of(name: str) -> list[Passage]:
     """All tasks of a shipped map, the demonstrated ones first."""
@@ -224,6 +267,7 @@ def tasks_of(name: str) -> list[Passage]:
     for family, split, ends in both_ways:
         for one, other in ends.get(name, []):
             passages += [(family, split, one, other), (family, split, other, one)]
+    passages += [(f"task{number}", "held_out", *pair) for number, pair in enumerate(OGBENCH_TASKS.get(name, []), 1)]
     passages += [("navigate", "demonstrated", *pair) for pair in NAVIGATE.get(name, [])]
     passages += [("turn", "held_out", *pair) for pair in TURNS.get(name, [])]
     passages += [("double-turn", "held_out", *pair) for pair in DOUBLE_TURNS.get(name, [])]

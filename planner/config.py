@@ -57,6 +57,12 @@ class DataConfig(Settings):
     hold_end: bool = option(
         False, "Windows may run past an episode's end, where the ball is held at rest (mazes only)."
     )
+    cut_waiting: float = option(
+        0.0,
+        "An episode ends where the ball comes within this many meters of the place that it then stays at; 0 keeps the "
+        "waiting (mazes only).",
+        low=0,
+    )
     validation_share: float = option(0.05, "This share of the episodes is held out from training.", low=0, high=0.9)
 
 
@@ -96,6 +102,9 @@ class ModelConfig(Settings):
     norm_conditioned: bool = option(
         False, "Every norm's scale and shift follow the noise level too (FiLM, adaptive norm); it begins as without."
     )
+    tell_known: bool = option(
+        False, "The network is told which entries of a plan are known, by a channel for each of its dimensions."
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""
@@ -123,6 +132,12 @@ class DiffusionConfig(Settings):
     sampler: SamplerKind = option("ddpm", "Plans are drawn with this sampler unless a command says otherwise.")
     sampling_steps: int = option(
         64, "A plan takes this many network evaluations unless a command says otherwise.", low=1
+    )
+    drop_ends: float = option(
+        0.0,
+        "In training each end of a plan, its start and its goal, is left unknown with this probability.",
+        low=0,
+        high=1,
     )
 
 

@@ -28,8 +28,6 @@ from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer
 
-MAZE_STATE_DIM = 4
-
 
 @dataclass(frozen=True)
 class TrajectoryLayout:
@@ -51,7 +49,7 @@ class TrajectoryLayout:
         return self.state_dim + self.action_dim
 
     def known(self, horizon: int, device: torch.device | str = "cpu") -> Tensor:
-        """(D, T) boolean: the entries that start and goal determine."""
+        """(D, T) boolean: the entries that start and goal determine, in the first and the last point."""
         known = torch.zeros(self.transition_dim, horizon, dtype=torch.bool, device=device)
         known[: self.state_dim, 0] = True
         known[: self.goal_dims, -1] = True
@@ -211,6 +209,12 @@ def _held_end(episode: np.ndarray, steps: int) -> np.ndarray:
     return np.concatenate([episode, end])
 
 
+def _without_waiting(episode: np.ndarray, within_m: float) -> np.ndarray:
+    """An episode (L, D) up to the first of those last points that all lie within some metres of the very last."""
+    away = np.flatnonzero(np.linalg.norm(episode[:, :2] - episode[-1, :2], axis=1) > within_m)
+    return episode[: away[-1] + 2] if len(away) else episode[:1]
+
+
 def _window_starts(lengths: list[int], span: int) -> np.ndarray:
     """Start indices of all windows of ``span`` points that do not cross an episode's end."""
     begins = np.cumsum([0, *lengths[:-1]])
@@ -253,8 +257,11 @@ def _read(dataset: minari.MinariDataset, config: DataConfig) -> tuple[list[np.nd
         raise
     except Exception as error:  # a file cut short fails deep inside HDF5, with whatever it failed at
         raise UserError(f"dataset {name!r} is damaged ({one_line(error)}); collect or download it again") from error
-    if config.hold_end and maze is None:
-        raise UserError(f"data.hold_end needs a maze; {environment} of {name!r} is no maze")
+    for setting in ("hold_end", "cut_waiting"):
+        if getattr(config, setting) and maze is None:
+            raise UserError(f"data.{setting} needs a maze; {environment} of {name!r} is no maze")
+    if config.cut_waiting:
+        episodes = [_without_waiting(episode, config.cut_waiting) for episode in episodes]
     span = _fewest_points(config)
     if not any(len(episode) >= span for episode in episodes):
         longest = max((len(episode) for episode in episodes), default=0)
@@ -264,8 +271,9 @@ def _read(dataset: minari.MinariDataset, config: DataConfig) -> tuple[list[np.nd
         )
     if maze is None:
         return episodes, None, environment
-    if (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != MAZE_STATE_DIM:
-        raise UserError(f"dataset {name!r} has states of {dim} values; a maze's are x, y, vx, vy")
+    if (dim := episodes[0].shape[1] - _action_dim(dataset, config)) != maze.world.state_dim:
+        values = ", ".join(["x", "y", "vx", "vy"][: maze.world.state_dim])
+        raise UserError(f"dataset {name!r} has states of {dim} values; those of map {maze.name} are {values}")
     return episodes, _with_splits(maze, dataset, episodes, goals), environment
 
 

@@ -5,11 +5,12 @@ Shapes: B batch, D transition dimensions, T planned points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from diffusers import DDPMScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 Prediction = Literal["sample", "noise"]
 
@@ -31,10 +32,10 @@ def make_schedule(train_steps: int, prediction: Prediction) -> DDPMScheduler:
 
 
 def training_loss(
-    network: nn.Module,
+    network: Callable[[Tensor, Tensor], Tensor],
     schedule: DDPMScheduler,
     clean_BDT: Tensor,
-    known_DT: Tensor,
+    known: Tensor,
     levels_B: Tensor,
     noise_BDT: Tensor,
 ) -> Tensor:
@@ -47,7 +48,7 @@ def training_loss(
         network: maps noisy (B, D, T) and levels (B,) to a prediction (B, D, T).
         schedule: from :func:`make_schedule`; its prediction type chooses the target.
         clean_BDT: normalized trajectories.
-        known_DT: boolean, true where the plan's conditions are written.
+        known: boolean (D, T) or (B, D, T), true where the plan's conditions are written.
         levels_B: noise level of each trajectory.
         noise_BDT: standard normal.
 
@@ -56,7 +57,7 @@ def training_loss(
     """
     # A DDPMScheduler's add_noise only indexes and scales; its annotation asks for an IntTensor.
     noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)
-    noisy = torch.where(known_DT, clean_BDT, noisy)
+    noisy = torch.where(known, clean_BDT, noisy)
     target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
-    error = torch.where(known_DT, 0.0, network(noisy, levels_B).to(target.dtype) - target)
+    error = torch.where(known, 0.0, network(noisy, levels_B).to(target.dtype) - target)
     return error.square().mean()

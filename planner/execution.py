@@ -14,7 +14,7 @@ from envs.side_by_side import SideBySide
 from groundwork.errors import UserError
 from planner.measures import Execution
 from planner.plan import Planner
-from planner.policy import control, reference
+from planner.policy import reference
 
 SETTLING_STEPS = 50
 """So much longer than a plan takes is an execution of it at least."""
@@ -30,6 +30,7 @@ def execute(
     stride: int,
     limit: int,
     replan: Replan | None = None,
+    is_over: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Execution:
     """Follows the plans for ``limit`` steps, all episodes in lockstep.
 
@@ -40,23 +41,29 @@ def execute(
         stride: environment steps between planned points.
         limit: environment steps.
         replan: asked before each step; without it the plans are followed to their end.
+        is_over: states (N, S) after a step → bool (N,), the episodes that end with it; without it all last to the
+            limit.
     """
-    states, count = states_NS, len(states_NS)
+    states, count, state_dim = states_NS, len(states_NS), states_NS.shape[1]
     positions = np.empty((count, limit + 1, 2))
     references = np.empty((count, limit, 2))
-    contact = np.zeros((count, limit), dtype=bool)
+    contact, lasted = np.zeros((count, limit), dtype=bool), np.zeros((count, limit), dtype=bool)
+    moving = np.ones(count, dtype=bool)
     positions[:, 0] = states[:, :2]
-    followed, begin = reference(plans_NHD, stride), 0
+    followed, begin = reference(plans_NHD, stride, state_dim), 0
     for step in range(limit):
-        anew = replan(step, states) if replan else None
+        anew = replan(step, states) if replan and moving.any() else None
         if anew is not None:
-            followed, begin = reference(anew, stride), step
+            followed, begin = reference(anew, stride, state_dim), step
         # The action of this step should lead to the reference's next point.
         target = followed[:, min(step + 1 - begin, followed.shape[1] - 1)]
-        states, contact[:, step] = balls.step(control(states, target))
+        lasted[:, step] = moving
+        states, contact[:, step] = balls.step(balls.track(states, target), moving)
         positions[:, step + 1] = states[:, :2]
         references[:, step] = target[:, :2]
-    return Execution(positions, references, contact)
+        if is_over is not None:
+            moving = moving & ~is_over(states)
+    return Execution(positions, references, contact, lasted)
 
 
 def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:

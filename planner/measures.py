@@ -17,13 +17,9 @@ from envs.geometry import points_free, segments_free
 from envs.maps import MazeMap
 from groundwork.tables import Cell, cell_text, measured
 
-BODY_RADIUS_M = 0.08
-"""The ball's radius is 0.1; pressed into a wall, the contact gives way by up to 0.02 m."""
-
 LONGEST_VALID_STEP = 2.0
 """A valid plan's longest step, in multiples of the training split's longest."""
 
-GOAL_TOLERANCE_M = 0.45
 LEAVING_DISTANCE_M = 1.0
 """There-and-back counts as done only after leaving by so much."""
 
@@ -116,11 +112,13 @@ class Execution:
         positions: (N, L + 1, 2) metres.
         references: (N, L, 2) metres, what the controller followed.
         contact: (N, L) whether the ball touched a wall.
+        lasted: (N, L) whether the episode was still going on when the step was made; behind its end the ball stays.
     """
 
     positions: np.ndarray
     references: np.ndarray
     contact: np.ndarray
+    lasted: np.ndarray
 
     def to_goal_m(self, goals_NX: np.ndarray) -> np.ndarray:
         """(N, L) distances to the goals after each step."""
@@ -138,23 +136,24 @@ def plan_measures(positions_NHX: np.ndarray, maze: MazeMap, data_longest_step_m:
     Returns:
         Arrays (N,): ``longest_step`` (multiple of the data's longest), ``end_gap`` (metres: the larger of the
         first and the last step), ``free_share`` and ``free_segments`` (of the points and of the segments between
-        them, for a body of radius 0.08 m) and ``plan_valid`` (every segment free and the longest step at most twice
-        the data's).
+        them, for a body of the world's radius) and ``plan_valid`` (every segment free and the longest step at most
+        twice the data's).
     """
     steps = np.linalg.norm(np.diff(positions_NHX, axis=1), axis=-1)
     longest_step = steps.max(1) / data_longest_step_m
-    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], BODY_RADIUS_M)
+    radius_m = maze.world.body_radius_m
+    free = segments_free(maze, positions_NHX[:, :-1], positions_NHX[:, 1:], radius_m)
     return {
         "longest_step": longest_step,
         "end_gap": np.maximum(steps[:, 0], steps[:, -1]),
-        "free_share": points_free(maze, positions_NHX, BODY_RADIUS_M).mean(1),
+        "free_share": points_free(maze, positions_NHX, radius_m).mean(1),
         "free_segments": free.mean(1),
         "plan_valid": free.all(1) & (longest_step <= LONGEST_VALID_STEP),
     }
 
 
 def execution_measures(
-    execution: Execution, goals_NX: np.ndarray, plan_steps: int, returns_N: Sequence[bool]
+    execution: Execution, goals_NX: np.ndarray, plan_steps: int, returns_N: Sequence[bool], goal_tolerance_m: float
 ) -> dict[str, np.ndarray]:
     """What executing a plan was worth.
 
@@ -163,22 +162,28 @@ def execution_measures(
         goals_NX: in metres.
         plan_steps: environment steps that the plans take.
         returns_N: whether the task leads there and back.
+        goal_tolerance_m: the goal is reached within this distance.
 
     Returns:
         Arrays (N,): ``success``, ``steps_to_goal`` (L for a failure), ``wall_contact`` (share of steps) and
-        ``tracking_error`` (root mean square distance to the plan while it runs, in metres).
+        ``tracking_error`` (root mean square distance to the plan while it runs, in metres), both while the episode
+        lasts.
     """
     away = np.linalg.norm(execution.positions[:, 1:] - execution.positions[:, :1], axis=-1) >= LEAVING_DISTANCE_M
     left = np.maximum.accumulate(away, axis=1) | ~np.asarray(returns_N)[:, None]
-    at_goal = (execution.to_goal_m(goals_NX) <= GOAL_TOLERANCE_M) & left
+    at_goal = (execution.to_goal_m(goals_NX) <= goal_tolerance_m) & left
     success = at_goal.any(1)
     off = np.linalg.norm(execution.positions[:, 1:] - execution.references, axis=-1)
     return {
         "success": success,
         "steps_to_goal": np.where(success, at_goal.argmax(1) + 1, at_goal.shape[1]),
-        "wall_contact": execution.contact.mean(1),
-        "tracking_error": np.sqrt(np.square(off[:, :plan_steps]).mean(1)),
+        "wall_contact": _mean_while(execution.contact, execution.lasted),
+        "tracking_error": np.sqrt(_mean_while(np.square(off[:, :plan_steps]), execution.lasted[:, :plan_steps])),
     }
+
+
+def _mean_while(values_NL: np.ndarray, lasted_NL: np.ndarray) -> np.ndarray:
+    return (values_NL * lasted_NL).sum(1) / lasted_NL.sum(1)
 
 
 def jumps(positions_NHX: np.ndarray, data_longest_step_m: float) -> np.ndarray:

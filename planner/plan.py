@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -182,7 +183,7 @@ class Planner:
         """Checks and broadcasts start and goal to (B, S) and (B, G)."""
         layout, maze = self.statistics.layout, self.statistics.maze
         starts, goals = (np.atleast_2d(np.asarray(value, dtype=np.float32)) for value in (start, goal))
-        if maze is not None and starts.shape[1] == 2:
+        if maze is not None and starts.shape[1] == 2 < layout.state_dim:
             starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
         for name, values, size in (("start", starts, layout.state_dim), ("goal", goals, layout.goal_dims)):
             if values.ndim != 2 or values.shape[1] != size:
@@ -233,8 +234,9 @@ class Planner:
         values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
         known = layout.known(horizon, self.device)
         normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
+        told = self.config.model.tell_known
         plans = sample(
-            self.network,
+            partial(self.network, known=known) if told else self.network,
             self._schedule,
             Conditions(known, normalized),
             kind=sampling.sampler or self.config.diffusion.sampler,

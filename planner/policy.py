@@ -1,4 +1,4 @@
-"""Plan → actions: the reference that a plan means, and the controller that follows it.
+"""Plan → what the controller follows: the reference that a plan means, and what is left of it on the way.
 
 Shapes: N plans, H points, L environment steps.
 """
@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.expert import tracking_action
 
-
-def reference(plans_NHS: np.ndarray, stride: int) -> np.ndarray:
+def reference(plans_NHD: np.ndarray, stride: int, state_dim: int) -> np.ndarray:
     """Interpolates planned points to environment steps.
 
     Args:
-        plans_NHS: (N, H, S ≥ 4) plans in data units, beginning with x, y, vx, vy.
+        plans_NHD: (N, H, D) plans in data units, beginning with x, y and, where states have them, vx, vy.
         stride: environment steps between planned points.
+        state_dim: S, the dimensions of a state.
 
     Returns:
-        (N, L, 4) positions and velocities for L = (H − 1)·stride + 1 steps, the first at the plan's start. At
+        (N, L, S) positions and velocities for L = (H − 1)·stride + 1 steps, the first at the plan's start. At
         the last one the reference rests: it is held from there on.
     """
-    num_points = plans_NHS.shape[1]
+    num_points = plans_NHD.shape[1]
     times = np.arange((num_points - 1) * stride + 1) / stride
     before = np.minimum(times.astype(int), num_points - 2)
     share = (times - before)[None, :, None]
-    states = plans_NHS[..., :4]
+    states = plans_NHD[..., :state_dim]
     along = (1 - share) * states[:, before] + share * states[:, before + 1]
     along[:, -1, 2:] = 0.0
     return along
@@ -48,10 +47,3 @@ def shifted(plans_NHD: np.ndarray, steps: int, stride: int, num_points: int) -> 
     before = np.minimum(times.astype(int), last - 1)
     share = (times - before)[None, :, None].astype(plans_NHD.dtype)
     return (1 - share) * plans_NHD[:, before] + share * plans_NHD[:, before + 1]
-
-
-def control(states_N4: np.ndarray, reference_N4: np.ndarray) -> np.ndarray:
-    """The PD controller a = clip(10 (x_ref − x) + (v_ref − v)), with actions in [−1, 1], as (N, 2) float32."""
-    return tracking_action(reference_N4[:, :2], reference_N4[:, 2:], states_N4[:, :2], states_N4[:, 2:]).astype(
-        np.float32
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from envs.maps import MazeMap, Task
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
+from envs.worlds import World
 from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
 from planner.execution import SETTLING_STEPS, execute
@@ -65,7 +66,7 @@ def task_length_m(maze: MazeMap, task: Task) -> float:
     """Shortest path of a task in meters; there-and-back must leave by a cell and return."""
     if task.start == task.goal:
         return 2 * LEAVING_DISTANCE_M
-    return float(maze.distances_from(task.start)[task.goal])
+    return maze.world.cell_m * maze.distances_from(task.start)[task.goal]
 
 
 def can_be_done(maze: MazeMap, task: Task, horizon: int, median_step_m: float) -> bool:
@@ -104,10 +105,12 @@ def _rollout_chunk(
 ) -> Rollout:
     horizon = settings.horizon or planner.config.data.horizon
     plan_steps = (horizon - 1) * planner.config.data.stride
-    limit = max(maze.episode_limit, plan_steps + SETTLING_STEPS)
+    world, limit = maze.world, max(maze.episode_limit, plan_steps + SETTLING_STEPS)
+    if world.ends_at_goal:
+        limit = maze.episode_limit
     environment = make_env(maze, disable_env_checker=True)
     try:
-        states = np.empty((len(problems), 4))
+        states = np.empty((len(problems), world.state_dim))
         goals = np.empty((len(problems), 2))
         for index, (task, seed) in enumerate(problems):
             observation, _ = environment.reset(seed=seed, options={"start_cell": task.start, "goal_cell": task.goal})
@@ -115,14 +118,16 @@ def _rollout_chunk(
         began = time.perf_counter()
         plans, valid_share = _plan(planner, states, goals, settings, settings.plan_seed(first))
         replan = _Replanning(planner, goals, plans, settings, first, seconds=time.perf_counter() - began)
-        execution = execute(SideBySide(environment, states), states, plans, planner.config.data.stride, limit, replan)
+        balls, is_over = SideBySide(environment, states), _at_goal(goals, world) if world.ends_at_goal else None
+        execution = execute(balls, states, plans, planner.config.data.stride, limit, replan, is_over)
     finally:
         environment.close()
     measures = plan_measures(plans[..., :2], maze, planner.statistics.longest_step_m)
     if replan.drawn_anew:
         last = plan_measures(replan.last[..., :2], maze, planner.statistics.longest_step_m)
         measures["last_plan_valid"] = last["plan_valid"]
-    measures |= execution_measures(execution, goals, plan_steps, [task.start == task.goal for task, _ in problems])
+    returns = [task.start == task.goal for task, _ in problems]
+    measures |= execution_measures(execution, goals, plan_steps, returns, world.goal_tolerance_m)
     scored = scores(execution.to_goal_m(goals), maze, [task.split for task, _ in problems])
     if settings.guide is not None:
         measures["plan_avoids"] = ~settings.guide.entered(plans[..., :2])
@@ -142,6 +147,10 @@ def _rollout_chunk(
         for index, (task, seed) in enumerate(problems)
     ]
     return Rollout(rows, plans, execution.positions)
+
+
+def _at_goal(goals: np.ndarray, world: World) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda states: np.linalg.norm(states[:, :2] - goals, axis=1) <= world.goal_tolerance_m
 
 
 def _plan(

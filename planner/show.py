@@ -127,8 +127,7 @@ def plan_on_map(maze: MazeMap, task: Task, plan_HX: np.ndarray) -> str:
     """A map of characters: walls, the planned points as ``o``, and the task's start S and goal G."""
     wide = np.where(maze.walls, "#", " ").repeat(CELL_ROWS, 0).repeat(CELL_COLUMNS, 1)
     goal_too = np.concatenate([plan_HX, maze.cell_to_xy([task.goal, task.start])])
-    rows = (len(maze.rows) / 2 - goal_too[:, 1]) * CELL_ROWS
-    columns = (goal_too[:, 0] + len(maze.rows[0]) / 2) * CELL_COLUMNS
+    rows, columns = (maze.xy_to_place(goal_too) * [CELL_ROWS, CELL_COLUMNS]).T
     places = zip(
         np.clip(rows.astype(int), 0, len(wide) - 1), np.clip(columns.astype(int), 0, len(wide[0]) - 1), strict=True
     )

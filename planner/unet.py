@@ -162,7 +162,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
 
         dim, padding_mode = model.dim, model.padding_mode
         widths = [dim * mult for mult in model.dim_mults]
-        inputs = [transition_dim, *widths[:-1]]
+        inputs = [transition_dim * (2 if model.tell_known else 1), *widths[:-1]]
         self.time_projection = Timesteps(dim, flip_sin_to_cos=False, downscale_freq_shift=1.0)
         self.time_mlp = TimestepEmbedding(dim, 4 * dim, act_fn="mish", out_dim=dim)
         self.down = nn.ModuleList()
@@ -183,12 +183,14 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         reader = next(part for part in self.down.modules() if isinstance(part, _ResidualBlock))
         normalize_weights(self, model.weights, reads=(reader.first.conv, reader.residual), writes=(self.project,))
 
-    def forward(self, sample_BDT: Tensor, level: Tensor | int) -> Tensor:
+    def forward(self, sample_BDT: Tensor, level: Tensor | int, known: Tensor | None = None) -> Tensor:
         """The prediction (B, D, T).
 
         Args:
             sample_BDT: noisy trajectories.
             level: a noise level (B,) of each, or one of all.
+            known: boolean (D, T) or (B, D, T), the entries that are not noisy, for a network that is told; without it,
+                that network is told of none.
 
         Raises:
             UserError: a length that the levels cannot halve or the packs cannot share, or another number of levels.
@@ -203,7 +205,11 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         mish_BE = self.activation(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
-        x = rearrange(sample_BDT, "b d (p t) -> (b p) d t", p=packs)
+        x = sample_BDT
+        if self.model.tell_known:
+            told = torch.zeros_like(x) if known is None else known.expand_as(x).to(x.dtype)
+            x = torch.cat((x, told), dim=1)
+        x = rearrange(x, "b d (p t) -> (b p) d t", p=packs)
         skips = []
         for stage in self.down:
             x, skip = stage(x, mish_BE)

@@ -34,6 +34,7 @@ EXPRESSIBLE: dict[str, Any] = {
     "num_packs": 1,
     "weights": "plain",
     "norm_conditioned": False,
+    "tell_known": False,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

@@ -70,6 +70,14 @@ def test_the_quick_starts_preset_is_that_of_the_shipped_planners_and_of_the_stit
         assert what_trains(trained) == what_trains(preset)
 
 
+def test_the_presets_of_ogbenchs_mazes_differ_in_their_data_and_length_alone():
+    first, *others = (from_dict(load_preset(f"ogbench-{size}")) for size in ("medium", "large", "giant"))
+    assert first.model.norm == "channel"
+    for config in others:
+        same = replace(config, data=replace(config.data, dataset=first.data.dataset), steps=first.steps)
+        assert same == first
+
+
 def test_command_line_overrides_the_preset():
     over = parse("--model.norm", "none", "--steps", "7", "--model.dim_mults", "1,2", "--learning_rate", "1e-3")
     config = from_dict(merge({"model": {"norm": "group", "dim": 16}}, over))
@@ -126,6 +134,7 @@ SANE: dict[str, st.SearchStrategy] = {
     "data.stride": st.integers(1, 8),
     "data.actions": st.booleans(),
     "data.hold_end": st.booleans(),
+    "data.cut_waiting": st.sampled_from([0.0, 0.1, 1.0]),
     "data.validation_share": st.floats(0, 0.9),
     "model.dim": st.sampled_from([4, 6, 8, 16, 32]),
     "model.dim_mults": st.lists(st.integers(1, 3), min_size=1, max_size=4),
@@ -134,6 +143,8 @@ SANE: dict[str, st.SearchStrategy] = {
     "model.norm": st.sampled_from(NORM_KINDS),
     "model.norm_groups": st.sampled_from([1, 2, 4, 8]),
     "model.norm_window": st.sampled_from([1, 2, 8, 64]),
+    "model.tell_known": st.booleans(),
+    "diffusion.drop_ends": st.floats(0, 1),
     "model.norm_placement": st.sampled_from(get_args(Placement)),
     "model.num_packs": st.sampled_from([0, 1, 1, 2, 4]),
     "model.norm_conditioned": st.booleans(),

@@ -134,9 +134,33 @@ def test_held_ends_let_windows_run_past_an_episode_into_rest(hash_dataset):
     assert held.statistics.longest_step_m == free.statistics.longest_step_m
 
 
-def test_without_a_maze_there_is_no_rest_to_hold(datasets_root):
-    with pytest.raises(UserError, match=r"hold_end.*maze"):
-        load_data(config(write("flat/hold-v0", [9]), hold_end=True))
+def test_windows_of_the_moving_part_end_where_the_ball_comes_to_where_it_stays(hash_dataset):
+    within_m = 0.3
+    whole, cut = (
+        load_data(DataConfig(hash_dataset, 16, 2, cut_waiting=within, validation_share=0.0)).training
+        for within in (0.0, within_m)
+    )
+    lengths = []
+    for episode in minari.load_dataset(hash_dataset).iterate_episodes():
+        positions = episode.observations["observation"][:, :2]
+        off = np.linalg.norm(positions - positions[-1], axis=1)
+        arrived = 1 + max(np.flatnonzero(off > within_m), default=-1)
+        assert (off[arrived:] <= within_m).all()
+        lengths.append(arrived + 1)
+    assert len(cut) == sum(max(0, length - 30) for length in lengths) < len(whole)
+    assert torch.unique(cut.gather(torch.arange(len(cut)))[..., -1], dim=0).shape[0] > 100
+
+
+def test_one_place_for_all_is_no_way(hash_dataset):
+    with pytest.raises(UserError, match="needs episodes of 31 points; the longest of .* has 1"):
+        load_data(DataConfig(hash_dataset, 16, 2, cut_waiting=100.0))
+
+
+@pytest.mark.parametrize("over", [{"hold_end": True}, {"cut_waiting": 0.5}])
+def test_without_a_maze_there_is_no_rest_to_hold_or_cut(datasets_root, over):
+    (setting,) = over
+    with pytest.raises(UserError, match=rf"{setting}.*maze"):
+        load_data(config(write(f"flat/{setting.replace('_', '-')}-v0", [9]), **over))
 
 
 def test_validation_episodes_are_the_same_for_every_horizon_and_apart_from_training(datasets_root):

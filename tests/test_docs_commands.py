@@ -24,7 +24,7 @@ import yaml
 from browser import missing
 from conftest import HASH, TINY
 from tensorboard import program
-from wanted import TINY_PARTS, d4rl_stream, write_d4rl, write_grid
+from wanted import TINY_PARTS, d4rl_stream, write_d4rl, write_grid, write_ogbench
 
 import envs.main
 import norm_study.main
@@ -310,6 +310,7 @@ def lay_out(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
             Path("configs").symlink_to(ROOT / "configs")
         case "maze-data convert":
             write_d4rl(Path("maze2d-umaze-sparse-v1.hdf5"), d4rl_stream())
+            write_ogbench(Path("pointmaze-medium-stitch-v0.npz"))
             monkeypatch.setenv("MINARI_DATASETS_PATH", str(Path("data").resolve()))
         case "norm-study leakage":
             write_grid(Path("study"), Path("study/runs"), Path("runs/tiny").resolve(), multiple=2)

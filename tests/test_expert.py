@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from envs.expert import (
+    DT_S,
     GOAL_DWELL_RANGE_S,
     PAUSE_RANGE_S,
     SPEED_RANGE,
@@ -10,7 +11,7 @@ from envs.expert import (
     tracking_action,
 )
 from envs.geometry import points_free
-from envs.maps import DT_S, get_map
+from envs.maps import get_map
 from envs.point_maze import make_env
 
 

@@ -16,8 +16,15 @@ radius = st.floats(0, 0.7)
 def distance_to_walls(maze, xy):
     """By brute force: distance of each point to the nearest wall of the whole map, (...)."""
     centres = maze.cell_to_xy(np.argwhere(maze.walls))
-    outside = np.maximum(np.abs(xy[..., None, :] - centres) - 0.5, 0)
+    outside = np.maximum(np.abs(xy[..., None, :] - centres) - maze.world.cell_m / 2, 0)
     return np.linalg.norm(outside, axis=-1).min(axis=-1)
+
+
+def lies_inside(maze, xy):
+    """Whether all points lie within the outer walls' outer faces."""
+    side = maze.world.cell_m / 2
+    ends = maze.cell_to_xy([(0, 0), (len(maze.rows) - 1, len(maze.rows[0]) - 1)])
+    return bool(np.all((xy > ends.min(0) - side) & (xy < ends.max(0) + side)))
 
 
 @given(st.sampled_from(map_names()), point, point, radius)
@@ -26,7 +33,7 @@ def test_a_segment_is_free_exactly_when_all_its_points_keep_the_distance(name, s
     start, end = np.array(start), np.array(end)
     samples = start + np.linspace(0, 1, 2001)[:, None] * (end - start)
     nearest = distance_to_walls(maze, samples).min()
-    inside = np.all(np.abs(samples) < np.array([len(maze.rows[0]), len(maze.rows)]) / 2)
+    inside = lies_inside(maze, samples)
     spacing = np.linalg.norm(end - start) / 2000
     free = bool(segments_free(maze, start, end, radius))
     if not inside or nearest <= radius:
@@ -39,7 +46,7 @@ def test_a_segment_is_free_exactly_when_all_its_points_keep_the_distance(name, s
 def test_a_point_is_free_exactly_when_it_keeps_the_distance(name, xy, radius):
     maze = get_map(name)
     xy = np.array(xy)
-    inside = np.all(np.abs(xy) < np.array([len(maze.rows[0]), len(maze.rows)]) / 2)
+    inside = lies_inside(maze, xy)
     nearest = distance_to_walls(maze, xy)
     if abs(nearest - radius) > 1e-9:
         assert bool(points_free(maze, xy, radius)) == (inside and nearest > radius)

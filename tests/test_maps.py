@@ -7,10 +7,12 @@ import gymnasium_robotics.envs.maze.maps as library_maps
 import numpy as np
 import pytest
 from gymnasium_robotics.envs.maze.maze_v4 import Maze
+from wanted import OGBENCH_MAPS, POINT_MAZE_MAPS
 
 import envs.point_maze  # noqa: F401  (registers the environments)
 from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names, stitched
 from envs.point_maze import CUSTOM_ID, make_env
+from envs.shipped import OGBENCH_TASKS
 from groundwork.errors import UserError
 
 OPEN_ROOM = ["#######", "#.....#", "#.###.#", "#.....#", "#######"]
@@ -24,13 +26,34 @@ def test_borrowed_maps_equal_the_library_cell_for_cell(name, library):
     assert get_map(name).to_gymnasium() == getattr(library_maps, library)
 
 
-@pytest.mark.parametrize("name", map_names())
+@pytest.mark.parametrize("name", POINT_MAZE_MAPS)
 def test_coordinates_equal_the_library_and_invert(name):
     maze = get_map(name)
     library = Maze(maze.to_gymnasium(), 1, 0.4)
     for cell in maze.free_cells:
         np.testing.assert_allclose(maze.cell_to_xy(cell), library.cell_rowcol_to_xy(np.array(cell)))
     assert (maze.xy_to_cell(maze.cell_to_xy(maze.free_cells)) == np.array(maze.free_cells)).all()
+
+
+@pytest.mark.parametrize("name", OGBENCH_MAPS)
+def test_ogbenchs_maps_coordinates_tasks_and_limits_are_its_own(name):
+    maze, env = get_map(name), gymnasium.make(f"maze/{name}-v0")
+    library = env.unwrapped.ogbench
+    assert maze.to_gymnasium() == library.maze_map.tolist()
+    assert [(task.start, task.goal) for task in maze.tasks] == [
+        (task["init_ij"], task["goal_ij"]) for task in library.task_infos
+    ]
+    assert [task.family for task in maze.tasks] == [task["task_name"] for task in library.task_infos]
+    for cell in maze.free_cells:
+        np.testing.assert_array_equal(maze.cell_to_xy(cell), library.ij_to_xy(cell))
+    points = np.random.default_rng(0).uniform(*maze.bounds_m, size=(200, 2))
+    assert maze.xy_to_cell(points).tolist() == [list(library.xy_to_ij(point)) for point in points]
+    assert maze.world.goal_tolerance_m == library._goal_tol
+    assert maze.world.cell_noise_m == library._noise * library._maze_unit / 4
+    assert maze.world.dt_s == library.dt
+    theirs = gymnasium.spec(f"pointmaze-{library._maze_type}-v0")
+    assert env.spec.max_episode_steps == theirs.max_episode_steps == maze.episode_limit
+    assert from_env_spec(theirs) == maze
 
 
 def turns(path):
@@ -97,6 +120,14 @@ def test_stitch_data_demonstrate_four_cells_and_hold_out_what_is_farther():
         assert set(lengths["demonstrated"]) == {4}
         assert len(lengths["held_out"]) == far
         assert min(lengths["held_out"]) > 4
+
+
+def test_ogbenchs_five_tasks_are_held_out_of_its_stitch_data_under_their_names():
+    for name in OGBENCH_TASKS:
+        maze = get_map(name)
+        held_out = [task for task in stitched(maze).tasks if task.split == "held_out"]
+        assert [task.family for task in held_out] == [f"task{number}" for number in range(1, 6)]
+        assert held_out == list(maze.tasks)
 
 
 @pytest.mark.parametrize("name", map_names())
@@ -170,7 +201,7 @@ def test_a_map_of_a_users_own_gets_tasks_between_far_cells(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cross, hash, tee, ladder, serpentine, comb, umaze, medium, large"):
+    with pytest.raises(UserError, match="cross, hash, tee, ladder, serpentine, comb, umaze, medium, large, ogbench-"):
         get_map("hsah")
     (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="no text file"):

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
+from wanted import OGBENCH_MAPS, POINT_MAZE_MAPS
 
-from envs.maps import get_map, map_from_rows, map_names
+from envs.maps import get_map, map_from_rows
 from envs.point_maze import make_env, register_envs
 from groundwork.errors import UserError
 
 ROOM = ["######", "#....#", "#....#", "######"]
 
 
-@pytest.mark.parametrize("name", map_names())
+@pytest.mark.parametrize("name", [*POINT_MAZE_MAPS, *OGBENCH_MAPS])
 def test_every_registered_environment_passes_gymnasiums_check(name):
     check_env(gymnasium.make(f"maze/{name}-v0").unwrapped, skip_render_check=True)
 

@@ -17,7 +17,7 @@ class Oracle(Planner):
 
     def plan(self, start, goal, num_plans=1, seed=0, *, horizon=None, **_):
         maze, horizon = self.statistics.maze, horizon or self.config.data.horizon
-        plans = np.zeros((len(start), 1, horizon, 4), np.float32)
+        plans = np.zeros((len(start), 1, horizon, maze.world.state_dim), np.float32)
         for index, (state, target) in enumerate(zip(start, goal, strict=True)):
             ends = [tuple(cell) for cell in maze.xy_to_cell(np.stack([state[:2], target]))]
             cells = maze.cell_to_xy(np.array(maze.shortest_path(*ends)))
@@ -26,7 +26,8 @@ class Oracle(Planner):
             where = np.linspace(0, lengths[-1], horizon)
             path = np.stack([np.interp(where, lengths, points[:, k]) for k in range(2)], axis=1)
             plans[index, 0, :, :2] = path
-            plans[index, 0, :, 2:] = np.gradient(path, 0.01 * self.config.data.stride, axis=0)
+            velocities = np.gradient(path, maze.world.dt_s * self.config.data.stride, axis=0)
+            plans[index, 0] = np.concatenate([path, velocities], axis=1)[:, : maze.world.state_dim]
         return plans
 
 

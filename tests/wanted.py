@@ -1,17 +1,24 @@
-"""What some commands want to find: a file of D4RL's, a finished grid, small parts of the paper's reproduction."""
+"""What some tests want to find: OGBench, a file of D4RL's, a finished grid, small parts of the paper's reproduction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from envs.shipped import OGBENCH_TASKS, PICTURES
 from norm_study.stitching.cells import FactorRun
 from norm_study.stitching.grid import Budget, answers_in
 from norm_study.stitching.settings import StitchSettings
 from planner.config import Config
+
+needs_ogbench = pytest.mark.skipif(find_spec("ogbench") is None, reason="the extra ogbench is not installed")
+OGBENCH_MAPS = [pytest.param(name, marks=needs_ogbench) for name in OGBENCH_TASKS]
+POINT_MAZE_MAPS = [name for name in PICTURES if name not in OGBENCH_TASKS]
 
 FIRST, SECOND = (1.0, 3.0), (3.0, 3.0)
 """Goals in D4RL's axes: the ends of the U's right side, (row, column)."""
@@ -54,6 +61,15 @@ def write_d4rl(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     with h5py.File(path, "w") as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values)
+    return path
+
+
+def write_ogbench(path: Path) -> Path:
+    """A file of the layout of OGBench's pointmaze: two passages from the first cell of medium to the one beside it."""
+    positions = np.tile(np.stack([np.linspace(0.0, 4.0, 21), np.zeros(21)], axis=1), (2, 1))
+    terminals = np.arange(42) % 21 == 20
+    actions = np.tile(np.float32([1.0, 0.0]), (42, 1))
+    np.savez(path, observations=positions.astype(np.float32), actions=actions, terminals=terminals)
     return path
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from envs.maps import world_of
 from groundwork.intervals import HOW
 from groundwork.section import Picture, Section, command_text, counted, listed, origin_facts
 from groundwork.tables import Cell, Table
@@ -19,7 +20,7 @@ from planner.comparison.figures import (
     shortest_columns,
     split_of,
 )
-from planner.measures import BODY_RADIUS_M, LONGEST_VALID_STEP, MEASURES
+from planner.measures import LONGEST_VALID_STEP, MEASURES
 from planner.norms import in_legend_order
 
 OVER = f"Means with {HOW}."
@@ -125,6 +126,7 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
     """What a comparison found, also one of an earlier day."""
     config, seeds = result["config"], sorted({row["run_seed"] for row in result["rows"]})
     settings, runs = config["settings"], result.get("runs", [])
+    radius_m = world_of(config.get("maze", "")).body_radius_m
     origin = result.get("provenance", {})
     made = (
         f"planner compare {' '.join(config['runs'])} --multiples {','.join(map(str, config['multiples']))} "
@@ -144,7 +146,7 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
             f"The same planner was trained with {counted(len(result['summary']), 'norm')} and {_seeds_of_each(result)} "
             "each, everything else equal, on demonstrations alone. It then planned "
             "demonstrated and held-out tasks, and MuJoCo executed every plan. A plan is valid if it keeps "
-            f"{BODY_RADIUS_M} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
+            f"{radius_m} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
             f"longest. {result.get('counted', '')}"
         ],
         pictures=_pictures(result),

@@ -21,7 +21,7 @@ from planner.config import Config
 from planner.training.distributed import Ranks
 from planner.training.trainer import Trainer
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 
 
 def check_stack(configs: Sequence[Config], ranks: Ranks) -> None:
@@ -71,15 +71,16 @@ class Stack:
         """The loss (S,) of each network on its batch; their gradients become those of the networks' parameters."""
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
-            return loss(lambda *inputs: functional_call(self.networks[0], (parameters, buffers), inputs), batch)
+            network = self.networks[0]
+            return loss(lambda *given, **told: functional_call(network, (parameters, buffers), given, told), batch)
 
-        clean, levels, noise = map(torch.stack, zip(*batches, strict=True))
-        losses_S = vmap(one)(self.parameters, self.buffers, (clean, levels, noise))
+        stacked = tuple(map(torch.stack, zip(*batches, strict=True)))
+        losses_S = vmap(one)(self.parameters, self.buffers, stacked)
         losses_S.sum().backward()
-        for name, stacked in self.parameters.items():
-            for network, gradient in zip(self.networks, stacked.grad, strict=True):
+        for name, parameter in self.parameters.items():
+            for network, gradient in zip(self.networks, parameter.grad, strict=True):
                 network.get_parameter(name).grad = gradient
-            stacked.grad = None
+            parameter.grad = None
         return losses_S.detach()
 
 

@@ -6,7 +6,8 @@ All randomness is a function of (seed, step), so that a resumed run ends with th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -25,6 +26,8 @@ from planner.unet import TemporalUNet
 from planner.weight_norms import force_unit_norms
 
 VALIDATION_WINDOWS = 512
+Denoiser = Callable[..., Tensor]
+"""Noisy trajectories, levels and perhaps ``known`` → a prediction; a network, or the one of many in a stack."""
 
 
 def seed_of(seed: int, step: int) -> int:
@@ -98,18 +101,34 @@ class Trainer:
         noise = torch.randn(clean.shape, generator=self.generator, device=self.device)
         return clean, levels, noise
 
-    def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The training loss of a batch from :meth:`draw`."""
-        clean, levels, noise = batch
+    def loss(self, network: Denoiser, batch: tuple[Tensor, ...]) -> Tensor:
+        """The training loss of a batch from :meth:`draw`, or from :meth:`batch`."""
+        clean, levels, noise, *drawn = batch
+        known = drawn[0] if drawn else self.known_DT
+        if self.config.model.tell_known:
+            network = partial(network, known=known)
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            return training_loss(network, self.schedule, clean, self.known_DT, levels, noise)
+            return training_loss(network, self.schedule, clean, known, levels, noise)
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """This rank's share of the next step's trajectories, noise levels and noise."""
-        whole = self.draw(self.data.training, self.config.batch_size, seed_of(self.config.seed, self.step))
-        clean, levels, noise = map(self.ranks.share, whole)
-        return clean, levels, noise
+    def batch(self) -> tuple[Tensor, ...]:
+        """This rank's share of the next step's trajectories, noise levels and noise.
+
+        Behind them stands what is known of each trajectory, (B, D, T), where training leaves ends unknown.
+        """
+        seed = seed_of(self.config.seed, self.step)
+        drawn: tuple[Tensor, ...] = self.draw(self.data.training, self.config.batch_size, seed)
+        if self.config.diffusion.drop_ends:
+            drawn = (*drawn, self.known_ends(self.config.batch_size))
+        return tuple(map(self.ranks.share, drawn))
+
+    def known_ends(self, count: int) -> Tensor:
+        """(count, D, T) boolean, what is known of each trajectory: each end of it, drawn behind :meth:`draw`."""
+        kept_B2 = torch.rand(count, 2, generator=self.generator, device=self.device) >= self.config.diffusion.drop_ends
+        known_BDT = self.known_DT.repeat(count, 1, 1)
+        known_BDT[..., 0] &= kept_B2[:, :1]
+        known_BDT[..., -1] &= kept_B2[:, 1:]
+        return known_BDT
 
     def update(self) -> tuple[Tensor, Tensor]:
         """One optimizer step; returns loss, of this rank's share, and gradient norm (before clipping) on the device."""
