@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -160,8 +161,8 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
                 known = [
                     study_cell(cell, measure) if cell["n"] else "–" for cell, measure in zip(cells, SHOWN, strict=True)
                 ]
-                time = measured(student_interval(spent), ".0f", " ms")
-                lines.append([f"{multiple}×", norm, mode, *known, str(cells[0]["n"]), time])
+                time = measured(student_interval(spent, (0, math.inf)), ".0f", " ms")
+                lines.append([f"{multiple}×", norm, mode, *known, f"{cells[0]['n']} {cells[0]['over']}", time])
     names = [f"held-out {MEASURES[measure].label}" for measure in SHOWN]
     return Table(["horizon", "norm", "mode", *names, "n", "planning"], lines, maze)
 
