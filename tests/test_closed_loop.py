@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 from norm_study.main import main
-from norm_study.stitching.closed_loop import modes
+from norm_study.stitching.closed_loop import loop_section, modes
 from norm_study.stitching.settings import ClosedLoopSettings
+
+CLOSED_LOOP = Path(__file__).resolve().parent.parent / "docs" / "stitching" / "closed_loop"
+
+
+def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path):
+    page = (CLOSED_LOOP / "tables.md").read_text()
+    command = page.partition("`")[2].partition("`")[0]
+    runs = [Path(word).name for word in command.split() if word.startswith("runs/")]
+    stored = [next((CLOSED_LOOP / "rows").glob(f"{run}-*")) for run in runs]
+    rows = [row for path in stored for row in json.loads(gzip.decompress(path.read_bytes()))["rows"]]
+    assert len(runs) == len({row["run"] for row in rows}) == 9
+    assert loop_section(rows, list(modes(ClosedLoopSettings())), command).write(tmp_path).markdown() == page
 
 
 def test_modes_differ_in_what_they_say_alone():

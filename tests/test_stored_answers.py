@@ -19,7 +19,9 @@ from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings
 
 ROOT = Path(__file__).resolve().parent.parent
-STITCHING = sorted(path.parent for path in (ROOT / "docs" / "stitching").rglob("rows"))
+STITCHING = sorted(
+    path.parent for path in (ROOT / "docs" / "stitching").rglob("rows") if path.parent.name != "closed_loop"
+)
 
 
 @dataclass(frozen=True)
