@@ -82,7 +82,10 @@ class Grid:
             for pid in self.slurm.ask("pgrep", "-f", f"submitit.core._submit {self.folder}").split():
                 end(int(pid), signal.SIGKILL)
         else:
-            self.slurm.ask(*COMMANDS[how], job)
+            try:
+                self.slurm.ask(*COMMANDS[how], job)
+            except subprocess.TimeoutExpired:  # scancel waits for a job that is ending by itself
+                return False
         self.kills.append((how, job, round(after_s)))
         return True
 
