@@ -73,7 +73,7 @@ class Grid:
         running = self.slurm.ask("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%i").split()
         saved = [path for path in self.folder.glob("*/last") if not path.with_name("DONE").exists()]
         under_way = any(time.time() - path.stat().st_mtime < 2 for path in saved)
-        if not running or not under_way or self.random.random() < 0.7:
+        if not running or not under_way or self.random.random() < 0.5:
             return False
         how, job = KILLS[len(self.kills) % len(KILLS)], running[0]
         if how == "submitter":
@@ -83,7 +83,7 @@ class Grid:
                 end(int(pid), signal.SIGKILL)
         else:
             try:
-                self.slurm.ask(*COMMANDS[how], job)
+                subprocess.run([*COMMANDS[how], job], check=False, capture_output=True, timeout=5)
             except subprocess.TimeoutExpired:  # scancel waits for a job that is ending by itself
                 return False
         self.kills.append((how, job, round(after_s)))
@@ -97,7 +97,7 @@ class Grid:
             self.look()
             wanted = len(self.kills) * 3 < JOBS and time.monotonic() > due
             if wanted and self.kill(time.monotonic() - began):
-                due = time.monotonic() + self.random.uniform(5, 40)
+                due = time.monotonic() + self.random.uniform(5, 25)
             if not self.submitter.process.is_alive():
                 if self.submitter.end() == 0:
                     return time.monotonic() - began
