@@ -19,11 +19,13 @@ from tqdm import tqdm
 from envs import dataset_folder
 from envs.dataset import local_id
 from envs.expert import SetPointExpert, WaypointExpert, tracking_action
-from envs.maps import STITCH_CELLS, Cell, MazeMap, get_map, pairs_apart, stitched
+from envs.maps import get_map
+from envs.maze_map import Cell, MazeMap
 from envs.ogbench_maze import next_centers
 from envs.point_maze import PointMaze, make_env
 from envs.settings import PathOrder, Recipe, collection_of
 from envs.side_by_side import SideBySide
+from envs.splits import STITCH_CELLS, pairs_apart, stitched
 from envs.worlds import OGBENCH, POINT_MAZE
 from groundwork.errors import UserError
 

@@ -24,7 +24,8 @@ from envs import dataset_folder
 from envs.collect import EPISODES_PER_WRITE, episode_buffer
 from envs.convert import FREE_SHARE
 from envs.geometry import points_free
-from envs.maps import MazeMap, get_map
+from envs.maps import get_map
+from envs.maze_map import MazeMap
 from envs.point_maze import make_env
 from envs.shipped import OGBENCH_TASKS
 from envs.worlds import OGBENCH

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from groundwork.style import PALETTE
 
 WALL_COLOR, JUMP_COLOR = "0.85", "#d00000"

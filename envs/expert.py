@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.maps import Cell, MazeMap
+from envs.maze_map import Cell, MazeMap
 from envs.settings import PathOrder
 from envs.worlds import POINT_MAZE
 

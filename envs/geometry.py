@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from groundwork.errors import UserError
 
 CHUNK = 8192

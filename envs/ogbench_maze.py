@@ -18,7 +18,8 @@ import mujoco
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-from envs.maps import Cell, MazeMap, get_map
+from envs.maps import get_map
+from envs.maze_map import Cell, MazeMap
 from envs.reset_options import free_position, read_options
 from envs.worlds import OGBENCH
 from groundwork.errors import UserError

@@ -20,7 +20,8 @@ import numpy as np
 from gymnasium.utils.ezpickle import EzPickle
 
 from envs.expert import tracking_action
-from envs.maps import MazeMap, get_map, map_from_rows, map_names
+from envs.maps import get_map, map_from_rows, map_names
+from envs.maze_map import MazeMap
 from envs.reset_options import free_position, read_options
 from envs.worlds import OGBENCH, POINT_MAZE
 
@@ -53,7 +54,7 @@ class PointMaze(PointMazeEnv, _LeanMazeEnv):
     Unlike the library's, the goal stays where it is when it is reached (``reset_target=False``).
 
     Args:
-        rows: the map, see :class:`envs.maps.MazeMap`.
+        rows: the map, see :class:`envs.maze_map.MazeMap`.
         render_mode: ``human``, ``rgb_array`` or ``depth_array``; ``None`` renders nothing.
         reward_type: ``sparse`` (1 within 0.45 m of the goal) or ``dense``.
         continuing_task: whether an episode goes on when the goal is reached.
@@ -187,7 +188,7 @@ def make_env(maze: MazeMap, **kwargs: Any) -> gymnasium.Env:
     """The environment of any maze.
 
     Args:
-        maze: a :class:`envs.maps.MazeMap`, shipped or a user's.
+        maze: a :class:`envs.maze_map.MazeMap`, shipped or a user's.
         **kwargs: for :func:`gymnasium.make`.
     """
     if maze.name in map_names() and get_map(maze.name).rows == maze.rows:

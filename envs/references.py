@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from envs.expert import WaypointExpert
-from envs.maps import Cell, MazeMap
+from envs.maze_map import Cell, MazeMap
 from envs.point_maze import PointMaze, make_env
 from groundwork.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from envs.geometry import require_free
-from envs.maps import Cell, MazeMap
+from envs.maze_map import Cell, MazeMap
 from groundwork.errors import UserError
 
 RESET_OPTIONS = ("start_cell", "reset_cell", "goal_cell", "start_xy", "goal_xy")

@@ -9,7 +9,7 @@ from pathlib import Path
 from numpy.typing import ArrayLike
 
 from envs.draw import Panel, rollout_gif
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from planner.execution import execute_one

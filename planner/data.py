@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 
 from envs.dataset import one_line, open_dataset
-from envs.maps import MazeMap, demonstrated_by, from_env_spec, stitched
+from envs.maps import from_env_spec
+from envs.maze_map import MazeMap
+from envs.splits import demonstrated_by, stitched
 from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.normalizer import LimitsNormalizer

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from envs.geometry import points_free, segments_free
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from groundwork.tables import Cell, cell_text, measured
 
 LONGEST_VALID_STEP = 2.0

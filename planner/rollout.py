@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from envs.worlds import World

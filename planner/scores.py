@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from envs.references import SCORE_TOLERANCE_M, SINGLE_TASK_GOALS, Protocol, reference_returns, score_pairs
 
 D4RL_REFERENCE = {"umaze": (23.85, 161.86), "medium": (13.13, 277.39), "large": (6.7, 273.99)}

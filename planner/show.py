@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from groundwork.files import write_atomically
 from groundwork.page import figure_bytes, page
 from groundwork.section import Picture, Section, origin_facts

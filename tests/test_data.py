@@ -8,7 +8,8 @@ import torch
 from minari.data_collector import EpisodeBuffer
 
 from envs.collect import collect, collect_missing
-from envs.maps import STITCH_CELLS, get_map, stitched
+from envs.maps import get_map
+from envs.splits import STITCH_CELLS, stitched
 from groundwork.errors import UserError
 from planner.config import DataConfig, from_dict
 from planner.data import DataStatistics, load_data

@@ -10,9 +10,11 @@ from gymnasium_robotics.envs.maze.maze_v4 import Maze
 from wanted import OGBENCH_MAPS, POINT_MAZE_MAPS
 
 import envs.point_maze  # noqa: F401  (registers the environments)
-from envs.maps import MazeMap, from_env_spec, get_map, map_from_rows, map_names, stitched
+from envs.maps import from_env_spec, get_map, map_from_rows, map_names
+from envs.maze_map import MazeMap
 from envs.point_maze import CUSTOM_ID, make_env
 from envs.shipped import OGBENCH_TASKS
+from envs.splits import stitched
 from groundwork.errors import UserError
 
 OPEN_ROOM = ["#######", "#.....#", "#.###.#", "#.....#", "#######"]

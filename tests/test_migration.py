@@ -30,8 +30,8 @@ def is_there(name):
 
 @pytest.mark.parametrize(("was", "now"), MOVED, ids=lambda text: text)
 def test_what_moved_is_where_the_page_says_and_nowhere_else(was, now):
-    assert all(is_there(name) for name in re.findall(r"`([\w.]+)`", now))
-    assert was.strip("`") in FOLDERS_NOW or not is_there(was.strip("`"))
+    assert all(is_there(name) for name in re.findall(r"`([\w.]+\.[\w.]+)`", now))
+    assert all(name in FOLDERS_NOW or not is_there(name) for name in re.findall(r"`([\w.]+)`", was))
 
 
 def test_imports_that_the_pages_show_go_on_working():

@@ -12,9 +12,10 @@ from test_rollout import Oracle
 from wanted import needs_ogbench
 
 from envs.collect import collect
-from envs.maps import from_env_spec, get_map, stitched
+from envs.maps import from_env_spec, get_map
 from envs.ogbench_maze import next_centers
 from envs.point_maze import make_env
+from envs.splits import stitched
 from groundwork.errors import UserError
 from planner.config import DataConfig
 from planner.data import load_data

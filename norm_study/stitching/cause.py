@@ -19,7 +19,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from envs.maps import Task
+from envs.maze_map import Task
 from groundwork.errors import UserError
 from norm_study.stitching.settings import CauseSettings
 from norm_study.stitching.statistics import Frozen, borrowing_denoiser, denoiser_under, recorded, windowed_moments

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 from envs.draw import draw_maze, draw_trajectories
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from groundwork.files import save_figure
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from norm_study.stitching.cells import REACHES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from groundwork.errors import UserError
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from norm_study.stitching.settings import StitchSettings

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from planner.data import Windows
 from planner.measures import plan_measures
 from planner.normalizer import LimitsNormalizer

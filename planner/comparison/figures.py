@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from envs.draw import draw_jumps, draw_maze, draw_trajectories
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from groundwork.style import open_axes
 from planner.measures import MEASURES, jumps, plan_measures
 from planner.norms import NORM_TABLE, WHOLE_KINDS, in_legend_order, norm_of

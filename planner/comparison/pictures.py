@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from envs.maps import MazeMap, Task
+from envs.maze_map import MazeMap, Task
 from groundwork.files import save_figure
 from planner.animation import panel, write_animation
 from planner.comparison.figures import (

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams
 
 from envs.draw import Panel, figure_to_array, rollout_gif
-from envs.maps import MazeMap
+from envs.maze_map import MazeMap
 from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.config import Config, to_dict
 from planner.data import PlannerData
