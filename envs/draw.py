@@ -94,8 +94,8 @@ def rollout_gif(
     maze: MazeMap,
     panels: Sequence[Panel],
     *,
-    fps: int = 25,
-    every: int = 4,
+    every_s: float = 0.04,
+    fps: int | None = None,
     inches: float = 4.0,
     avoid: tuple[float, float, float] | None = None,
 ) -> None:
@@ -105,8 +105,8 @@ def rollout_gif(
         path: the file to write, or one that is open.
         maze: its walls.
         panels: one per ball.
-        fps: pictures per second; with ``every`` = 4 steps of 0.01 s, 25 is real time.
-        every: environment steps between pictures.
+        every_s: seconds of the episode between pictures, rounded to environment steps.
+        fps: pictures per second; ``None``: real time.
         inches: width and height of a panel, at 100 dots each.
         avoid: a region to stay out of, see :func:`draw_maze`.
     """
@@ -116,13 +116,15 @@ def rollout_gif(
     figure_to_array(figure)
     figure.set_layout_engine("none")  # the panels stand still from here on
     frames: list[Image.Image] = []
+    every = max(1, round(every_s / maze.world.dt_s))
+    duration_ms = 1000 // fps if fps else round(1000 * every * maze.world.dt_s)
     for last in range(0, max(len(panel.positions) for panel in panels), every):
         for panel, (trail, ball) in zip(panels, drawn, strict=True):
             here = min(last, len(panel.positions) - 1)
             trail.set_data(*panel.positions[: here + 1].T)
             ball.set_data(*panel.positions[here : here + 1].T)
         frames.append(Image.fromarray(figure_to_array(figure)).quantize(64))
-    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=1000 // fps, loop=0)
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0)
 
 
 def _draw_panel(

@@ -16,8 +16,7 @@ from planner.execution import execute_one
 from planner.measures import jumps, plan_measures
 from planner.plan import Planner
 
-FRAMES_EVERY = 8
-"""Environment steps between pictures: 12 pictures a second are real time."""
+FRAMES_EVERY_S = 0.08
 
 
 def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) -> Panel:
@@ -26,9 +25,8 @@ def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) ->
     Raises:
         UserError: the planner's environment is no maze, or a start or goal in a wall.
     """
-    plan_HD, maze = planner.plan(start, goal, seed=seed)[0], planner.statistics.maze
+    plan_HD, maze = planner.plan(start, goal, seed=seed)[0], planner.statistics.maze_for("an animation")
     path_LX, plan_HX = execute_one(planner, plan_HD), plan_HD[:, :2]
-    assert maze is not None  # the execution needed one
     longest_m = planner.statistics.longest_step_m
     plan = {name: values[0] for name, values in plan_measures(plan_HX[None], maze, longest_m).items()}
     verdict = "valid" if plan["plan_valid"] else f"not valid, longest step {plan['longest_step']:.0f} × the data's"
@@ -61,5 +59,5 @@ def animate(
 def write_animation(out: Path, maze: MazeMap, panels: Sequence[Panel], inches: float = 3.6) -> None:
     """Writes the panels side by side as a GIF in real time."""
     animation = io.BytesIO()
-    rollout_gif(animation, maze, panels, fps=100 // FRAMES_EVERY, every=FRAMES_EVERY, inches=inches)
+    rollout_gif(animation, maze, panels, every_s=FRAMES_EVERY_S, inches=inches)
     write_atomically(out, animation.getvalue())

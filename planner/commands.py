@@ -9,11 +9,11 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from envs.collect import collect_missing
 from envs.draw import Panel, draw_maze, draw_trajectories, rollout_gif
-from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.options import to_yaml
 from groundwork.program import Compute, Jobs, JsonOutput, command_line
@@ -77,10 +77,9 @@ def _load(trained: TrainedRun, weights: Weights, compute: Compute) -> Planner:
 
 def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights: Weights, compute: Compute) -> None:
     """Draws plans from a start to a goal."""
-    planner, kind = _load(trained, weights, compute), settings.out.suffix.lower()
-    maze = planner.statistics.maze
-    if settings.avoid and maze is None:
-        raise UserError(f"--avoid needs a maze; {planner.statistics.environment} is no maze")
+    planner = _load(trained, weights, compute)
+    if settings.avoid:
+        planner.statistics.maze_for("--avoid")
     plans = planner.plan(
         problem.start,
         problem.goal,
@@ -89,12 +88,18 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
         horizon=settings.horizon,
         sampling=settings,
     )
-    if kind == ".json":
+    if settings.out.suffix.lower() == ".json":
         found = {"start": problem.start, "goal": problem.goal, "plans": plans.tolist()}
         write_atomically(settings.out, json.dumps(found))
-    elif maze is None:
-        raise UserError(f"a picture needs a maze; {planner.statistics.environment} is no maze: take --out FILE.json")
-    elif kind == ".png":
+    else:
+        _draw_plans(planner, plans, settings)
+    print(settings.out)
+
+
+def _draw_plans(planner: Planner, plans: np.ndarray, settings: PlanSettings) -> None:
+    """A picture of the plans, or an animation of the first one."""
+    maze = planner.statistics.maze_for("a picture (--out FILE.json takes the numbers)")
+    if settings.out.suffix.lower() == ".png":
         figure = Figure(figsize=(5, 5), layout="constrained")
         axis = figure.subplots()
         draw_maze(axis, maze, settings.avoid)
@@ -105,7 +110,6 @@ def plan(trained: TrainedRun, problem: Problem, settings: PlanSettings, weights:
         animation = io.BytesIO()
         rollout_gif(animation, maze, [Panel(execute_one(planner, plans[0]), plans[0, :, :2])], avoid=settings.avoid)
         write_atomically(settings.out, animation.getvalue())
-    print(settings.out)
 
 
 def animate(runs: AnimatedRuns, problem: Problem, compute: Compute) -> None:
@@ -119,9 +123,7 @@ def rollout(
 ) -> None:
     """Plans and executes episodes; prints what they come to."""
     planner = _load(trained, weights, compute)
-    if planner.statistics.maze is None:
-        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is no maze")
-    rows = roll_out(planner, choose_tasks(planner.statistics.maze, tasks.tasks), settings).rows
+    rows = roll_out(planner, choose_tasks(planner.statistics.maze_for("rollout"), tasks.tasks), settings).rows
     summary = summarize(rows)
     config = {"run": trained.run, **asdict(tasks), **asdict(settings)}
     if output.write({"config": config, "rows": rows, "summary": summary}):

@@ -82,6 +82,16 @@ class DataStatistics:
     skipped_episodes: int
     windows: int
 
+    def maze_for(self, what: str) -> MazeMap:
+        """The map, which ``what`` needs.
+
+        Raises:
+            UserError: the environment is no maze.
+        """
+        if self.maze is None:
+            raise UserError(f"{what} needs a maze; {self.environment} is no maze")
+        return self.maze
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {

@@ -11,7 +11,6 @@ import numpy as np
 
 from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
-from groundwork.errors import UserError
 from planner.measures import Execution
 from planner.plan import Planner
 from planner.policy import reference
@@ -72,9 +71,7 @@ def execute_one(planner: Planner, plan: np.ndarray) -> np.ndarray:
     Raises:
         UserError: the planner's environment is no maze, or the plan starts in a wall.
     """
-    maze, stride = planner.statistics.maze, planner.config.data.stride
-    if maze is None:
-        raise UserError(f"executing a plan needs a maze; {planner.statistics.environment} is no maze")
+    maze, stride = planner.statistics.maze_for("executing a plan"), planner.config.data.stride
     environment = make_env(maze)
     try:
         options = {"start_xy": plan[0, :2], "goal_xy": plan[-1, :2]}

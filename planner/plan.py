@@ -164,9 +164,7 @@ class Planner:
         Raises:
             UserError: the planner's environment is no maze, where validity means nothing.
         """
-        maze = self.statistics.maze
-        if maze is None:
-            raise UserError(f"best_of needs a maze to tell valid plans by; {self.statistics.environment} is no maze")
+        maze = self.statistics.maze_for("best_of")
         costs = None
         if guide is not None:
             every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")

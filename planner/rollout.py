@@ -84,9 +84,7 @@ def rollout(planner: Planner, tasks: Sequence[Task], settings: RolloutSettings) 
     Raises:
         UserError: the planner's environment is no maze.
     """
-    maze = planner.statistics.maze
-    if maze is None:
-        raise UserError(f"rollout needs a maze; {planner.statistics.environment} is no maze")
+    maze = planner.statistics.maze_for("rollout")
     seeds = range(settings.seed, settings.seed + settings.episodes)
     problems = [(drawn(maze, task, seed), seed) for task in tasks for seed in seeds]
     parts = [

@@ -48,8 +48,11 @@ def scores(distance_NL: np.ndarray, maze: MazeMap, splits: Sequence[str]) -> dic
 
     Returns:
         Lists of N: ``score`` with D4RL's references, and ``score_expert`` with a random policy as 0 and the expert
-        as 100 (``None`` for tasks for which that was not measured).
+        as 100 (``None`` for tasks for which that was not measured). Both are ``None`` where an episode
+        ends at its goal.
     """
+    if maze.world.ends_at_goal:
+        return dict.fromkeys(("score", "score_expert"), [None] * len(splits))
     counted = maze.episode_limit if maze.name in D4RL_REFERENCE else distance_NL.shape[1]
     returns = (distance_NL[:, :counted] <= SCORE_TOLERANCE_M).sum(1)
     d4rl = D4RL_REFERENCE.get(maze.name, (0.0, float(counted)))

@@ -111,8 +111,7 @@ def _curves(folder: RunFolder) -> list[list[str]]:
 
 def _plans_text(planner: Planner) -> str:
     """Of the first task of each family the plans' validity, and the first plan on the map."""
-    maze = planner.statistics.maze
-    assert maze is not None
+    maze = planner.statistics.maze_for("a picture of plans")
     plans_FNHX = family_plans(planner, num_plans=NUM_PLANS)[..., :2]
     parts = []
     for task, plans_NHX in zip(example_tasks(maze), plans_FNHX, strict=True):

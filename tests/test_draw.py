@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -49,13 +50,24 @@ def test_trajectories_appear_where_they_run_and_none_is_allowed():
 
 def test_a_gif_has_a_picture_every_few_steps_and_they_differ(tmp_path):
     positions = np.linspace((-3, 0), (3, 0), 41)
-    rollout_gif(tmp_path / "rollout.gif", get_map("cross"), [Panel(positions, positions[::4])], fps=20, every=10)
+    rollout_gif(tmp_path / "rollout.gif", get_map("cross"), [Panel(positions, positions[::4])], fps=20, every_s=0.1)
     with Image.open(tmp_path / "rollout.gif") as movie:
         assert movie.n_frames == 5
         assert movie.info["duration"] == 50
         first = np.asarray(movie.convert("RGB"))
         movie.seek(4)
         assert (np.asarray(movie.convert("RGB")) != first).any()
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("cross", 11), ("ogbench-medium", 41)])
+def test_a_gif_plays_in_real_time_in_every_world(tmp_path, name, pictures):
+    maze = get_map(name)
+    positions = np.linspace(*maze.cell_to_xy([maze.free_cells[0], maze.free_cells[-1]]), 41)
+    rollout_gif(tmp_path / "rollout.gif", maze, [Panel(positions, positions[::4])])
+    with Image.open(tmp_path / "rollout.gif") as movie:
+        assert movie.n_frames == pictures
+        last_s = 1e-3 * movie.info["duration"] * (pictures - 1)
+    assert last_s == pytest.approx(40 * maze.world.dt_s)
 
 
 def test_a_dataset_of_one_short_episode_can_be_drawn():

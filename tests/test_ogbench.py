@@ -262,6 +262,7 @@ def oracle(demonstrations):
 def test_perfect_plans_do_ogbenchs_five_tasks_and_an_episode_ends_at_its_goal(oracle):
     tasks = choose_tasks(oracle.statistics.maze, ["held_out"])
     result = rollout(oracle, tasks, RolloutSettings(episodes=2, horizon=320))
+    assert {row["score"] for row in result.rows} == {None}  # it counts steps at the goal, and the episode ends there
     assert [row["family"] for row in result.rows[::2]] == ["task1", "task2", "task3", "task4", "task5"]
     assert all(row["success"] and row["plan_valid"] for row in result.rows)
     assert result.positions.shape == (10, 1001, 2), "the limit is the benchmark's, however long a plan is"

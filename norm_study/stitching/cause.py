@@ -119,10 +119,7 @@ def decoded_rows(run: str | Path, settings: CauseSettings, device: str = "auto")
         UserError: no such run, or its environment is no maze.
     """
     planner = Planner.from_run(run, device=device)
-    maze = planner.statistics.maze
-    if maze is None:
-        raise UserError(f"decoding needs a maze; {planner.statistics.environment} of {run} is none")
-    tasks = choose_tasks(maze, ("demonstrated",))
+    tasks = choose_tasks(planner.statistics.maze_for(f"decoding the task of {run}"), ("demonstrated",))
     asked = RolloutSettings(episodes=settings.decoded_plans, seed=settings.seed)
     clean = planner.normalized(rollout(planner, tasks, asked).plans)
     labels = np.repeat(np.arange(len(tasks)), settings.decoded_plans)

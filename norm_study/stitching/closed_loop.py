@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,12 @@ NOTE = (
 def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
     """How plans are drawn and followed, by what a reader calls it."""
     plain = RolloutSettings(episodes=settings.episodes, seed=settings.seed)
-    few: dict[str, Any] = {**vars(plain), "sampler": "ddim", "sampling_steps": settings.sampling_steps}
-    found = {"one plan": plain, "few evaluations": RolloutSettings(**few)}
-    found[f"best of {settings.best_of}"] = RolloutSettings(**few | {"best_of": settings.best_of})
+    few = replace(plain, sampler="ddim", sampling_steps=settings.sampling_steps)
+    found = {"one plan": plain, "few evaluations": few}
+    found[f"best of {settings.best_of}"] = replace(few, best_of=settings.best_of)
     for start, warm in (("cold", 0.0), ("warm", settings.warm)):
         for every in settings.every:
-            asked = RolloutSettings(**few | {"replan_every": every, "replan_warm": warm})
-            found[f"every {every} steps, {start}"] = asked
+            found[f"every {every} steps, {start}"] = replace(few, replan_every=every, replan_warm=warm)
     return found
 
 
@@ -102,9 +102,7 @@ def loop_rows(run: str | Path, settings: ClosedLoopSettings, device: str = "auto
         UserError: no such run, or its environment is no maze.
     """
     planner = Planner.from_run(run, device=device)
-    maze = planner.statistics.maze
-    if maze is None:
-        raise UserError(f"closed-loop needs a maze; {planner.statistics.environment} of {run} is no maze")
+    maze = planner.statistics.maze_for(f"closed-loop of {run}")
     tasks = choose_tasks(maze, ("demonstrated", "held_out"))
     about = {"run": Path(run).name, "norm": planner.config.model.norm, "run_seed": planner.config.seed}
     rows: Rows = []
@@ -112,7 +110,7 @@ def loop_rows(run: str | Path, settings: ClosedLoopSettings, device: str = "auto
         horizon = multiple * planner.config.data.horizon
         fits = {task.name: can_be_done(maze, task, horizon, planner.statistics.median_step_m) for task in tasks}
         for mode, asked in modes(settings).items():
-            done = rollout(planner, tasks, RolloutSettings(**{**vars(asked), "horizon": horizon}))
+            done = rollout(planner, tasks, replace(asked, horizon=horizon))
             place = {**about, "maze": maze.name, "mode": mode, "multiple": multiple}
             rows += [{**place, "countable": fits[row["task"]], **row} for row in done.rows]
     return rows

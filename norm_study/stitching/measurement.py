@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from envs.maze_map import MazeMap, Task
-from groundwork.errors import UserError
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import Rows
@@ -41,9 +40,7 @@ def stitch_rows(run: str | Path, settings: StitchSettings, device: str = "auto",
         UserError: no such run, its dataset is gone, or its environment is no maze.
     """
     planner = Planner.from_run(run, device=device, step=step)
-    maze = planner.statistics.maze
-    if maze is None:
-        raise UserError(f"stitching needs a maze; {planner.statistics.environment} of {run} is no maze")
+    maze = planner.statistics.maze_for(f"stitch of {run}")
     training, horizon = load_data(planner.config.data).training, planner.config.data.horizon
     windows = {
         name: NearestWindows(training, planner.statistics.normalizer, points)
@@ -64,8 +61,7 @@ def example_plans(run: str | Path, multiple: int, num_plans: int = 6, device: st
         precision, as lists.
     """
     planner = Planner.from_run(run, device=device)
-    maze = planner.statistics.maze
-    assert maze is not None
+    maze = planner.statistics.maze_for("a picture of plans")
     tasks = example_tasks(maze)
     starts, goals = (maze.cell_to_xy(np.array([getattr(task, end) for task in tasks])) for end in ("start", "goal"))
     horizon = multiple * planner.config.data.horizon

@@ -112,8 +112,7 @@ def bench_rollout(planner: Planner, episodes: int) -> dict[str, float]:
     Returns:
         Seconds of both ways and environment steps per second side by side.
     """
-    assert planner.statistics.maze is not None
-    tasks = choose_tasks(planner.statistics.maze, ["multi_task"])
+    tasks = choose_tasks(planner.statistics.maze_for("a rollout"), ["multi_task"])
     rollout(planner, tasks, RolloutSettings(episodes=1))
     began = time.perf_counter()
     together = rollout(planner, tasks, RolloutSettings(episodes=episodes))

@@ -48,9 +48,7 @@ def reference_scores(data: PlannerData) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: the data are of no maze.
     """
-    maze = data.statistics.maze
-    if maze is None:
-        raise UserError(f"plan measures need a maze; {data.statistics.environment} is no maze")
+    maze = data.statistics.maze_for("a measure of plans")
     count = len(data.training)
     which = torch.linspace(0, count - 1, min(REFERENCE_WINDOWS, count)).long().to(data.training.starts_W.device)
     normalized = data.training.gather(which).transpose(1, 2).cpu()
@@ -165,8 +163,7 @@ def compare(
     ]
     for item in measured:
         mark_countable(item.rows, item.multiple, folders, tasks)
-    target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze
-    assert maze is not None  # the rollouts needed one
+    target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze_for("compare")
     first = dict(reversed(list(zip(labels, folders, strict=True))))
     planners = {label: Planner.from_run(first[label].path, device=device) for label in summaries}
     task = example_task(maze, [row for item in measured for row in item.rows])

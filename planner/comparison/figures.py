@@ -44,8 +44,7 @@ def family_plans(planner: Planner, *, horizon: int | None = None, num_plans: int
     Returns:
         (families, N, H, D) in data units, in the order of :func:`example_tasks`.
     """
-    maze = planner.statistics.maze
-    assert maze is not None
+    maze = planner.statistics.maze_for("a picture of plans")
     tasks = example_tasks(maze)
     starts = maze.cell_to_xy(np.array([task.start for task in tasks]))
     goals = maze.cell_to_xy(np.array([task.goal for task in tasks]))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from groundwork.answers import Answers
-from groundwork.errors import UserError
 from groundwork.jobs import Job
 from planner.plan import Planner
 from planner.renamed import RENAMED
@@ -61,6 +60,5 @@ def _question(folder: RunFolder, settings: RolloutSettings, tasks: Sequence[str]
 
 def _roll_out(path: str | Path, settings: RolloutSettings, tasks: Sequence[str], device: str) -> dict[str, Any]:
     planner = Planner.from_run(path, device=device)
-    if planner.statistics.maze is None:
-        raise UserError(f"compare needs mazes; {planner.statistics.environment} of {path} is no maze")
-    return {"rows": rollout(planner, choose_tasks(planner.statistics.maze, tasks), settings).rows}
+    maze = planner.statistics.maze_for(f"a rollout of {path}")
+    return {"rows": rollout(planner, choose_tasks(maze, tasks), settings).rows}

@@ -34,8 +34,7 @@ def draw_comparison(
     target: Path, planners: Mapping[str, Planner], summaries: Summaries, task: Task, multiples: Sequence[int]
 ) -> None:
     """Writes the pictures and animations of the page; plans are those of the first run of each label."""
-    maze = next(iter(planners.values())).statistics.maze
-    assert maze is not None  # the rollouts needed one
+    maze = next(iter(planners.values())).statistics.maze_for("compare")
     save_figure(_example_figure(planners, summaries, task), target / "example.png", dpi=TEXT_WIDTH_DPI)
     save_figure(bar_figure(summaries), target / "bars.png", dpi=TEXT_WIDTH_DPI)
     for label, planner in planners.items():
@@ -58,10 +57,10 @@ def _example_figure(planners: Mapping[str, Planner], summaries: Summaries, task:
     valid = {label: summaries[label][column]["plan_valid"]["mean"] or 0.0 for label in planners}
     chosen = dict.fromkeys(fewest_and_most(valid))
     known = next(iter(planners.values())).statistics
-    assert known.maze is not None
-    start, goal = known.maze.cell_to_xy(task.start), known.maze.cell_to_xy(task.goal)
+    maze = known.maze_for("compare")
+    start, goal = maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal)
     plans = {label: planners[label].plan(start, goal, num_plans=PLANS_SHOWN)[..., :2] for label in chosen}
-    return example_figure(known.maze, plans, known.longest_step_m)
+    return example_figure(maze, plans, known.longest_step_m)
 
 
 def _plans_figure(maze: MazeMap, planners: Mapping[str, Planner], multiple: int) -> Figure:

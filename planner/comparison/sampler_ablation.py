@@ -15,7 +15,6 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval, paired_difference
 from groundwork.section import Picture, Section
@@ -49,10 +48,8 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
         UserError: no such run, tasks or settings.
     """
     planner = Planner.from_run(run, device=device)
-    maze, levels = planner.statistics.maze, planner.config.diffusion.train_steps
-    if maze is None:
-        raise UserError(f"samplers needs a maze; {planner.statistics.environment} of {run} is no maze")
-    choose_tasks(maze, settings.tasks)
+    levels = planner.config.diffusion.train_steps
+    choose_tasks(planner.statistics.maze_for(f"samplers of {run}"), settings.tasks)
     pairs = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
     pairs = list(dict.fromkeys([("ddpm", levels), *pairs]))
     reference: list[bool] = []
@@ -104,8 +101,7 @@ def ablation_section(about: Mapping[str, Any], entries: Sequence[dict[str, Any]]
 
 def plan_milliseconds(planner: Planner, sampling: Sampling) -> float:
     """Median time of one plan (batch 1)."""
-    maze = planner.statistics.maze
-    assert maze is not None
+    maze = planner.statistics.maze_for("samplers")
     start, goal = maze.cell_to_xy(maze.free_cells[0]), maze.cell_to_xy(maze.free_cells[-1])
     times = []
     for _ in range(TIMED_PLANS):

@@ -171,8 +171,8 @@ def gif_summary(tag: str, maze: MazeMap, positions: np.ndarray, plan: np.ndarray
         plan: (H, 2) planned points, drawn behind.
     """
     file = io.BytesIO()
-    every = math.ceil(len(positions) / GIF_FRAMES)
-    rollout_gif(file, maze, [Panel(positions, plan)], fps=8, every=every, inches=GIF_INCHES)
+    every_s = math.ceil(len(positions) / GIF_FRAMES) * maze.world.dt_s
+    rollout_gif(file, maze, [Panel(positions, plan)], fps=8, every_s=every_s, inches=GIF_INCHES)
     width, height = Image.open(file).size
     image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=file.getvalue())
     return Summary(value=[Summary.Value(tag=tag, image=image)])
