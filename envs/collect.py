@@ -13,15 +13,14 @@ from typing import Any, get_args
 import gymnasium
 import minari
 import numpy as np
-from minari.data_collector import EpisodeBuffer
-from tqdm import tqdm
 
 from envs import dataset_folder
 from envs.dataset import local_id
+from envs.dataset_writing import EPISODES_PER_WRITE, episode_buffer, metadata, write_dataset
 from envs.expert import SetPointExpert, WaypointExpert, tracking_action
 from envs.maps import get_map
 from envs.maze_map import Cell, MazeMap
-from envs.ogbench_maze import next_centers
+from envs.ogbench_maze import ORACLE, next_centers
 from envs.point_maze import PointMaze, make_env
 from envs.settings import PathOrder, Recipe, collection_of
 from envs.side_by_side import SideBySide
@@ -31,7 +30,6 @@ from groundwork.errors import UserError
 
 STITCH_ACTION_NOISE = 0.5
 """OGBench's noise on the actions of its stitch data."""
-EPISODES_PER_WRITE = 64
 
 DESCRIPTIONS: dict[Recipe, str] = {
     "tasks": "The demonstrated tasks over and over in random order, one passage per episode, following a "
@@ -92,30 +90,24 @@ def collect(
     dataset_folder.require_vacant(dataset_id, overwrite)
     if maze.world == OGBENCH and recipe != "stitch":
         raise UserError(f"recipe: {recipe} is no recipe of OGBench's, whose map {maze.name} is; allowed: stitch")
-    env = make_env(maze)
+    env, rng = make_env(maze), np.random.default_rng(seed)
     physics: Any = env.unwrapped
-    metadata = _metadata(maze, recipe, steps, seed, dataset_id, order)
-    try:
-        if maze.world == OGBENCH:
-            walks = _ogbench_walks(env, maze, np.random.default_rng(seed), -(-steps // OGBENCH_STEPS))
-        else:
-            walks = _walks(physics, maze, recipe, order, np.random.default_rng(seed))
-        with (
-            dataset_folder.written_aside(dataset_id, overwrite, env, metadata) as storage,
-            tqdm(total=steps, unit="step", unit_scale=True, desc=dataset_id, disable=not progress) as bar,
-        ):
-            buffers: list[EpisodeBuffer] = []
-            for walk in _cut(walks, steps):
-                rewards = physics.compute_reward(walk.observations[1:, :2], walk.goal, {})
-                buffers.append(episode_buffer(walk.observations, walk.actions, rewards, walk.goal, maze))
-                bar.update(len(walk.actions))
-                if len(buffers) == EPISODES_PER_WRITE:
-                    storage.update_episodes(buffers)
-                    buffers.clear()
-            storage.update_episodes(buffers)
-    finally:
-        env.close()
-    return minari.load_dataset(dataset_id)
+    if maze.world == OGBENCH:
+        walks = _ogbench_walks(env, maze, rng, -(-steps // OGBENCH_STEPS))
+    else:
+        walks = _walks(physics, maze, recipe, order, rng)
+    episodes = (
+        episode_buffer(
+            walk.observations,
+            walk.actions,
+            physics.compute_reward(walk.observations[1:, :2], walk.goal, {}),
+            walk.goal,
+            maze,
+        )
+        for walk in _cut(walks, steps)
+    )
+    about = _metadata(maze, recipe, steps, seed, dataset_id, order)
+    return write_dataset(env, about, episodes, steps, overwrite, progress)
 
 
 def collect_missing(dataset_id: str) -> None:
@@ -133,24 +125,15 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 def _metadata(
     maze: MazeMap, recipe: Recipe, steps: int, seed: int, dataset_id: str, order: PathOrder
 ) -> dict[str, Any]:
-    expert = "WaypointExpert" if recipe == "navigate" else "SetPointExpert"
-    algorithm = f"{expert} ({order}-first paths, PD control)"
+    if maze.world == OGBENCH:
+        algorithm, description = ORACLE, OGBENCH_DESCRIPTION
+    else:
+        expert = "WaypointExpert" if recipe == "navigate" else "SetPointExpert"
+        algorithm, description = f"{expert} ({order}-first paths, PD control)", DESCRIPTIONS[recipe]
     if recipe == "stitch":
         maze = stitched(maze)
-    ogbench = maze.world == OGBENCH
-    return {
-        "dataset_id": dataset_id,
-        "minari_version": minari.__version__,
-        "author": {"temporal-norm-planner"},
-        "algorithm_name": "OGBench's oracle" if ogbench else algorithm,
-        "description": f"Maze {maze.name}. {OGBENCH_DESCRIPTION if ogbench else DESCRIPTIONS[recipe]}",
-        "requirements": ["temporal-norm-planner", "ogbench>=1.2.2" if ogbench else "gymnasium-robotics>=1.3"],
-        "maze": maze.to_dict(),
-        "recipe": recipe,
-        "seed": seed,
-        "order": order,
-        "requested_steps": steps,
-    }
+    more = {"seed": seed, "order": order, "requested_steps": steps}
+    return metadata(dataset_id, maze, algorithm, description, recipe, **more)
 
 
 def _walks(env: PointMaze, maze: MazeMap, recipe: Recipe, order: PathOrder, rng: np.random.Generator) -> Iterator[Walk]:
@@ -262,32 +245,3 @@ def _cut(walks: Iterator[Walk], steps: int) -> Iterator[Walk]:
         left -= len(walk.actions)
         if left <= 0:
             return
-
-
-def episode_buffer(
-    states: np.ndarray, actions: np.ndarray, rewards: np.ndarray, goal: np.ndarray, maze: MazeMap
-) -> EpisodeBuffer:
-    """An episode in Minari's form; it ends truncated.
-
-    Args:
-        states: (T + 1, S) positions and, in PointMaze, velocities.
-        actions: (T, 2).
-        rewards: (T,).
-        goal: (2,) of the whole episode.
-        maze: whose world tells how near the goal is a success.
-    """
-    steps = len(actions)
-    positions, velocities = states[:, :2], states[:, 2:]
-    goals = np.tile(goal, (steps + 1, 1))
-    ends = np.zeros(steps, dtype=bool)
-    ends[-1] = True
-    success = np.linalg.norm(positions - goals, axis=1) <= maze.world.goal_tolerance_m
-    moved = {"qpos": positions, "qvel": velocities} if velocities.size else {"qpos": positions}
-    return EpisodeBuffer(
-        observations={"observation": states, "achieved_goal": positions, "desired_goal": goals},
-        actions=actions,
-        rewards=rewards,
-        terminations=np.zeros(steps, dtype=bool),
-        truncations=ends,
-        infos={"goal": goals, **moved, "success": success},
-    )

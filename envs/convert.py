@@ -17,16 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import minari
 import numpy as np
-from tqdm import tqdm
 
 from envs import dataset_folder
-from envs.collect import EPISODES_PER_WRITE, episode_buffer
-from envs.geometry import points_free
+from envs.converted_arrays import check_arrays, require_on_map
+from envs.dataset_writing import episode_buffer, metadata, write_dataset
 from envs.maps import get_map
 from envs.maze_map import MazeMap
 from envs.point_maze import make_env
@@ -48,7 +46,6 @@ ENDS = ("terminals", "timeouts")
 CELL_CENTRE_OFFSET_M = 0.2
 LEAP_M = 0.1
 """Twice what the fastest ball covers in a step."""
-FREE_SHARE = 0.99
 
 
 def map_of_file(path: Path) -> MazeMap:
@@ -82,36 +79,19 @@ def convert(
     dataset_folder.require_vacant(dataset_id, overwrite)
     steps = _read(path)
     states, actions, goals = _in_our_axes(steps, maze)
-    share = points_free(maze, states[:, :2], 0.0).mean()
-    if share < FREE_SHARE:
-        raise UserError(f"map: {share:.0%} of the positions in {path} are free in {maze.name}; allowed: the file's map")
+    require_on_map(path, states[:, :2], maze)
     spans = _episodes(steps, states)
     if not spans:
         raise UserError(f"{path} holds no episode of a step or more")
-    env = make_env(maze)
-    try:
-        with (
-            dataset_folder.written_aside(dataset_id, overwrite, env, _metadata(maze, path, dataset_id)) as storage,
-            tqdm(total=len(states), unit="step", unit_scale=True, desc=dataset_id, disable=not progress) as bar,
-        ):
-            for first in range(0, len(spans), EPISODES_PER_WRITE):
-                part = spans[first : first + EPISODES_PER_WRITE]
-                storage.update_episodes(
-                    [
-                        episode_buffer(
-                            states[begin : last + 1],
-                            actions[begin:last],
-                            steps["rewards"][begin:last].astype(float),
-                            goals[begin],
-                            maze,
-                        )
-                        for begin, last in part
-                    ]
-                )
-                bar.update(part[-1][1] - bar.n)
-    finally:
-        env.close()
-    return minari.load_dataset(dataset_id)
+    rewards = steps["rewards"].astype(float)
+    episodes = (
+        episode_buffer(states[first : last + 1], actions[first:last], rewards[first:last], goals[first], maze)
+        for first, last in spans
+    )
+    description = f"Converted from D4RL's {path.name}, in the axes of Gymnasium-Robotics."
+    about = metadata(dataset_id, maze, "D4RL's waypoint controller", description, "converted")
+    total = sum(last - first for first, last in spans)
+    return write_dataset(make_env(maze), about, episodes, total, overwrite, progress)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -127,17 +107,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             steps = {name: np.atleast_1d(file[name]) for name in WIDTHS if name not in absent}
     except OSError as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({' '.join(str(error).split())})") from error
-    count = len(steps["observations"])
-    if not count:
-        raise UserError(f"{path} holds no steps")
-    steps |= {name: np.zeros(count, bool) for name in absent}
-    for name, width in WIDTHS.items():
-        expected = (count,) if width is None else (count, width)
-        if steps[name].shape != expected or steps[name].dtype.kind not in "fiub":
-            raise UserError(f"{path}: {name} has shape {steps[name].shape}; D4RL's maze2d layout needs {expected}")
-        finite = np.isfinite(steps[name]).all(axis=tuple(range(1, steps[name].ndim)))
-        if not finite.all():
-            raise UserError(f"{path}: {name} has NaN or infinite values, the first in row {finite.argmin()}")
+    steps |= {name: np.zeros(len(steps["observations"]), bool) for name in absent}
+    check_arrays(path, steps, WIDTHS, "D4RL's maze2d layout")
     return steps
 
 
@@ -170,16 +141,3 @@ def _spans(begins: list[int], breaks: np.ndarray) -> Iterator[tuple[int, int]]:
         last = behind if follows else behind - 1
         if last > begin:
             yield begin, last
-
-
-def _metadata(maze: MazeMap, path: Path, dataset_id: str) -> dict[str, Any]:
-    return {
-        "dataset_id": dataset_id,
-        "minari_version": minari.__version__,
-        "author": {"temporal-norm-planner"},
-        "algorithm_name": "D4RL's waypoint controller",
-        "description": f"Maze {maze.name}. Converted from D4RL's {path.name}, in the axes of Gymnasium-Robotics.",
-        "requirements": ["temporal-norm-planner", "gymnasium-robotics>=1.3"],
-        "maze": maze.to_dict(),
-        "recipe": "converted",
-    }

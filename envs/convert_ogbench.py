@@ -18,14 +18,14 @@ from typing import Any
 
 import minari
 import numpy as np
-from tqdm import tqdm
+from minari.data_collector import EpisodeBuffer
 
 from envs import dataset_folder
-from envs.collect import EPISODES_PER_WRITE, episode_buffer
-from envs.convert import FREE_SHARE
-from envs.geometry import points_free
+from envs.converted_arrays import check_arrays, require_on_map
+from envs.dataset_writing import episode_buffer, metadata, write_dataset
 from envs.maps import get_map
 from envs.maze_map import MazeMap
+from envs.ogbench_maze import ORACLE
 from envs.point_maze import make_env
 from envs.shipped import OGBENCH_TASKS
 from envs.worlds import OGBENCH
@@ -78,23 +78,18 @@ def convert_npz(
     env = make_env(maze)
     physics: Any = env.unwrapped
     begins = np.concatenate([[0], ends[:-1] + 1])
-    buffers = []
-    try:
-        with (
-            dataset_folder.written_aside(dataset_id, overwrite, env, _metadata(maze, path, dataset_id)) as storage,
-            tqdm(total=len(ends), unit="episode", desc=dataset_id, disable=not progress) as bar,
-        ):
-            for begin, end in zip(begins, ends, strict=True):
-                states = rows["observations"][begin : end + 1].astype(float)
-                rewards = physics.compute_reward(states[1:], states[-1], {})
-                buffers.append(episode_buffer(states, rows["actions"][begin:end], rewards, states[-1], maze))
-                bar.update()
-                if len(buffers) == EPISODES_PER_WRITE or end == ends[-1]:
-                    storage.update_episodes(buffers)
-                    buffers.clear()
-    finally:
-        env.close()
-    return minari.load_dataset(dataset_id)
+    episodes = (
+        _episode(rows, begin, end, physics, maze) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
+    )
+    recipe = "stitch" if "-stitch-" in path.name else "converted"
+    about = metadata(dataset_id, maze, ORACLE, f"Converted from OGBench's {path.name}.", recipe)
+    return write_dataset(env, about, episodes, int((ends - begins).sum()), overwrite, progress)
+
+
+def _episode(rows: dict[str, np.ndarray], begin: int, end: int, physics: Any, maze: MazeMap) -> EpisodeBuffer:
+    states = rows["observations"][begin : end + 1].astype(float)
+    rewards = physics.compute_reward(states[1:], states[-1], {})
+    return episode_buffer(states, rows["actions"][begin:end], rewards, states[-1], maze)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -109,26 +104,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or no .npz file ({' '.join(str(error).split())[:100]})") from error
     if missing:
         raise UserError(f"{path} has no {', '.join(missing)}: it is not of the layout of OGBench's pointmaze")
-    count = len(rows["observations"])
-    if not count:
-        raise UserError(f"{path} holds no steps")
-    for name, width in WIDTHS.items():
-        expected = (count,) if width is None else (count, width)
-        if rows[name].shape != expected or rows[name].dtype.kind not in "fiub":
-            raise UserError(
-                f"{path}: {name} has shape {rows[name].shape}; the layout of OGBench's pointmaze needs {expected}"
-            )
-        finite = np.isfinite(rows[name]).all(axis=tuple(range(1, rows[name].ndim)))
-        if not finite.all():
-            raise UserError(f"{path}: {name} has NaN or infinite values, the first in row {finite.argmin()}")
+    check_arrays(path, rows, WIDTHS, "the layout of OGBench's pointmaze")
     return rows | {"actions": np.clip(rows["actions"], -1, 1).astype(np.float32)}
 
 
 def _check_episodes(path: Path, positions: np.ndarray, ends: np.ndarray, maze: MazeMap) -> None:
     """Refuses positions of another map and episodes that are not whole."""
-    share = points_free(maze, positions, 0.0).mean()
-    if share < FREE_SHARE:
-        raise UserError(f"map: {share:.0%} of the positions in {path} are free in {maze.name}; allowed: the file's map")
+    require_on_map(path, positions, maze)
     if not len(ends) or ends[-1] != len(positions) - 1:
         raise UserError(f"{path}: terminals does not end the last episode, in row {len(positions) - 1}")
     if (np.diff(ends, prepend=-1) < 2).any():
@@ -141,16 +123,3 @@ def _check_episodes(path: Path, positions: np.ndarray, ends: np.ndarray, maze: M
         raise UserError(
             f"{path}: the ball leaps more than {LEAP_M:g} m behind row {leaps.argmax()}, which terminals does not end"
         )
-
-
-def _metadata(maze: MazeMap, path: Path, dataset_id: str) -> dict[str, Any]:
-    return {
-        "dataset_id": dataset_id,
-        "minari_version": minari.__version__,
-        "author": {"temporal-norm-planner"},
-        "algorithm_name": "OGBench's oracle",
-        "description": f"Maze {maze.name}. Converted from OGBench's {path.name}.",
-        "requirements": ["temporal-norm-planner", "ogbench>=1.2.2"],
-        "maze": maze.to_dict(),
-        "recipe": "stitch" if "-stitch-" in path.name else "converted",
-    }

@@ -24,6 +24,8 @@ from envs.reset_options import free_position, read_options
 from envs.worlds import OGBENCH
 from groundwork.errors import UserError
 
+ORACLE = "OGBench's oracle"
+"""What walked its demonstrations, as datasets name it."""
 STEP_M = 0.2
 """So far one step sets the ball at full action, in x and in y."""
 PHYSICS_STEPS = 5

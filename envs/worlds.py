@@ -22,6 +22,7 @@ class World:
         cell_noise_m: starts and goals lie up to this far from a cell's center, in x and in y.
         goal_tolerance_m: the goal is reached within this distance.
         ends_at_goal: whether an episode ends there. Such a world's episode limit is its benchmark's and never grows.
+        requirement: what its environments come from, as pip names it.
         body_radius_m: a point that is nearer to a wall is none that the body can be at.
     """
 
@@ -33,6 +34,7 @@ class World:
     cell_noise_m: float
     goal_tolerance_m: float
     ends_at_goal: bool
+    requirement: str
     body_radius_m: float
 
 
@@ -45,6 +47,7 @@ POINT_MAZE = World(
     cell_noise_m=0.25,
     goal_tolerance_m=0.45,
     ends_at_goal=False,
+    requirement="gymnasium-robotics>=1.3",
     # The ball's radius is 0.1; pressed into a wall, the contact gives way by up to 0.02 m.
     body_radius_m=0.08,
 )
@@ -59,6 +62,7 @@ OGBENCH = World(
     cell_noise_m=1.0,
     goal_tolerance_m=1.0,
     ends_at_goal=True,
+    requirement="ogbench>=1.2.2",
     # The ball's radius is 0.7; pressed into a wall, the contact gives way by up to 0.06 m.
     body_radius_m=0.64,
 )
