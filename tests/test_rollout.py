@@ -91,6 +91,24 @@ def test_replanning_runs_and_starts_where_the_ball_is(oracle):
     assert all(row["success"] for row in rows)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["the first plan leaps", "the last plan leaps"])
+def test_a_row_tells_the_first_and_the_last_plan_apart(oracle, monkeypatch, late):
+    plan, drawn = oracle.plan, []
+
+    def leaping(*given, **told):
+        plans = plan(*given, **told)
+        if bool(drawn) == late:  # through the outer wall and back
+            plans[:, 0, plans.shape[2] // 2, :2] += 20.0
+        drawn.append(plans)
+        return plans
+
+    monkeypatch.setattr(oracle, "plan", leaping)
+    tasks, settings = choose_tasks(get_map("hash"), ["turn"]), RolloutSettings(episodes=1, horizon=96, replan_every=150)
+    rows = rollout(oracle, tasks, settings).rows
+    assert len(drawn) > 1
+    assert [(row["plan_valid"], row["last_plan_valid"]) for row in rows] == [(late, not late)] * len(rows)
+
+
 def test_replanning_ends_where_the_levels_leave_no_plan(tiny, tiny_run):
     deep = tiny(model={"dim_mults": [1, 1, 1, 1, 1], "norm": "none"}, data={"horizon": 64})
     statistics = RunFolder(tiny_run).statistics()
