@@ -195,29 +195,3 @@ def jumps(positions_NHX: np.ndarray, data_longest_step_m: float) -> np.ndarray:
 def path_length_m(positions_NHX: np.ndarray) -> np.ndarray:
     """Lengths (…,) of paths (…, H, 2), in metres."""
     return np.linalg.norm(np.diff(positions_NHX, axis=-2), axis=-1).sum(-1)
-
-
-def choose_best(
-    positions_BNHX: np.ndarray, maze: MazeMap, data_longest_step_m: float, costs_BN: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best of N plans for each of B problems.
-
-    Valid plans come first, and among them the shortest. Where none is valid, the one with the most points in
-    free space, and among equals the shortest. Costs, where given, count before lengths.
-
-    Args:
-        positions_BNHX: (B, N, H, 2) planned positions in metres.
-        maze: the walls.
-        data_longest_step_m: longest step of the training split at the same stride.
-        costs_BN: what a guide makes of the plans.
-
-    Returns:
-        (B,) the chosen plans' indices, and (B,) the share of valid ones among each problem's N.
-    """
-    problems, candidates = positions_BNHX.shape[:2]
-    measures = plan_measures(positions_BNHX.reshape(-1, *positions_BNHX.shape[2:]), maze, data_longest_step_m)
-    valid, free = (measures[name].reshape(problems, candidates) for name in ("plan_valid", "free_share"))
-    # A valid plan's points are all free, so that the free share tells invalid plans apart and no others.
-    costs = np.zeros_like(free) if costs_BN is None else costs_BN
-    order = np.lexsort((path_length_m(positions_BNHX), costs, -free, ~valid), axis=-1)
-    return order[:, 0], valid.mean(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,12 +15,12 @@ from numpy.typing import ArrayLike
 
 from envs.geometry import require_free
 from groundwork.errors import UserError
+from planner.choosing import choose_best, denoising_error, held_at_end, longest_steps_m
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
 from planner.hub import EMA, fetch
-from planner.measures import choose_best
 from planner.sampler import Conditions, WarmStart, sample
 from planner.sampling import Sampling
 from planner.training.checkpoint import read_network
@@ -133,6 +134,13 @@ class Planner:
             UserError: shapes, horizon or steps that do not fit, values that are not finite or far from all data, a
                 start or goal in a wall or outside the maze, or ``best_of`` without a maze.
         """
+        if sampling.best_of > 1:
+            drawn = self.drawn(
+                start, goal, num_plans, seed, horizon=horizon, sampling=sampling, last_plans=last_plans, guide=guide
+            )
+            plans = self.chosen(drawn, sampling, guide)[0]
+            plans = plans.reshape(-1, num_plans, *plans.shape[1:])
+            return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
         starts, goals = self._problem(start, goal)
         if num_plans < 1:
             raise UserError(f"num_plans = {num_plans} must be at least 1")
@@ -141,36 +149,101 @@ class Planner:
         if not 0 <= seed < 2**63:
             raise UserError(f"seed = {seed} must be from 0 to {2**63 - 1}")
         generator = torch.Generator(self.device).manual_seed(seed)
-        warm, drawn, guide = sampling.replan_warm, num_plans * sampling.best_of, guide or sampling.guide
-        starts_N, goals_N = (np.repeat(values, drawn, axis=0) for values in (starts, goals))
-        last_N = self._last_plans(last_plans, len(starts), horizon, drawn) if warm else None
+        warm, guide = sampling.replan_warm, guide or sampling.guide
+        starts_N, goals_N = (np.repeat(values, num_plans, axis=0) for values in (starts, goals))
+        last_N = self._last_plans(last_plans, len(starts), horizon, num_plans) if warm else None
         steer = self._steering(guide, sampling.avoid_scale) if guide else None
         parts = []
         for first in range(0, len(starts_N), PLANS_PER_BATCH):
             part = slice(first, first + PLANS_PER_BATCH)
             again = None if last_N is None else WarmStart(last_N[part], warm)
             parts.append(self._sample(starts_N[part], goals_N[part], horizon, sampling, generator, again, steer))
-        plans = np.concatenate(parts).reshape(len(starts) * num_plans, sampling.best_of, horizon, -1)
-        if sampling.best_of > 1:
-            plans = self.best(plans, guide)[0][:, None]
-        plans = plans.reshape(len(starts), num_plans, horizon, -1)
+        plans = np.concatenate(parts).reshape(len(starts), num_plans, horizon, -1)
         return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
 
-    def best(self, plans_BNHD: np.ndarray, guide: Guide | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The best (B, H, D) of N plans for each problem, and the share (B,) of valid ones among the N.
+    @property
+    def unit(self) -> int:
+        """What the number of a plan's points must be a multiple of; twice that is the shortest plan."""
+        return 2 ** (len(self.config.model.dim_mults) - 1) * self.config.model.num_packs
 
-        Among valid plans those of the lowest cost to ``guide`` come first, then the shortest.
+    def drawn(
+        self,
+        start: ArrayLike,
+        goal: ArrayLike,
+        num_plans: int = 1,
+        seed: int = 0,
+        *,
+        horizon: int | None = None,
+        sampling: Sampling = DEFAULT_SAMPLING,
+        last_plans: np.ndarray | None = None,
+        guide: Guide | None = None,
+    ) -> list[np.ndarray]:
+        """All of the ``best_of`` plans for each plan that :meth:`plan` returns, whose arguments these are.
+
+        Returns:
+            For each number of points that they have, (B · num_plans, n, H, D) plans in data units.
 
         Raises:
-            UserError: the planner's environment is no maze, where validity means nothing.
+            UserError: what :meth:`plan` raises, or several horizons with a warm start, whose last plan has but one.
         """
-        maze = self.statistics.maze_for("best_of")
+        counts = sampling.drawn_at(horizon or self.config.data.horizon, self.unit)
+        if len(counts) > 1 and sampling.replan_warm:
+            raise UserError("replan_warm begins from a plan of the whole horizon: horizon_shares must be 1")
+        one, drawn = replace(sampling, best_of=1, horizon_shares=(1.0,)), []
+        for index, (points, count) in enumerate(counts.items()):
+            plans = self.plan(
+                np.atleast_2d(start),
+                np.atleast_2d(goal),
+                num_plans=num_plans * count,
+                seed=seed + index,
+                horizon=points,
+                sampling=one,
+                last_plans=last_plans,
+                guide=guide,
+            )
+            drawn.append(rearrange(plans, "b (k n) t d -> (b k) n t d", n=count))
+        return drawn
+
+    def chosen(
+        self, drawn: Sequence[np.ndarray], sampling: Sampling = DEFAULT_SAMPLING, guide: Guide | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One (B, H, D) of the plans that :meth:`drawn` gives, and the share (B,) of valid ones among them.
+
+        By the map, valid plans of the lowest cost to a guide come first, and among these the shortest. Without it,
+        the one whose longest step is shortest, or whose :meth:`denoising_error` is least; the walls count then for
+        the share alone.
+
+        Raises:
+            UserError: the planner's environment is no maze, where validity means nothing, or a guide with a choice
+                that does not ask for its costs.
+        """
+        maze, guide = self.statistics.maze_for("best_of"), guide or sampling.guide
+        plans = np.concatenate([held_at_end(each, max(one.shape[2] for one in drawn)) for each in drawn], axis=1)
         costs = None
         if guide is not None:
-            every = rearrange(torch.from_numpy(plans_BNHD), "b n t d -> (b n) t d")
-            costs = guide(every, 0.0).numpy().reshape(plans_BNHD.shape[:2])
-        chosen, valid_share = choose_best(plans_BNHD[..., :2], maze, self.statistics.longest_step_m, costs)
-        return plans_BNHD[np.arange(len(plans_BNHD)), chosen], valid_share
+            if sampling.choose != "map":
+                raise UserError(f"choose = {sampling.choose} takes no region to avoid; allowed with one: map")
+            every = rearrange(torch.from_numpy(plans), "b n t d -> (b n) t d")
+            costs = guide(every, 0.0).numpy().reshape(plans.shape[:2])
+        best, valid_share = choose_best(plans[..., :2], maze, self.statistics.longest_step_m, costs)
+        if sampling.choose == "longest_step":
+            best = longest_steps_m(drawn).argmin(1)
+        elif sampling.choose == "denoising":
+            best = np.concatenate([self.denoising_error(each) for each in drawn], axis=1).argmin(1)
+        return plans[np.arange(len(plans)), best], valid_share
+
+    def denoising_error(self, plans_BNHD: np.ndarray) -> np.ndarray:
+        """How far the network moves plans (B, N, H, D) in data units, see :func:`planner.choosing.denoising_error`."""
+        flat = self.normalized(rearrange(plans_BNHD, "b n t d -> (b n) t d"))
+        known = self.statistics.layout.known(flat.shape[2], self.device)
+        parts = [
+            denoising_error(self.denoiser(known), self._schedule, known, part) for part in flat.split(PLANS_PER_BATCH)
+        ]
+        return torch.cat(parts).cpu().numpy().reshape(plans_BNHD.shape[:2])
+
+    def denoiser(self, known: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The network, told which entries are known if it was trained to be."""
+        return partial(self.network, known=known) if self.config.model.tell_known else self.network
 
     def normalized(self, plans_BTD: np.ndarray) -> torch.Tensor:
         """Plans (B, T, D) in data units as the network sees them: (B, D, T) in [−1, 1], on its device."""
@@ -232,9 +305,8 @@ class Planner:
         values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
         known = layout.known(horizon, self.device)
         normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
-        told = self.config.model.tell_known
         plans = sample(
-            partial(self.network, known=known) if told else self.network,
+            self.denoiser(known),
             self._schedule,
             Conditions(known, normalized),
             kind=sampling.sampler or self.config.diffusion.sampler,

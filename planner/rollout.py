@@ -160,17 +160,9 @@ def _plan(
     last_plans: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One plan per episode (N, H, D), the best of those drawn for it, and the share (N,) of valid ones among them."""
-    sampling = replace(settings, best_of=1, replan_warm=settings.replan_warm if last_plans is not None else 0.0)
-    candidates = planner.plan(
-        states,
-        goals,
-        num_plans=settings.best_of,
-        seed=seed,
-        horizon=settings.horizon,
-        sampling=sampling,
-        last_plans=last_plans,
-    )
-    return planner.best(candidates, settings.guide)
+    sampling = replace(settings, replan_warm=settings.replan_warm if last_plans is not None else 0.0)
+    drawn = planner.drawn(states, goals, seed=seed, horizon=settings.horizon, sampling=sampling, last_plans=last_plans)
+    return planner.chosen(drawn, settings)
 
 
 @dataclass
@@ -205,7 +197,7 @@ class _Replanning:
         if not self.settings.replan_every or not step or step % self.settings.replan_every:
             return None
         left = _points_left(self.planner, self.horizon, step)
-        if left < max(FEWEST_REPLANNED_POINTS, 2 * _unit(self.planner)):
+        if left < max(FEWEST_REPLANNED_POINTS, 2 * self.planner.unit):
             return None
         began = time.perf_counter()
         rest = shifted(self.last, step - self.begin, self.planner.config.data.stride, left)
@@ -218,13 +210,7 @@ class _Replanning:
 
 def _points_left(planner: Planner, horizon: int, step: int) -> int:
     """Points of a plan of ``horizon`` that lie ahead after ``step`` steps, rounded up to what the levels can halve."""
-    unit = _unit(planner)
-    return unit * math.ceil((horizon - step / planner.config.data.stride) / unit)
-
-
-def _unit(planner: Planner) -> int:
-    """What the length of a plan must be a multiple of; twice that is the shortest plan."""
-    return 2 ** (len(planner.config.model.dim_mults) - 1) * planner.config.model.num_packs
+    return planner.unit * math.ceil((horizon - step / planner.config.data.stride) / planner.unit)
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:

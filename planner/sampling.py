@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from planner.guidance import AvoidRegion
 
 SamplerKind = Literal["ddpm", "ddim", "dpm", "sde"]
+Choice = Literal["map", "longest_step", "denoising"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ class Sampling(Settings):
     Attributes:
         sampler: which of :data:`SAMPLERS`; ``None``: the run's.
         sampling_steps: network evaluations per plan; ``None``: the run's.
-        best_of: plans drawn for each one that is returned: the shortest valid one.
+        best_of: plans drawn for each one that is returned.
+        choose: which of them that is, see :mod:`planner.choosing`.
+        horizon_shares: shares of the horizon at which they are drawn, as many of each as come out even, the first
+            ones one more.
         avoid: x, y and radius in metres of a region to stay out of.
         avoid_scale: of the gradient steps out of it, or down any other guide's cost. 4 is large enough to turn plans
             to another way while their way is still open.
@@ -82,7 +87,20 @@ class Sampling(Settings):
     sampling_steps: int | None = option(
         None, "How often the network is evaluated for a plan.", low=1, default_text="the run's"
     )
-    best_of: int = option(1, "How many plans are drawn for each one; the shortest valid one is kept.", low=1)
+    best_of: int = option(1, "How many plans are drawn for each one that is kept.", low=1)
+    choose: Choice = option(
+        "map",
+        "Of those drawn the shortest valid one is kept, which takes the map to know (map), or, without it, the one "
+        "whose longest step is shortest (longest_step), or that denoising moves least where it moves it most "
+        "(denoising).",
+    )
+    horizon_shares: tuple[float, ...] = option(
+        (1.0,),
+        "Those drawn have these shares of the horizon's points, as many plans each; short ones wait at their goal.",
+        low=0.01,
+        high=1,
+        metavar="A,B",
+    )
     avoid: tuple[float, float, float] | None = option(
         None, "A region to stay out of: its center and its radius in meters.", metavar="X,Y,RADIUS", default_text=""
     )
@@ -93,6 +111,21 @@ class Sampling(Settings):
         low=0,
         high=1,
     )
+
+    def drawn_at(self, horizon: int, unit: int) -> dict[int, int]:
+        """Number of points → how many of ``best_of`` plans have it; all are multiples of ``unit``, from two of it.
+
+        Raises:
+            UserError: more shares of the horizon than plans.
+        """
+        if len(self.horizon_shares) > self.best_of:
+            raise UserError(f"horizon_shares: {len(self.horizon_shares)} of them need best_of of as many at least")
+        counts: dict[int, int] = {}
+        for index, share in enumerate(self.horizon_shares):
+            points = horizon if share == 1 else max(2 * unit, unit * math.ceil(share * horizon / unit - 1e-9))
+            even, more = divmod(self.best_of, len(self.horizon_shares))
+            counts[points] = counts.get(points, 0) + even + (index < more)
+        return counts
 
     @property
     def guide(self) -> AvoidRegion | None:

@@ -4,9 +4,9 @@ import torch
 
 from envs.maps import get_map
 from groundwork.errors import UserError
+from planner.choosing import choose_best
 from planner.diffusion import make_schedule
 from planner.guidance import MARGIN_M, REACH_M, AvoidRegion, descend
-from planner.measures import choose_best
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, rollout
 from planner.sampler import Conditions, sample

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from envs.maps import get_map
-from planner.measures import MEASURES, choose_best, held, path_length_m, plan_measures
+from planner.choosing import choose_best
+from planner.measures import MEASURES, held, path_length_m, plan_measures
 
 HASH = get_map("hash")
 CORRIDOR_Y = HASH.cell_to_xy(np.array([3, 1]))[1]

@@ -236,7 +236,7 @@ def test_one_of_several_plans_is_that_which_choosing_among_them_gives(tiny_run):
     best = planner.plan(starts, goals, sampling=Sampling(best_of=4), seed=1)
     assert best.shape == (2, 1, 32, 4)
     candidates = planner.plan(starts, goals, num_plans=4, seed=1)
-    assert (best[:, 0] == planner.best(candidates)[0]).all()
+    assert (best[:, 0] == planner.chosen([candidates])[0]).all()
     with pytest.raises(UserError, match="num_plans = 0 must be at least 1"):
         planner.plan(starts, goals, num_plans=0)
 

@@ -1,0 +1,109 @@
+"""Which of several plans is followed, by the map or without it, and at several horizons."""
+
+import numpy as np
+import pytest
+import torch
+
+from envs.maps import get_map
+from groundwork.errors import UserError
+from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_steps_m
+from planner.diffusion import make_schedule
+from planner.plan import Planner
+from planner.rollout import RolloutSettings, choose_tasks, rollout
+from planner.sampling import Sampling
+
+START, GOAL = [-4.0, 2.0], [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("best_of", "shares", "expected"),
+    [
+        (1, (1.0,), {64: 1}),
+        (7, (0.5, 0.75, 1.0), {32: 3, 48: 2, 64: 2}),
+        (4, (0.01, 0.02, 1.0), {8: 3, 64: 1}),  # no plan is shorter than two units
+        (2, (0.51, 1.0), {36: 1, 64: 1}),  # rounded up to whole units
+    ],
+)
+def test_plans_are_shared_out_among_horizons(best_of, shares, expected):
+    assert Sampling(best_of=best_of, horizon_shares=shares).drawn_at(64, unit=4) == expected
+
+
+def test_more_horizons_than_plans_are_refused():
+    with pytest.raises(UserError, match="3 of them need best_of"):
+        Sampling(best_of=2, horizon_shares=(0.5, 0.75, 1.0)).drawn_at(64, unit=4)
+
+
+def test_a_short_plan_waits_at_rest_where_it_ends():
+    plans = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    held = held_at_end(plans, 8)
+    assert held.shape == (2, 3, 8, 4)
+    assert (held[:, :, :5] == plans).all()
+    assert (held[:, :, 5:, :2] == plans[:, :, 4:, :2]).all()
+    assert (held[:, :, 5:, 2:] == 0).all()
+
+
+def test_the_worst_stretch_of_a_plan_counts():
+    """A network that makes zero of everything moves a plan by its own values."""
+    schedule, known = make_schedule(50, "sample"), torch.zeros(2, 32, dtype=torch.bool)
+    known[:, [0, -1]] = True
+    plans = torch.zeros(3, 2, 32)
+    plans[1, 0, 10:14] = 0.8  # four points of a stretch of eight, in one of two dimensions
+    plans[2, :, 0] = plans[2, :, -1] = 1.0  # what is known is not judged
+    found = denoising_error(lambda noisy, at: torch.zeros_like(noisy), schedule, known, plans)
+    assert found.tolist() == pytest.approx([0, 0.64 / 2 * 4 / JUDGED_POINTS, 0], abs=1e-6)
+
+
+def test_a_network_of_noise_is_judged_by_the_plan_it_means():
+    schedule, known = make_schedule(50, "noise"), torch.zeros(2, 16, dtype=torch.bool)
+    plans = torch.full((1, 2, 16), 0.5)
+
+    def denoise(noisy, at):  # the noise that leaves zero
+        return noisy / (1 - schedule.alphas_cumprod[at[0]]) ** 0.5
+
+    assert denoising_error(denoise, schedule, known, plans).item() == pytest.approx(0.25, rel=1e-4)
+
+
+def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    starts, goals = np.array([START, [2.0, 4.0]], np.float32), np.array([GOAL, [-2.0, -4.0]], np.float32)
+    for choose in ("longest_step", "denoising", "map"):
+        sampling = Sampling(best_of=6, horizon_shares=(0.5, 1.0), choose=choose)
+        drawn = planner.drawn(starts, goals, 2, seed=3, sampling=sampling)
+        assert [plans.shape for plans in drawn] == [(4, 3, 16, 4), (4, 3, 32, 4)]
+        best = planner.plan(starts, goals, 2, seed=3, sampling=sampling)
+        assert best.shape == (2, 2, 32, 4)
+        assert (best[:, :, 0, :2] == starts[:, None]).all()
+        assert (best[:, :, -1, :2] == goals[:, None]).all()
+        plans = np.concatenate([held_at_end(each, 32) for each in drawn], axis=1)
+        if choose == "longest_step":
+            expected = np.linalg.norm(np.diff(plans[..., :2], axis=2), axis=-1).max(2).argmin(1)
+            assert (longest_steps_m(drawn).argmin(1) == expected).all()
+        elif choose == "denoising":
+            expected = np.concatenate([planner.denoising_error(each) for each in drawn], axis=1).argmin(1)
+        else:
+            continue
+        assert (best.reshape(4, 32, 4) == plans[np.arange(4), expected]).all()
+
+
+def test_a_rollout_chooses_without_the_map(tiny_run):
+    planner, tasks = Planner.from_run(tiny_run, device="cpu"), choose_tasks(get_map("hash"), ["straight"])[:2]
+    asked = RolloutSettings(episodes=1, best_of=4, horizon_shares=(0.5, 1.0), choose="longest_step", replan_every=20)
+    done = rollout(planner, tasks, asked)
+    assert done.plans.shape[:2] == (2, 32)
+    by_map = rollout(planner, tasks, RolloutSettings(episodes=1, best_of=4, horizon_shares=(0.5, 1.0)))
+    # The same plans were drawn; the walls count for the share of valid ones alone.
+    assert [row["valid_among_n"] for row in done.rows] == [row["valid_among_n"] for row in by_map.rows]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"choose": "denoising", "avoid": (0.0, 0.0, 0.5)}, "takes no region to avoid"),
+        ({"horizon_shares": (0.5, 1.0), "replan_warm": 0.5}, "horizon_shares must be 1"),
+        ({"choose": "luck"}, "choose = luck"),
+        ({"horizon_shares": (0.5, 1.5)}, "horizon_shares = "),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny_run, settings, words):
+    with pytest.raises(UserError, match=words):
+        Planner.from_run(tiny_run, device="cpu").plan(START, GOAL, sampling=Sampling(best_of=2, **settings))
