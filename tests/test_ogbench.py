@@ -21,7 +21,7 @@ from planner.config import DataConfig
 from planner.data import load_data
 from planner.execution import execute_one
 from planner.plan import Planner
-from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
+from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout, task_length_m
 from planner.training.train import train
 from planner.training.trainer import make_network
 
@@ -284,12 +284,10 @@ def test_longer_plans_than_the_limit_do_not_lengthen_the_episode(oracle):
 
 @needs_ogbench
 def test_ways_are_measured_in_meters(oracle):
-    maze, step_m = oracle.statistics.maze, oracle.statistics.median_step_m
+    maze = oracle.statistics.maze
     (task,) = choose_tasks(maze, ["task4"])
-    length_m = 4.0 * maze.distances_from(task.start)[task.goal]
-    fits = length_m / 0.8 / step_m + 1
-    assert can_be_done(maze, task, int(fits) + 1, step_m)
-    assert not can_be_done(maze, task, int(fits) - 1, step_m)
+    assert task_length_m(maze, task) == 4.0 * maze.distances_from(task.start)[task.goal]
+    assert can_be_done(maze, task, 4, oracle.statistics.median_step_m)  # OGBench counts every episode
     path = maze.cell_to_xy(np.array([(6, 1), (6, 2)]))
     walked = execute_one(oracle, np.linspace(*path, 16))
     assert np.allclose(walked[-1], path[1])
