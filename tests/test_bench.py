@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from planner.bench.baseline import PlainLoop
+from planner.bench.limits import ByteCounter, step_bytes
 from planner.bench.planning import REFERENCE_MODEL
 from planner.bench.rates import MEANINGS, bench, bench_table
 from planner.config import to_yaml
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.sampler import Conditions, sample
+from planner.training.run import RunFolder
 from planner.training.trainer import Trainer, make_network
 
 
@@ -45,18 +47,20 @@ def test_ratios_are_those_of_the_seconds_beside_them(tiny_bench):
     assert summary["stacked_ratio"] == pytest.approx(sum(stacked) / 2)
     shares = [summary["step_gflop"] * 1e9 / row["step_s"] / row["matmul_per_second"] for row in rows]
     assert summary["matmul_share"] == pytest.approx(sum(shares) / 2)
+    shares = [summary["step_gbyte"] * 1e9 / row["step_s"] / row["copied_per_second"] for row in rows]
+    assert summary["copy_share"] == pytest.approx(sum(shares) / 2)
     episodes = summary["rollout_one_by_one_s"] / summary["rollout_side_by_side_s"]
     assert summary["rollout_side_by_side_ratio"] == pytest.approx(episodes)
 
 
 def test_the_flop_of_a_step_are_those_of_a_hand_count(tiny, hash_dataset):
     """A step of one convolution: forward 2·B·T·k·C_in·C_out, and the same for the gradient of its weights."""
-    from planner.bench.rates import _step_flop
+    from planner.bench.limits import step_flop
 
     config = tiny(model={"dim": 8, "dim_mults": [1]})
     trainer = Trainer(config, load_data(config.data, "cpu"), torch.device("cpu"))
     batch, points = config.batch_size, config.data.horizon
-    whole = _step_flop(trainer)
+    whole = step_flop(trainer)
     first = next(layer for layer in trainer.network.modules() if isinstance(layer, torch.nn.Conv1d))
     products = 2 * batch * points * first.weight.numel()
     assert 2 * products < whole
@@ -111,3 +115,27 @@ def test_the_command_prints_a_table_and_refuses_unknown_parts(command, refused, 
     assert "steps_per_second" not in result["summary"]
     assert len(result["rows"]) == 1
     assert "not one of training" in refused("planner.main", "bench", tmp_path / "tiny.yaml", "--parts", "planing")
+
+
+def test_bytes_are_those_that_operations_read_and_write():
+    one, other = torch.ones(10, 100), torch.ones(10, 100)
+
+    def moved(work):
+        with ByteCounter() as counter:
+            work()
+        return counter.count
+
+    assert moved(lambda: one + other) == 3 * 4000
+    assert moved(lambda: one.add_(other)) == 3 * 4000
+    assert moved(lambda: one.T[:, :5].view(100, 5)) == 0
+    assert moved(lambda: torch.cat([one, other])) == 4 * 4000
+    assert moved(lambda: one @ other.T) == 2 * 4000 + 400
+
+
+def test_the_optimizer_counts_among_the_bytes_of_a_step(tiny_run):
+    folder = RunFolder(tiny_run)
+    trainer = Trainer(folder.config(), load_data(folder.config().data), torch.device("cpu"))
+    parameters = 4 * sum(each.numel() for each in trainer.network.parameters())
+    # At the least each parameter, its gradient, both moments and the average are read, and four of them written.
+    assert step_bytes(trainer) > 9 * parameters
+    assert trainer.step == 1

@@ -1,7 +1,7 @@
 """How long training, planning and rolling out take, as ratios within one run (machines are noisy).
 
-The baseline is a plain loop of diffusers' U-Net and scheduler in the same run; the limit of a training step is the
-rate at which this machine multiplies matrices.
+The baseline is a plain loop of diffusers' U-Net and scheduler in the same run; what bounds a training step is in
+:mod:`planner.bench.limits`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import resource
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from planner.bench.baseline import PlainLoop
+from planner.bench.limits import copy_rate, matmul_rate, seconds, step_bytes, step_flop
 from planner.bench.planning import bench_planning, bench_rollout, planning_summary
 from planner.config import Config, to_dict
 from planner.data import load_data
@@ -28,20 +27,7 @@ from planner.training.stacked import Stack, update_together
 from planner.training.trainer import Trainer, seed_of
 from planner.unet_convert import EXPRESSIBLE
 
-MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}
 CALLS_PER_PLAN_TIMING = 3
-
-
-def _seconds(work: Callable[[], object], steps: int, device: torch.device) -> float:
-    """Seconds per call of ``work``, over ``steps`` calls."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    for _ in range(steps):
-        work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / steps
 
 
 def bench(
@@ -89,7 +75,7 @@ def bench(
     if "planning" in parts:
 
         def timed(work: Callable[[], object]) -> float:
-            return _seconds(work, CALLS_PER_PLAN_TIMING, device)
+            return seconds(work, CALLS_PER_PLAN_TIMING, device)
 
         once = bench_planning(config, trainer, expressible, warm_level, timed)
         once()
@@ -136,11 +122,12 @@ def _training(trainer: Trainer, same: Trainer, steps: int, size: int) -> Callabl
         "unet1d_s": lambda: _forward_backward(theirs, noisy, levels),
     }
     for call in work.values():
-        _seconds(call, max(3, steps // 10), device)
+        seconds(call, max(3, steps // 10), device)
 
     def once() -> dict[str, float]:
-        return {name: _seconds(call, steps, device) for name, call in work.items()} | {
-            "matmul_per_second": _matmul_rate(device, config.precision)
+        return {name: seconds(call, steps, device) for name, call in work.items()} | {
+            "matmul_per_second": matmul_rate(device, config.precision),
+            "copied_per_second": copy_rate(device),
         }
 
     return once
@@ -150,7 +137,7 @@ def _training_summary(rows: list[dict[str, float]], trainer: Trainer, stack: int
     def middle(of: Callable[[dict[str, float]], float]) -> float:
         return float(np.median([of(row) for row in rows]))
 
-    flop = _step_flop(trainer)
+    flop, moved = step_flop(trainer), step_bytes(trainer)
     return {
         "steps_per_second": middle(lambda row: 1 / row["step_s"]),
         "outside_share": middle(lambda row: 1 - row["arithmetic_s"] / row["step_s"]),
@@ -161,25 +148,10 @@ def _training_summary(rows: list[dict[str, float]], trainer: Trainer, stack: int
         "step_gflop": flop / 1e9,
         "matmul_gflop_per_second": middle(lambda row: row["matmul_per_second"]) / 1e9,
         "matmul_share": middle(lambda row: flop / row["step_s"] / row["matmul_per_second"]),
+        "step_gbyte": moved / 1e9,
+        "copy_gbyte_per_second": middle(lambda row: row["copied_per_second"]) / 1e9,
+        "copy_share": middle(lambda row: moved / row["step_s"] / row["copied_per_second"]),
     }
-
-
-def _step_flop(trainer: Trainer) -> float:
-    """Floating point operations of the convolutions and products of a training step, forward and backward."""
-    batch = trainer.draw(trainer.data.training, trainer.config.batch_size, seed_of(trainer.config.seed, 0))
-    with FlopCounterMode(display=False) as counter:
-        trainer.loss(trainer.network, batch).backward()
-    trainer.optimizer.zero_grad(set_to_none=True)
-    return float(counter.get_total_flops())
-
-
-def _matmul_rate(device: torch.device, precision: str) -> float:
-    """Floating point operations per second of a large square matrix product."""
-    size = MATRIX_SIZE[device.type]
-    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    one, other = (torch.ones(size, size, device=device, dtype=kind) for _ in range(2))
-    _seconds(lambda: one @ other, 2, device)
-    return 2 * size**3 / _seconds(lambda: one @ other, 5, device)
 
 
 def _peak_memory_mb(device: torch.device) -> float:
@@ -210,6 +182,9 @@ MEANINGS = {
     "step_gflop": "GFLOP of a training step",
     "matmul_gflop_per_second": "GFLOP per second of a large matrix product here",
     "matmul_share": "share of that rate that a training step reaches",
+    "step_gbyte": "GB that the operations of a training step read and write, were none of them fused",
+    "copy_gbyte_per_second": "GB per second that a large copy reads and writes here",
+    "copy_share": "share of that rate that a training step reaches; above 1 its data stay in caches",
     "plans_per_second_batch_1": "plans per second, one at a time",
     "plans_per_second_batch_64": "plans per second, 64 at a time",
     "replans_per_second_cold": "replanning rate from pure noise",
