@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from groundwork.options import Settings
-from groundwork.program import Compute, Jobs, JsonOutput, Seeds
+from groundwork.program import Compute, Jobs, JsonOutput, Seeds, command_line
 from groundwork.tables import interval_text
 from norm_study.reproduce import results
 from norm_study.reproduce.experiments import run_experiment
@@ -30,7 +30,8 @@ def bench(run: Callable[..., dict[str, Any]], config: Settings, compute: Compute
 
 def leakage(settings: LeakageSettings, grid: Grid, jobs: Jobs, compute: Compute, output: JsonOutput) -> None:
     """Audits the stitching study's planners."""
-    emit(run_leakage(settings, grid.runs(), jobs.run_in(settings.stitching), compute.device), output)
+    executor, command = jobs.run_in(settings.stitching), command_line()
+    emit(run_leakage(settings, grid.runs(), executor, compute.device, command=command), output)
 
 
 def reproduce(settings: ReproduceSettings, jobs: Jobs, compute: Compute) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 from wanted import write_grid
 
+from groundwork.section import read_sections
 from norm_study.main import main
 from norm_study.stitching import leakage
 
@@ -28,6 +29,13 @@ def test_each_finished_run_becomes_a_point(capsys, study, tmp_path):
     assert row["beyond_convolutions"] == row["leakage"]  # GroupNorm's frozen form is local: the two reaches are one
     assert result["summary"]["group"]["leakage"]["mean"] == pytest.approx(row["leakage"])
     assert (tmp_path / "out" / "leakage.png").stat().st_size > 10_000
+    (section,) = read_sections(tmp_path / "out")
+    (line,) = section.tables[0].rows
+    assert line[0] == "group"
+    assert line[1]["mean"] == pytest.approx(row["leakage"])
+    assert section.pictures[0].file == "leakage.png"
+    assert len(section.commands) == 1
+    assert (tmp_path / "out" / "leakage.md").read_text() == section.markdown()
 
 
 def test_a_planner_is_audited_once(capsys, study, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,13 @@ from matplotlib.figure import Figure
 
 from groundwork.answers import Answers
 from groundwork.errors import UserError
-from groundwork.files import save_figure
+from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import interval_over_seeds, student_interval
 from groundwork.jobs import Executor, Job, run_jobs
 from groundwork.options import part_of
+from groundwork.section import Picture, Section, counted
 from groundwork.style import STYLE
+from groundwork.tables import Cell, Table, measured
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.findings import AuditReport
 from norm_study.audit.leakage import audit
@@ -32,6 +34,10 @@ from planner.renamed import RENAMED
 from planner.training.run import RunFolder
 
 LINEAR_BELOW = 1e-4
+CAPTION = (
+    "Leakage, the share of the Jacobian's energy from beyond the frozen network's receptive field, against valid plans "
+    "on held-out tasks; a point is one trained planner. Bars: standard errors of the leakage."
+)
 
 
 def run_leakage(
@@ -40,8 +46,9 @@ def run_leakage(
     executor: Executor,
     device_name: str,
     training: Callable[[FactorRun], Job] | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
-    """Audits the stored runs that are not audited yet; draws the figure if ``settings.out`` says where.
+    """Audits the stored runs that are not audited yet; writes section, table and figure to ``settings.out``, if any.
 
     Args:
         settings: what is asked, and where the runs are.
@@ -49,6 +56,7 @@ def run_leakage(
         executor: where they are audited.
         device_name: ``auto``, ``cpu`` or ``cuda``.
         training: makes the planner of a run whose folder is no longer there.
+        command: what made it, for the page.
 
     Raises:
         UserError: no finished run, or none measured at the asked multiple.
@@ -66,17 +74,49 @@ def run_leakage(
     rows = stored_audits(settings, stored)
     if not rows:
         raise UserError(f"multiple = {settings.multiple} was not measured in {settings.stitching}")
+    summary = summarize(rows)
     if settings.out is not None:
         settings.out.mkdir(parents=True, exist_ok=True)
+        section = leakage_section(summary, len(rows), settings.multiple, command).write(settings.out, "leakage")
+        write_atomically(settings.out / "leakage.md", section.markdown())
         with mpl.rc_context(STYLE):
             figure = scatter(rows, settings.multiple)
             save_figure(figure, settings.out / "leakage.png", dpi=160)
             save_figure(figure, settings.out / "leakage.svg", metadata={"Date": None})
-    return {
-        "config": asdict(asked),
-        "rows": rows,
-        "summary": summarize(rows),
-    }
+    return {"config": asdict(asked), "rows": rows, "summary": summary}
+
+
+def leakage_section(summary: Mapping[str, Any], planners: int, multiple: int, command: str) -> Section:
+    """Leakage per norm beside the share of valid plans, as data.
+
+    Args:
+        summary: of :func:`summarize`.
+        planners: how many were audited.
+        multiple: of the training horizon, the length of plans.
+        command: what made it; empty: not told.
+    """
+    lines: list[list[Cell]] = [
+        [
+            norm,
+            measured(summary[norm]["leakage"], ".1f", " %"),
+            *(
+                measured(summary[norm][name], ".3g") if name in summary[norm] else "–"
+                for name in ("jacobian_change", "movement")
+            ),
+            measured(summary[norm]["held_out_valid"], ".0f", " %"),
+        ]
+        for norm in LEGEND
+        if norm in summary
+    ]
+    columns = ["norm", "leakage", "change of the Jacobian", "movement", f"held-out plans valid, {multiple}×"]
+    return Section(
+        "Leakage of trained planners",
+        "What norms leak, beside what their planners make of tasks that nobody demonstrated.",
+        [f"{counted(planners, 'planner')} on their own plans at {multiple} × the training horizon."],
+        tables=[Table(columns, lines)],
+        pictures=[Picture("leakage.png", CAPTION)],
+        commands=[command] if command else [],
+    )
 
 
 def stored_audits(settings: LeakageSettings, stored: Stored) -> list[dict[str, Any]]:
@@ -142,7 +182,8 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["norm"] == norm and row["leakage"] is not None]
         by_seed = [[row for row in own if row["seed"] == seed] for seed in sorted({row["seed"] for row in own})]
         if by_seed:
-            names = ("leakage", "jacobian_change", "movement")
+            # Rows of before the audit told how norms change the Jacobian lack that number.
+            names = [name for name in ("leakage", "jacobian_change", "movement") if all(name in row for row in own)]
             summary[norm] = {
                 name: student_interval([np.mean([row[name] for row in one]) for one in by_seed]) for name in names
             }
