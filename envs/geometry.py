@@ -57,6 +57,7 @@ def segments_free(maze: MazeMap, start: Any, end: Any, radius: float) -> np.ndar
     Raises:
         ValueError: a shape that does not end in 2, or a radius that is negative or not finite.
     """
+    points = start is end
     start, end = np.broadcast_arrays(np.asarray(start, dtype=float), np.asarray(end, dtype=float))
     if start.ndim == 0 or start.shape[-1] != 2:
         raise ValueError(f"points of shape {start.shape}; allowed: (..., 2)")
@@ -65,9 +66,11 @@ def segments_free(maze: MazeMap, start: Any, end: Any, radius: float) -> np.ndar
     start_N2, end_N2 = start.reshape(-1, 2), end.reshape(-1, 2)
     # Ends in free cells make it enough to look at the walls that touch a free cell: nothing else can be
     # reached, or come nearer, without passing one of these. They also exclude the outside and NaN.
-    free_N = _in_free_cell(maze, start_N2) & _in_free_cell(maze, end_N2)
+    free_N = _in_free_cell(maze, start_N2)
+    if not points:
+        free_N &= _in_free_cell(maze, end_N2)
     candidates, cell_m = np.flatnonzero(free_N), maze.world.cell_m
-    centres_W2 = maze.cell_to_xy(_touching_walls(maze)) / cell_m  # from here on a cell is a unit square
+    centres_W2 = maze.cell_to_xy(maze.touching_walls) / cell_m  # from here on a cell is a unit square
     for first in range(0, len(candidates), CHUNK):
         chunk = candidates[first : first + CHUNK]
         free_N[chunk] = ~_hits_any(start_N2[chunk] / cell_m, end_N2[chunk] / cell_m, centres_W2, radius / cell_m)
@@ -79,17 +82,6 @@ def _in_free_cell(maze: MazeMap, xy_N2: np.ndarray) -> np.ndarray:
     inside_N = np.all((low < xy_N2) & (xy_N2 < high), axis=-1)
     cells_N2 = maze.xy_to_cell(np.where(inside_N[:, None], xy_N2, (low + high) / 2))
     return inside_N & ~maze.walls[cells_N2[:, 0], cells_N2[:, 1]]
-
-
-def _touching_walls(maze: MazeMap) -> np.ndarray:
-    """Wall cells with a free cell beside or diagonally beside them, (W, 2)."""
-    rows, columns = maze.walls.shape
-    free = np.pad(~maze.walls, 1)
-    touched = np.zeros_like(maze.walls)
-    for down in range(3):
-        for right in range(3):
-            touched |= free[down : down + rows, right : right + columns]
-    return np.argwhere(maze.walls & touched)
 
 
 def _hits_any(start_N2: np.ndarray, end_N2: np.ndarray, centres_W2: np.ndarray, radius: float) -> np.ndarray:

@@ -80,6 +80,17 @@ class MazeMap:
         return walls
 
     @cached_property
+    def touching_walls(self) -> np.ndarray:
+        """Wall cells with a free cell beside or diagonally beside them, (W, 2)."""
+        rows, columns = self.walls.shape
+        free = np.pad(~self.walls, 1)
+        touched = np.zeros_like(self.walls)
+        for down in range(3):
+            for right in range(3):
+                touched |= free[down : down + rows, right : right + columns]
+        return np.argwhere(self.walls & touched)
+
+    @cached_property
     def free_cells(self) -> list[Cell]:
         """All free cells, row by row."""
         return [(int(row), int(column)) for row, column in np.argwhere(~self.walls)]

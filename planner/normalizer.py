@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,14 +37,19 @@ class LimitsNormalizer:
         """From values (N, D)."""
         return LimitsNormalizer(values.amin(0), values.amax(0))
 
-    def normalize(self, values: Tensor) -> Tensor:
-        """(…, D) in data units → (…, D); values inside the limits land in [−1, 1], the limits exactly on its ends."""
-        span, varies = self.high - self.low, self._varies()
-        inside = (values - self.low) / torch.where(varies, span, 1.0) * 2 - 1
-        return torch.where(varies, inside, 0.0)
-
+    @cached_property
     def _varies(self) -> Tensor:
         return self.high - self.low > FIXED_SHARE * torch.maximum(self.low.abs(), self.high.abs())
+
+    @cached_property
+    def _divisor(self) -> Tensor:
+        return torch.where(self._varies, self.high - self.low, 1.0)
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """(…, d) of the first d dimensions in data units → (…, d); the limits land exactly on the ends of [−1, 1]."""
+        first = slice(values.shape[-1])
+        inside = (values - self.low[first]) / self._divisor[first] * 2 - 1
+        return torch.where(self._varies[first], inside, 0.0)
 
     def require_near(self, values: np.ndarray, name: str) -> None:
         """Refuses values (N, d) of the first d dimensions that lie far outside the limits.
@@ -51,9 +57,7 @@ class LimitsNormalizer:
         Raises:
             UserError: the first of them, as a number of ``name``.
         """
-        count = values.shape[1]
-        first = LimitsNormalizer(self.low[:count], self.high[:count])
-        far = first.normalize(torch.as_tensor(values, device=self.low.device)).abs() > FARTHEST
+        far = self.normalize(torch.as_tensor(values, device=self.low.device)).abs() > FARTHEST
         if far.any():
             row, column = far.nonzero()[0].tolist()
             raise UserError(

@@ -146,7 +146,9 @@ def sample(
         if guide is not None:
             noise = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
             clean = conditions.write(guide(conditions.write(clean), noise).clamp(-1, 1))
-        plans = scheduler.step(clean, level, plans, generator=generator).prev_sample
+        # All samplers end with the clean plans that the last evaluation predicts; no scheduler need be asked for that.
+        last = done == len(levels)
+        plans = clean if last else scheduler.step(clean, level, plans, generator=generator).prev_sample
         plans = conditions.write(plans)
         if on_step is not None:
             on_step(done, plans)
