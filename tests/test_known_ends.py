@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from groundwork.errors import UserError
+from norm_study.audit.command import planner_inputs
+from norm_study.audit.leakage import audit
 from planner.data import load_data
 from planner.plan import Planner
 from planner.training.stacked import Stack
@@ -100,6 +102,22 @@ def test_such_a_planner_trains_and_plans_between_its_ends(tiny, hash_dataset, tm
     planner.network = lambda sample, level, known: seen.append(known) or network(sample, level, known)
     assert np.array_equal(planner.plan(start, goal, num_plans=2), plans)
     assert torch.equal(seen[0], planner.statistics.layout.known(32))
+
+
+def test_an_audit_tells_it_of_both_ends(tiny, hash_dataset, tmp_path):
+    train(tiny(**TOLD), tmp_path / "run", "cpu", progress=False)
+    network, inputs = planner_inputs(tmp_path / "run", length=96)
+    expected = torch.zeros(4, 96, dtype=torch.bool)
+    expected[:, 0] = expected[:2, -1] = True
+    for noisy, level in inputs:
+        assert (network(noisy, level) == network.network(noisy, level, expected)).all()
+        assert (network(noisy, level) != network.network(noisy, level)).any()
+    report = audit(network, inputs, dtype=torch.float64, attribution=False)
+    assert report.receptive_field == network.network.receptive_field()
+    assert report.leakage.value > 0  # the norm is GroupNorm
+    assert report.notes == []
+    with pytest.raises(UserError, match="UNet1DModel cannot express"):
+        network.to_diffusers()
 
 
 def test_diffusers_network_cannot_be_told(tiny):

@@ -18,6 +18,7 @@ from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
 from norm_study.audit.settings import AuditSettings
 from planner.config import check_horizon
+from planner.data import TrajectoryLayout
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
 from planner.sampler import Conditions, sample
@@ -121,6 +122,27 @@ def _number(value: float | None) -> str:
 # a planner's run
 
 
+class Told(nn.Module):
+    """A planner's network that is told of a start and a goal, whatever the length of its plans.
+
+    Args:
+        network: with ``model.tell_known``.
+        layout: which entries start and goal determine.
+    """
+
+    def __init__(self, network: TemporalUNet, layout: TrajectoryLayout):
+        super().__init__()
+        self.network, self.layout = network, layout
+
+    def forward(self, sample_BDT: Tensor, level_B: Tensor) -> Tensor:
+        """The prediction (B, D, T)."""
+        return self.network(sample_BDT, level_B, self.layout.known(sample_BDT.shape[-1], sample_BDT.device))
+
+    def to_diffusers(self) -> nn.Module:
+        """Refused: diffusers' network cannot be told."""
+        return self.network.to_diffusers()
+
+
 def planner_inputs(
     run: Path,
     *,
@@ -129,11 +151,11 @@ def planner_inputs(
     weights: str = "ema",
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> tuple[TemporalUNet, list[tuple[Tensor, ...]]]:
+) -> tuple[TemporalUNet | Told, list[tuple[Tensor, ...]]]:
     """The network of a run, and plans of its own at several noise levels.
 
-    The plans need no dataset: the network draws them between random starts and goals, and each level's noise is
-    added as in training.
+    One that was trained to be told what is known is told of both ends. The plans need no dataset: the network draws
+    them between random starts and goals, and each level's noise is added as in training.
 
     Args:
         run: the run folder, or the name of a shipped planner.
@@ -150,7 +172,8 @@ def planner_inputs(
     config, layout = folder.config(), folder.statistics().layout
     length, train_steps = length or config.data.horizon, config.diffusion.train_steps
     check_horizon(length, config.model.dim_mults, config.model.num_packs)
-    network = folder.load_network(weights).to(device)
+    unet = folder.load_network(weights).to(device)
+    network = Told(unet, layout) if config.model.tell_known else unet
     levels = levels or sorted({train_steps * part // 4 for part in (1, 2, 3)})
     if not all(0 <= level < train_steps for level in levels):
         raise UserError(f"levels = {list(levels)} must be from 0 to {train_steps - 1}")
