@@ -55,9 +55,17 @@ def choose_best(
     return order[:, 0], valid.mean(1)
 
 
-def longest_steps_m(plans: Sequence[np.ndarray]) -> np.ndarray:
-    """(B, N) longest steps of plans (B, n, H, D) of several horizons H, N in all."""
-    return np.concatenate([np.linalg.norm(np.diff(each[..., :2], axis=2), axis=-1).max(2) for each in plans], axis=1)
+def longest_inner_steps_m(plans: Sequence[np.ndarray]) -> np.ndarray:
+    """(B, N) longest steps of plans (B, n, H, D) of several horizons H, N in all.
+
+    The first and the last step, which lead to what was given, are left out where others remain: how far they go says
+    more of start and goal than of the way between.
+    """
+    found = []
+    for each in plans:
+        steps_m = np.linalg.norm(np.diff(each[..., :2], axis=2), axis=-1)
+        found.append((steps_m[..., 1:-1] if steps_m.shape[2] > 2 else steps_m).max(2))
+    return np.concatenate(found, axis=1)
 
 
 @torch.no_grad()

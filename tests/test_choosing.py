@@ -6,7 +6,7 @@ import torch
 
 from envs.maps import get_map
 from groundwork.errors import UserError
-from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_steps_m
+from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_inner_steps_m
 from planner.diffusion import make_schedule
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
@@ -42,6 +42,12 @@ def test_a_short_plan_waits_at_rest_where_it_ends():
     assert (held[:, :, 5:, 2:] == 0).all()
 
 
+def test_steps_to_what_is_given_do_not_count_where_others_remain():
+    way = np.array([0.0, 9.0, 10.0, 12.0, 13.0, 20.0])
+    plans = np.stack([way, way[::-1] / 2], axis=0)[None, :, :, None] * [1.0, 0.0]
+    assert longest_inner_steps_m([plans, plans[:, :1, :2]]).tolist() == [[2.0, 1.0, 9.0]]
+
+
 def test_the_worst_stretch_of_a_plan_counts():
     """A network that makes zero of everything moves a plan by its own values."""
     schedule, known = make_schedule(50, "sample"), torch.zeros(2, 32, dtype=torch.bool)
@@ -66,7 +72,7 @@ def test_a_network_of_noise_is_judged_by_the_plan_it_means():
 def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(tiny_run):
     planner = Planner.from_run(tiny_run, device="cpu")
     starts, goals = np.array([START, [2.0, 4.0]], np.float32), np.array([GOAL, [-2.0, -4.0]], np.float32)
-    for choose in ("longest_step", "denoising", "map"):
+    for choose in ("inner_step", "denoising", "map"):
         sampling = Sampling(best_of=6, horizon_shares=(0.5, 1.0), choose=choose)
         drawn = planner.drawn(starts, goals, 2, seed=3, sampling=sampling)
         assert [plans.shape for plans in drawn] == [(4, 3, 16, 4), (4, 3, 32, 4)]
@@ -75,9 +81,8 @@ def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(t
         assert (best[:, :, 0, :2] == starts[:, None]).all()
         assert (best[:, :, -1, :2] == goals[:, None]).all()
         plans = np.concatenate([held_at_end(each, 32) for each in drawn], axis=1)
-        if choose == "longest_step":
-            expected = np.linalg.norm(np.diff(plans[..., :2], axis=2), axis=-1).max(2).argmin(1)
-            assert (longest_steps_m(drawn).argmin(1) == expected).all()
+        if choose == "inner_step":
+            expected = longest_inner_steps_m(drawn).argmin(1)
         elif choose == "denoising":
             expected = np.concatenate([planner.denoising_error(each) for each in drawn], axis=1).argmin(1)
         else:
@@ -87,7 +92,7 @@ def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(t
 
 def test_a_rollout_chooses_without_the_map(tiny_run):
     planner, tasks = Planner.from_run(tiny_run, device="cpu"), choose_tasks(get_map("hash"), ["straight"])[:2]
-    asked = RolloutSettings(episodes=1, best_of=4, horizon_shares=(0.5, 1.0), choose="longest_step", replan_every=20)
+    asked = RolloutSettings(episodes=1, best_of=4, horizon_shares=(0.5, 1.0), choose="inner_step", replan_every=20)
     done = rollout(planner, tasks, asked)
     assert done.plans.shape[:2] == (2, 32)
     by_map = rollout(planner, tasks, RolloutSettings(episodes=1, best_of=4, horizon_shares=(0.5, 1.0)))
