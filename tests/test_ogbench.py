@@ -17,6 +17,7 @@ from envs.ogbench_maze import next_centers
 from envs.point_maze import make_env
 from envs.splits import stitched
 from groundwork.errors import UserError
+from planner.comparison.countable import counting_rule
 from planner.config import DataConfig
 from planner.data import load_data
 from planner.execution import execute_one
@@ -288,6 +289,7 @@ def test_ways_are_measured_in_meters(oracle):
     (task,) = choose_tasks(maze, ["task4"])
     assert task_length_m(maze, task) == 4.0 * maze.distances_from(task.start)[task.goal]
     assert can_be_done(maze, task, 4, oracle.statistics.median_step_m)  # OGBench counts every episode
+    assert counting_rule([], maze).startswith("Every task counts")
     path = maze.cell_to_xy(np.array([(6, 1), (6, 2)]))
     walked = execute_one(oracle, np.linspace(*path, 16))
     assert np.allclose(walked[-1], path[1])

@@ -177,7 +177,7 @@ def compare(
         "summary": summaries,
         "families": _families(measured),
         "reference": _reference(folders[0].config()),
-        "counted": counting_rule([row for item in measured for row in item.rows]),
+        "counted": counting_rule([row for item in measured for row in item.rows], maze),
         "rows": [{"norm": item.label, "run_seed": item.seed, **row} for item in measured for row in item.rows],
     }
     section = comparison_section(result).write(target)
