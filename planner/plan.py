@@ -134,7 +134,7 @@ class Planner:
             UserError: shapes, horizon or steps that do not fit, values that are not finite or far from all data, a
                 start or goal in a wall or outside the maze, or ``best_of`` without a maze.
         """
-        if sampling.best_of > 1:
+        if sampling.best_of > 1 or sampling.horizon_shares != (1.0,):
             drawn = self.drawn(
                 start, goal, num_plans, seed, horizon=horizon, sampling=sampling, last_plans=last_plans, guide=guide
             )

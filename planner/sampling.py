@@ -96,7 +96,8 @@ class Sampling(Settings):
     )
     horizon_shares: tuple[float, ...] = option(
         (1.0,),
-        "Those drawn have these shares of the horizon's points, as many plans each; short ones wait at their goal.",
+        "Those drawn have these shares of the horizon's points, 1 among them, as many plans each; short ones wait at "
+        "their goal.",
         low=0.01,
         high=1,
         metavar="A,B",
@@ -116,8 +117,10 @@ class Sampling(Settings):
         """Number of points → how many of ``best_of`` plans have it; all are multiples of ``unit``, from two of it.
 
         Raises:
-            UserError: more shares of the horizon than plans.
+            UserError: more shares of the horizon than plans, or none that is the whole.
         """
+        if 1.0 not in self.horizon_shares:
+            raise UserError("horizon_shares must hold 1: a plan's horizon is that of the longest ones drawn")
         if len(self.horizon_shares) > self.best_of:
             raise UserError(f"horizon_shares: {len(self.horizon_shares)} of them need best_of of as many at least")
         counts: dict[int, int] = {}

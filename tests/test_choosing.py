@@ -33,6 +33,14 @@ def test_more_horizons_than_plans_are_refused():
         Sampling(best_of=2, horizon_shares=(0.5, 0.75, 1.0)).drawn_at(64, unit=4)
 
 
+@pytest.mark.parametrize(("shares", "words"), [((0.5,), "must hold 1"), ((0.5, 1.0), "2 of them need best_of")])
+def test_horizons_that_one_plan_cannot_have_are_refused(tiny_run, shares, words):
+    planner, sampling = Planner.from_run(tiny_run, device="cpu"), Sampling(horizon_shares=shares)
+    for draw in (planner.drawn, planner.plan):
+        with pytest.raises(UserError, match=words):
+            draw(START, GOAL, sampling=sampling)
+
+
 def test_a_short_plan_waits_at_rest_where_it_ends():
     plans = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     held = held_at_end(plans, 8)
