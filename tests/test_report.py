@@ -60,7 +60,7 @@ def words(page):
         ("localization", ["Reproduction", "Measurements"]),
         ("hash", ["Comparison"]),
         ("stitching", ["Stitching", "Cause", "Dose", "Fix", "Closed loop", *["Stitching"] * 6]),
-        ("audit", ["Audits"]),
+        ("audit", ["Leakage of trained planners", "Audits"]),
         ("mazes", ["Measurements", "Comparison", "Comparison", "Samplers", "Samplers", "Comparison"]),
         ("init_bias", ["Comparison", "Measurements"]),
     ],
