@@ -6,7 +6,7 @@ metres.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -55,17 +55,16 @@ def choose_best(
     return order[:, 0], valid.mean(1)
 
 
-def longest_inner_steps_m(plans: Sequence[np.ndarray]) -> np.ndarray:
-    """(B, N) longest steps of plans (B, n, H, D) of several horizons H, N in all.
+def longest_steps_m(plans_BNHD: np.ndarray, inner: bool) -> np.ndarray:
+    """Longest steps (B, N) of plans.
 
-    The first and the last step, which lead to what was given, are left out where others remain: how far they go says
-    more of start and goal than of the way between.
+    Args:
+        plans_BNHD: positions first, in metres.
+        inner: leave out the first and the last step, which lead to what was given, where others remain. How far they
+            go says more of start and goal than of the way between.
     """
-    found = []
-    for each in plans:
-        steps_m = np.linalg.norm(np.diff(each[..., :2], axis=2), axis=-1)
-        found.append((steps_m[..., 1:-1] if steps_m.shape[2] > 2 else steps_m).max(2))
-    return np.concatenate(found, axis=1)
+    steps_m = np.linalg.norm(np.diff(plans_BNHD[..., :2], axis=2), axis=-1)
+    return (steps_m[..., 1:-1] if inner and steps_m.shape[2] > 2 else steps_m).max(2)
 
 
 @torch.no_grad()

@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike
 
 from envs.geometry import require_free
 from groundwork.errors import UserError
-from planner.choosing import choose_best, denoising_error, held_at_end, longest_inner_steps_m
+from planner.choosing import choose_best, denoising_error, held_at_end, longest_steps_m
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
 from planner.hub import EMA, fetch
 from planner.sampler import Conditions, WarmStart, sample
-from planner.sampling import Sampling
+from planner.sampling import Choice, Sampling
 from planner.training.checkpoint import read_network
 from planner.training.run import RunFolder, find_run
 from planner.unet import TemporalUNet
@@ -210,8 +210,8 @@ class Planner:
         """One (B, H, D) of the plans that :meth:`drawn` gives, and the share (B,) of valid ones among them.
 
         By the map, valid plans of the lowest cost to a guide come first, and among these the shortest. Without it,
-        the one whose longest inner step is shortest, or whose :meth:`denoising_error` is least; the walls count then
-        for the share alone.
+        the one whose longest step, or longest inner step, is shortest, or whose :meth:`denoising_error` is least; the
+        walls count then for the share alone.
 
         Raises:
             UserError: the planner's environment is no maze, where validity means nothing, or a guide with a choice
@@ -226,10 +226,13 @@ class Planner:
             every = rearrange(torch.from_numpy(plans), "b n t d -> (b n) t d")
             costs = guide(every, 0.0).numpy().reshape(plans.shape[:2])
         best, valid_share = choose_best(plans[..., :2], maze, self.statistics.longest_step_m, costs)
-        if sampling.choose == "inner_step":
-            best = longest_inner_steps_m(drawn).argmin(1)
-        elif sampling.choose == "denoising":
-            best = np.concatenate([self.denoising_error(each) for each in drawn], axis=1).argmin(1)
+        if sampling.choose != "map":
+            judges: dict[Choice, Callable[[np.ndarray], np.ndarray]] = {
+                "longest_step": partial(longest_steps_m, inner=False),
+                "inner_step": partial(longest_steps_m, inner=True),
+                "denoising": self.denoising_error,
+            }
+            best = np.concatenate([judges[sampling.choose](each) for each in drawn], axis=1).argmin(1)
         return plans[np.arange(len(plans)), best], valid_share
 
     def denoising_error(self, plans_BNHD: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from planner.guidance import AvoidRegion
 
 SamplerKind = Literal["ddpm", "ddim", "dpm", "sde"]
-Choice = Literal["map", "inner_step", "denoising"]
+Choice = Literal["map", "longest_step", "inner_step", "denoising"]
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Sampling(Settings):
     choose: Choice = option(
         "map",
         "Of those drawn the shortest valid one is kept, which takes the map to know (map), or, without it, the one "
-        "whose longest step is shortest, the first and the last aside, which lead to what is given (inner_step), or "
-        "that denoising moves least where it moves it most (denoising).",
+        "whose longest step is shortest, of all (longest_step) or but the first and the last, which lead to what is "
+        "given (inner_step), or that denoising moves least where it moves it most (denoising).",
     )
     horizon_shares: tuple[float, ...] = option(
         (1.0,),

@@ -1,16 +1,18 @@
 """Which of several plans is followed, by the map or without it, and at several horizons."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
 from envs.maps import get_map
 from groundwork.errors import UserError
-from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_inner_steps_m
+from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_steps_m
 from planner.diffusion import make_schedule
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
-from planner.sampling import Sampling
+from planner.sampling import Choice, Sampling
 
 START, GOAL = [-4.0, 2.0], [2.0, 4.0]
 
@@ -53,7 +55,9 @@ def test_a_short_plan_waits_at_rest_where_it_ends():
 def test_steps_to_what_is_given_do_not_count_where_others_remain():
     way = np.array([0.0, 9.0, 10.0, 12.0, 13.0, 20.0])
     plans = np.stack([way, way[::-1] / 2], axis=0)[None, :, :, None] * [1.0, 0.0]
-    assert longest_inner_steps_m([plans, plans[:, :1, :2]]).tolist() == [[2.0, 1.0, 9.0]]
+    assert longest_steps_m(plans, inner=True).tolist() == [[2.0, 1.0]]
+    assert longest_steps_m(plans, inner=False).tolist() == [[9.0, 4.5]]
+    assert longest_steps_m(plans[:, :, :2], inner=True).tolist() == [[9.0, 3.5]]
 
 
 def test_the_worst_stretch_of_a_plan_counts():
@@ -80,7 +84,8 @@ def test_a_network_of_noise_is_judged_by_the_plan_it_means():
 def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(tiny_run):
     planner = Planner.from_run(tiny_run, device="cpu")
     starts, goals = np.array([START, [2.0, 4.0]], np.float32), np.array([GOAL, [-2.0, -4.0]], np.float32)
-    for choose in ("inner_step", "denoising", "map"):
+    inside = {"longest_step": slice(None), "inner_step": slice(1, -1)}
+    for choose in get_args(Choice):
         sampling = Sampling(best_of=6, horizon_shares=(0.5, 1.0), choose=choose)
         drawn = planner.drawn(starts, goals, 2, seed=3, sampling=sampling)
         assert [plans.shape for plans in drawn] == [(4, 3, 16, 4), (4, 3, 32, 4)]
@@ -89,8 +94,9 @@ def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(t
         assert (best[:, :, 0, :2] == starts[:, None]).all()
         assert (best[:, :, -1, :2] == goals[:, None]).all()
         plans = np.concatenate([held_at_end(each, 32) for each in drawn], axis=1)
-        if choose == "inner_step":
-            expected = longest_inner_steps_m(drawn).argmin(1)
+        if choose in inside:
+            steps_m = [np.linalg.norm(np.diff(each[..., :2], axis=2), axis=-1)[..., inside[choose]] for each in drawn]
+            expected = np.concatenate([each.max(2) for each in steps_m], axis=1).argmin(1)
         elif choose == "denoising":
             expected = np.concatenate([planner.denoising_error(each) for each in drawn], axis=1).argmin(1)
         else:

@@ -69,6 +69,19 @@ def test_a_sampling_that_begins_leaves_one_that_is_under_way_alone(kind):
     assert under_way.timesteps.tolist() == [63, 31, 0]
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 64])
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_every_sampler_ends_with_the_clean_plans_of_its_last_evaluation(kind, num_steps):
+    """Which is why sampling asks no scheduler for its last step."""
+    schedule, generator = make_schedule(64, "sample"), torch.Generator().manual_seed(0)
+    levels = sampling_levels(64, num_steps)
+    scheduler, plans = make_scheduler(kind, schedule, levels), torch.randn(5, 2, 8, generator=generator)
+    for level in levels:
+        clean = torch.rand(plans.shape, generator=generator) * 2 - 1
+        plans = scheduler.step(clean, level, plans, generator=generator).prev_sample
+    torch.testing.assert_close(plans, clean, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "order"), [(kind, one.order) for kind, one in SAMPLERS.items() if one.order])
 def test_the_error_of_deterministic_steps_falls_with_the_order_that_they_claim(kind, order):
     """For Gaussian data the flow takes standard normal z to mean + deviation · z (Song et al. 2021)."""

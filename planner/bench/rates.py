@@ -85,6 +85,8 @@ def bench(
     if "rollout" in parts and trainer.data.statistics.maze is not None:
         summary |= bench_rollout(trainer.planner(), episodes)
     summary["peak_memory_mb"] = _peak_memory_mb(device)
+    if "training" in parts:  # behind the memory, to whose peak the copies would add
+        summary |= _copy_summary(rows, trainer)
     return {"config": to_dict(config), "rows": rows, "summary": summary}
 
 
@@ -126,8 +128,7 @@ def _training(trainer: Trainer, same: Trainer, steps: int, size: int) -> Callabl
 
     def once() -> dict[str, float]:
         return {name: seconds(call, steps, device) for name, call in work.items()} | {
-            "matmul_per_second": matmul_rate(device, config.precision),
-            "copied_per_second": copy_rate(device),
+            "matmul_per_second": matmul_rate(device, config.precision)
         }
 
     return once
@@ -137,7 +138,7 @@ def _training_summary(rows: list[dict[str, float]], trainer: Trainer, stack: int
     def middle(of: Callable[[dict[str, float]], float]) -> float:
         return float(np.median([of(row) for row in rows]))
 
-    flop, moved = step_flop(trainer), step_bytes(trainer)
+    flop = step_flop(trainer)
     return {
         "steps_per_second": middle(lambda row: 1 / row["step_s"]),
         "outside_share": middle(lambda row: 1 - row["arithmetic_s"] / row["step_s"]),
@@ -148,9 +149,18 @@ def _training_summary(rows: list[dict[str, float]], trainer: Trainer, stack: int
         "step_gflop": flop / 1e9,
         "matmul_gflop_per_second": middle(lambda row: row["matmul_per_second"]) / 1e9,
         "matmul_share": middle(lambda row: flop / row["step_s"] / row["matmul_per_second"]),
+    }
+
+
+def _copy_summary(rows: list[dict[str, float]], trainer: Trainer) -> dict[str, float]:
+    """What a step moves, beside what a copy of this machine's memory moves; adds the copy's rate to the rows."""
+    moved = step_bytes(trainer)
+    for row in rows:
+        row["copied_per_second"] = copy_rate(trainer.device)
+    return {
         "step_gbyte": moved / 1e9,
-        "copy_gbyte_per_second": middle(lambda row: row["copied_per_second"]) / 1e9,
-        "copy_share": middle(lambda row: moved / row["step_s"] / row["copied_per_second"]),
+        "copy_gbyte_per_second": float(np.median([row["copied_per_second"] for row in rows])) / 1e9,
+        "copy_share": float(np.median([moved / row["step_s"] / row["copied_per_second"] for row in rows])),
     }
 
 
