@@ -89,6 +89,7 @@ def test_plans_of_several_horizons_compete_and_the_choice_is_the_one_asked_for(t
         sampling = Sampling(best_of=6, horizon_shares=(0.5, 1.0), choose=choose)
         drawn = planner.drawn(starts, goals, 2, seed=3, sampling=sampling)
         assert [plans.shape for plans in drawn] == [(4, 3, 16, 4), (4, 3, 32, 4)]
+        assert (drawn[1].reshape(2, 6, 32, 4) == planner.plan(starts, goals, 6, seed=4)).all()  # noise of their own
         best = planner.plan(starts, goals, 2, seed=3, sampling=sampling)
         assert best.shape == (2, 2, 32, 4)
         assert (best[:, :, 0, :2] == starts[:, None]).all()
