@@ -212,31 +212,25 @@ class DynamicTanh(nn.Module):
 
     Args:
         num_channels: C.
-        networks: S networks side by side in the channels, each with an α of its own.
     """
 
     function = staticmethod(torch.tanh)
 
-    def __init__(self, num_channels: int, networks: int = 1):
+    def __init__(self, num_channels: int):
         super().__init__()
         self.num_channels = num_channels
-        self.alpha = nn.Parameter(torch.full((networks,), 0.5))
+        self.alpha = nn.Parameter(torch.full((1,), 0.5))
         self.shift: nn.Parameter | None = None
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Maps each value of (B, C, …) on its own."""
-
-        def spread(values: Tensor) -> Tensor:
-            """One number per channel, to go with the input, of as many per network."""
-            each = values[:, None].expand(-1, self.num_channels // len(values))
-            return each.reshape(-1, *[1] * (x_BCT.ndim - 2))
-
-        inner = x_BCT * spread(self.alpha)
+        per_channel = (-1, *[1] * (x_BCT.ndim - 2))
+        inner = x_BCT * self.alpha
         if self.shift is not None:
-            inner = inner + spread(self.shift)
-        return self.function(inner) * spread(self.weight) + spread(self.bias)
+            inner = inner + self.shift
+        return self.function(inner) * self.weight.view(per_channel) + self.bias.view(per_channel)
 
 
 class DynamicErf(DynamicTanh):
@@ -247,9 +241,9 @@ class DynamicErf(DynamicTanh):
 
     function = staticmethod(torch.erf)
 
-    def __init__(self, num_channels: int, networks: int = 1):
-        super().__init__(num_channels, networks)
-        self.shift = nn.Parameter(torch.zeros(networks))
+    def __init__(self, num_channels: int):
+        super().__init__(num_channels)
+        self.shift = nn.Parameter(torch.zeros(1))
 
 
 LAYERS = (ChannelNorm, WindowedGroupNorm, DynamicTanh, PackNorm)

@@ -1,6 +1,6 @@
 """The norms: one table says over what each takes its statistics, and all else follows; no torch is needed to read it.
 
-Shapes: B batch, C channels, T time (or any trailing dimensions), P packs, S networks. Formulas: *Spooky Action at a
+Shapes: B batch, C channels, T time (or any trailing dimensions), P packs. Formulas: *Spooky Action at a
 Distance* (arXiv 2507.04709), appendix A, equations (3) and (4).
 """
 
@@ -153,19 +153,17 @@ def make_norm(
     num_packs: int = 0,
     window: int = 8,
     eps: float = 1e-5,
-    networks: int = 1,
 ) -> nn.Module:
     """A norm layer for inputs (B, C, …) with one scale per channel and, if the kind is ``centered``, one shift.
 
     Args:
         kind: see :data:`NORM_TABLE`.
-        num_channels: C of one network.
+        num_channels: C.
         groups: of kinds with groups; divides C.
         num_packs: P of the isolated kinds, whose batch is ``(b p)``, the packs of a trajectory side by side; 0: as few
             as they can.
         window: time steps of the kinds with a sliding window.
         eps: added to the variance.
-        networks: S, networks side by side in the channels ``(s c)``; nothing passes between them.
 
     Raises:
         UserError: an unknown kind, groups that do not divide C, packs without an isolated norm or the reverse.
@@ -174,25 +172,25 @@ def make_norm(
 
     from planner import norm_layers as layers
 
-    facts, num_packs, width = norm_facts(kind), packs_of(kind, num_packs), networks * num_channels
+    facts, num_packs = norm_facts(kind), packs_of(kind, num_packs)
     if not facts.fits(num_channels, groups):
         raise UserError(f"norm_groups = {groups} cannot share out the {num_channels} channels under norm = {kind}")
-    groups = networks * {"each": num_channels, "group": groups, "all": 1}[facts.channels]
+    groups = {"each": num_channels, "group": groups, "all": 1}[facts.channels]
     match facts.over, facts.channels:
         case ((), "each"):
             pointwise = {"tanh": layers.DynamicTanh, "erf": layers.DynamicErf}
-            return pointwise[facts.pointwise](width, networks) if facts.pointwise else nn.Identity()
+            return pointwise[facts.pointwise](num_channels) if facts.pointwise else nn.Identity()
         case ((), _):
             centered = layers.EvoNorm if facts.pointwise else layers.ChannelNorm
-            return (centered if facts.centered else layers.ChannelRMSNorm)(width, eps, groups)
+            return (centered if facts.centered else layers.ChannelRMSNorm)(num_channels, eps, groups)
         case (("window",) | ("past",), _):
-            return layers.WindowedGroupNorm(groups, width, window if "window" in facts.over else None, eps)
+            return layers.WindowedGroupNorm(groups, num_channels, window if "window" in facts.over else None, eps)
         case (("time",), _):  # packs lie in the batch, so that a pack is a sample
-            return nn.GroupNorm(groups, width, eps)
+            return nn.GroupNorm(groups, num_channels, eps)
         case (("batch", "time"), "each"):
-            return layers.BatchNorm(width, eps)
+            return layers.BatchNorm(num_channels, eps)
         case (("packs", "time"), "each"):
-            return layers.PackNorm(width, num_packs, eps)
+            return layers.PackNorm(num_channels, num_packs, eps)
     raise AssertionError(f"no layer takes the statistics of {kind}")
 
 

@@ -1,4 +1,4 @@
-"""The localization problem: its floor, its stacked training, and each claim about it at a tiny size."""
+"""The localization problem: its floor, its networks trained side by side, and each claim about it at a tiny size."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from norm_study.localization.equivariance import interior_shift_error
 from norm_study.localization.groups import best_rates, rank_correlations, run_groups
 from norm_study.localization.localize import (
     Noise,
-    fit,
     interior,
     norm_free_floor,
-    predict,
+    predict_as_trained,
     run_localization,
     train_networks,
 )
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import BatchNormConfig, GroupsConfig, LocalizationConfig, UNetConfig
-from norm_study.localization.stacked import StackedAdam, StackedNetwork
 from norm_study.localization.unet_case import UNetOnNoise, run_unet
 from planner.norms import WHOLE_KINDS, mixes_time
 
@@ -42,7 +41,7 @@ def test_floor_equals_the_error_of_predicting_zero_wherever_no_end_is_seen(lengt
 
 
 def test_receptive_field_of_the_network_is_r():
-    network = StackedNetwork([0], "none", depth=4, kernel=3, width=8)
+    network = ConvNetwork(0, "none", depth=4, kernel=3, width=8)
     x = torch.randn(64, 1, 31, requires_grad=True)  # of one input alone, ReLU may silence the outermost
     network(x)[:, 0, 15].sum().backward()
     seen = x.grad.abs().sum((0, 1)).nonzero().flatten().tolist()
@@ -50,13 +49,16 @@ def test_receptive_field_of_the_network_is_r():
 
 
 @pytest.mark.parametrize("norm", WHOLE_KINDS)
-def test_stacked_training_equals_training_one_at_a_time(norm):
+def test_networks_trained_side_by_side_equal_those_trained_one_at_a_time(norm):
     config = replace(SMALL, norm=norm, groups=2)
-    rates = [1e-3, 1e-2, 3e-3]
-    together = predict(train_networks(config, [3, 4, 5], rates, CPU), [3, 4, 5], config)
-    for which, (seed, rate) in enumerate(zip([3, 4, 5], rates, strict=True)):
-        alone = predict(train_networks(config, [seed], [rate], CPU), [seed], config)[0]
-        np.testing.assert_allclose(together[which], alone, atol=2e-4)
+    seeds = [3, 4, 5]
+    together = [
+        predict_as_trained(network, seed, config)
+        for network, seed in zip(train_networks(config, seeds, CPU), seeds, strict=True)
+    ]
+    for predictions, seed in zip(together, seeds, strict=True):
+        (network,) = train_networks(config, [seed], CPU)
+        np.testing.assert_allclose(predictions, predict_as_trained(network, seed, config), atol=2e-4)
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
@@ -64,70 +66,44 @@ def test_the_same_seed_gives_the_same_rows():
     assert run_localization(SMALL, [7], CPU) == run_localization(SMALL, [7], CPU)
 
 
-def test_adam_equals_torchs():
-    torch.manual_seed(0)
-    ours = nn.Linear(3, 4)
-    theirs = nn.Linear(3, 4)
-    theirs.load_state_dict(ours.state_dict())
-    stacked, reference = StackedAdam(ours.parameters(), [0.02, 0.02]), torch.optim.Adam(theirs.parameters(), 0.02)
-    for _ in range(5):
-        x = torch.randn(6, 3)
-        for network in (ours, theirs):
-            network(x).square().sum().backward()
-        stacked.step()
-        reference.step()
-        reference.zero_grad()
-    torch.testing.assert_close(ours.weight, theirs.weight)
-
-
-def test_a_network_with_rate_zero_stays_while_its_neighbour_moves():
-    network = StackedNetwork([0, 1], "none", depth=2, kernel=3, width=4)
-    before = network.convolutions[0].weight.detach().clone()
-    noise = Noise([0, 1], CPU)
-    fit(network, lambda: (noise.draw(4, 8), torch.ones(8)), [0.0, 1e-2], 3, "test")
-    after = network.convolutions[0].weight.detach()
-    assert torch.equal(before[:4], after[:4])
-    assert not torch.equal(before[4:], after[4:])
-
-
-def _plain_batchnorm_network(stacked: StackedNetwork, momentum: float | None = 0.1) -> nn.Sequential:
+def _plain_batchnorm_network(network: ConvNetwork, momentum: float | None = 0.1) -> nn.Sequential:
     """The same weights in torch's own layers."""
     layers: list[nn.Module] = []
-    for at, convolution in enumerate(stacked.convolutions):
+    for at, convolution in enumerate(network.convolutions):
         outputs, inputs, kernel = convolution.weight.shape
         plain = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
         plain.load_state_dict(convolution.state_dict())
         layers.append(plain)
-        if at < len(stacked.norms):
+        if at < len(network.norms):
             layers += [nn.BatchNorm1d(outputs, momentum=momentum), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
 def test_batchnorms_gradient_is_that_of_accumulated_minibatches():
-    stacked = StackedNetwork([0], "batch", depth=3, kernel=3, width=6, minibatch=2)
-    plain = _plain_batchnorm_network(stacked)
+    pooled = ConvNetwork(0, "batch", depth=3, kernel=3, width=6, minibatch=2)
+    plain = _plain_batchnorm_network(pooled)
     x, wanted = torch.randn(8, 1, 12), torch.linspace(-1, 1, 12)
-    (stacked(x) - wanted).square().mean().backward()
+    (pooled(x) - wanted).square().mean().backward()
     for minibatch in x.split(2):
         ((plain(minibatch) - wanted).square().mean() / 4).backward()
-    for ours, theirs in zip(stacked.convolutions, plain[::3], strict=True):
+    for ours, theirs in zip(pooled.convolutions, plain[::3], strict=True):
         torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_running_statistics_are_the_average_over_minibatches():
     config = BatchNormConfig(length=12, depth=3, kernel=3, width=6, batch=4, predictions=4, calibration=20)
-    stacked = StackedNetwork([0], "batch", depth=3, kernel=3, width=6, minibatch=2)
-    plain = _plain_batchnorm_network(stacked, momentum=None)
+    pooled = ConvNetwork(0, "batch", depth=3, kernel=3, width=6, minibatch=2)
+    plain = _plain_batchnorm_network(pooled, momentum=None)
     noise = Noise([0], CPU, stream=5)
-    for minibatch in noise.draw(40, 12).split(2):
+    for minibatch in noise.draw(40, 12)[0].split(2):
         plain(minibatch)
-    frozen, x = with_running_statistics(stacked, [0], config), torch.randn(5, 1, 12)
+    frozen, x = with_running_statistics(pooled, 0, config), torch.randn(5, 1, 12)
     torch.testing.assert_close(frozen(x), plain.eval()(x), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", WHOLE_KINDS)
 def test_interior_is_equivariant_exactly_when_the_norm_does_not_mix_time(norm):
-    network = StackedNetwork([0], norm, depth=4, kernel=3, width=8, groups=4, minibatch=2)
+    network = ConvNetwork(0, norm, depth=4, kernel=3, width=8, groups=4, minibatch=2)
     error = interior_shift_error(network, torch.randn(4, 1, 43), 3, 4, 4)
     assert error > 1e-2 if mixes_time(norm, training=True) else error < 1e-5
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from groundwork.errors import UserError
 from norm_study.audit.surgery import replace_norms
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import LocalizationConfig
-from norm_study.localization.stacked import StackedNetwork
 from norm_study.stitching.cells import Grid
 from planner.norms import LEGEND, NORM_KINDS, NORM_TABLE, in_legend_order, make_norm, mixes_time
 from planner.unet import TemporalUNet
@@ -232,18 +232,6 @@ def test_other_trailing_dimensions_work(kind):
     assert torch.allclose(layer(x.unsqueeze(2)).squeeze(2), layer(x), atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", NORM_KINDS)
-def test_networks_side_by_side_in_the_channels_share_nothing(kind):
-    stack, x = make_norm(kind, C, groups=4, networks=3), torch.randn(4, 3 * C, T)
-    networks = [make_norm(kind, C, groups=4) for _ in range(3)]
-    for name, parameter in stack.named_parameters():  # every first axis is (network, rest)
-        nn.init.normal_(parameter)
-        for network, own in zip(networks, parameter.chunk(3), strict=True):
-            network.get_parameter(name).data = own.data
-    alone = [network(part) for network, part in zip(networks, x.split(C, dim=1), strict=True)]
-    assert torch.allclose(stack(x), torch.cat(alone, dim=1), atol=1e-5)
-
-
 def test_every_kind_is_described_and_drawn_in_its_own_way():
     facts = NORM_TABLE.values()
     assert set(NORM_TABLE) == set(NORM_KINDS)
@@ -262,7 +250,7 @@ def test_the_table_is_read_without_torch():
         lambda: mixes_time("groop", training=True),
         lambda: TemporalUNet(4, norm="groop"),
         lambda: LocalizationConfig(norm="groop"),
-        lambda: StackedNetwork([0], "groop", depth=2, kernel=3, width=4),
+        lambda: ConvNetwork(0, "groop", depth=2, kernel=3, width=4),
         lambda: replace_norms(torch.nn.Identity(), "groop"),
         lambda: Grid(norms=("groop",)),
     ],

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from norm_study.localization.localize import Noise
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.packnorm import draw_pairs, run_packnorm
 from norm_study.localization.settings import PackNormConfig
-from norm_study.localization.stacked import StackedNetwork
 
 CPU = torch.device("cpu")
 TINY = PackNormConfig(
@@ -21,15 +21,15 @@ TINY = PackNormConfig(
 @pytest.mark.parametrize("overlap", [0, 3, 9])
 def test_pairs_share_exactly_the_overlap(overlap):
     pairs = draw_pairs(Noise([0, 1], CPU), 5, 9, overlap)
-    first, second = pairs[0::2], pairs[1::2]
-    assert pairs.shape == (10, 2, 9)
+    first, second = pairs[:, 0::2], pairs[:, 1::2]
+    assert pairs.shape == (2, 10, 1, 9)
     assert torch.equal(first[..., 9 - overlap :], second[..., :overlap])
     if overlap < 9:
         assert not torch.equal(first[..., : 9 - overlap], second[..., overlap:])
 
 
 def test_exchanging_the_sequences_exchanges_the_outputs():
-    network = StackedNetwork([0], "packnorm_isolated", depth=4, kernel=3, width=8, padded=False)
+    network = ConvNetwork(0, "packnorm_isolated", depth=4, kernel=3, width=8, padded=False)
     pairs = torch.randn(6, 1, 12)
     swapped = pairs.view(3, 2, 1, 12).flip(1).reshape(6, 1, 12)
     outputs = network(pairs).view(3, 2, 1, -1)
@@ -39,7 +39,7 @@ def test_exchanging_the_sequences_exchanges_the_outputs():
 @pytest.mark.parametrize("coupled", [True, False])
 def test_only_the_coupling_passes_anything_between_the_sequences(coupled):
     kind = "packnorm_isolated" if coupled else "instance_isolated"
-    network = StackedNetwork([0], kind, depth=4, kernel=3, width=8, padded=False)
+    network = ConvNetwork(0, kind, depth=4, kernel=3, width=8, padded=False)
     pair = torch.randn(2, 1, 12)
     changed = pair.clone()
     changed[1] = torch.randn(1, 12)

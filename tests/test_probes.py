@@ -26,17 +26,17 @@ TINY = ProbeConfig(
 
 
 def test_activations_lie_layer_by_layer_then_network_by_network():
-    network = train_networks(TINY, [0, 1], [1e-3, 1e-3], CPU)
+    networks = train_networks(TINY, [0, 1], CPU)
     x = Noise([0, 1], CPU).draw(2, 24)
-    layers = list(network.hidden(x))
-    joined = activations(network, x, [1, 3])
-    assert torch.equal(joined, torch.cat([layers[0], layers[2]], dim=1))
+    first, second = (list(network.hidden(own)) for network, own in zip(networks, x, strict=True))
+    joined = activations(networks, x, [1, 3])
+    assert torch.equal(joined, torch.stack([first[0], second[0], first[2], second[2]]))
 
 
 def test_probes_of_many_networks_equal_those_of_one():
-    networks = train_networks(TINY, [0, 1], [1e-3, 1e-3], CPU)
+    networks = train_networks(TINY, [0, 1], CPU)
     both = probe_predictions(networks, [0, 1], TINY, TINY, [1, 3])
-    alone = probe_predictions(train_networks(TINY, [1], [1e-3], CPU), [1], TINY, TINY, [1, 3])
+    alone = probe_predictions(train_networks(TINY, [1], CPU), [1], TINY, TINY, [1, 3])
     np.testing.assert_allclose(both[:, 1], alone[:, 0], atol=5e-2)
     assert both.shape == (2, 2, TINY.predictions, TINY.length)
 

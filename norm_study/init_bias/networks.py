@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+from torch.func import vmap
 from torch.nn import functional
 
 from norm_study.init_bias.settings import Activation, InitBiasConfig, Place
-from norm_study.localization.stacked import stacked_norm
+from norm_study.localization.network import minibatch_norm
 from planner.norms import NormKind
 
 NETWORK_STREAM = 1_000_003
@@ -155,7 +156,12 @@ class CNNChunk:
     def outputs(self, norm: NormKind, place: Place) -> Iterator[tuple[Tensor, Tensor]]:
         """Outputs (I, K, N) of the networks of each depth in ``config.depths``, and their scales (I, N)."""
         config, reads = self.config, {depth: which for which, depth in enumerate(self.config.depths)}
-        pool = stacked_norm(norm, self.networks, config.width, config.groups, len(self.x_NCT)).to(self.x_NCT.device)
+        layer = minibatch_norm(norm, config.width, config.groups, len(self.x_NCT)).to(self.x_NCT.device)
+
+        def pool(x: Tensor) -> Tensor:
+            """Untrained norms are alike, but each network has statistics of its own."""
+            return vmap(layer, in_dims=1, out_dims=1)(x.unflatten(1, (self.networks, -1))).flatten(1, 2)
+
         h = repeat(self.x_NCT, "n c t -> n (i c) t", i=self.networks)
         for depth, weight in enumerate(self.weights, start=1):
             z = functional.conv1d(h, weight, padding=config.kernel // 2, groups=self.networks)

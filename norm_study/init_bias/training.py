@@ -23,7 +23,6 @@ from groundwork.intervals import mean_intervals
 from norm_study.init_bias.data import blobs, digits
 from norm_study.init_bias.networks import activate, draw, kaiming_gain
 from norm_study.init_bias.settings import InitBiasTrainingConfig
-from norm_study.localization.stacked import StackedAdam
 
 BATCH_STREAM = 9 * 1_000_003
 BLOB_TRAINING_POINTS = 4000
@@ -154,7 +153,7 @@ def train_and_judge(
     """
     tasks = Tasks(config, seeds, device)
     network = StackedMLP(config, seeds, tasks.x.shape[-1]).to(device)
-    optimizer = StackedAdam(network.parameters(), [config.learning_rate] * network.networks)
+    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     held, steps, seen = tasks.held_out(), judged_steps(config.steps), []
     label = f"{config.norm} {config.place} depth {config.depth}"
     for step in tqdm(range(config.steps + 1), desc=label, file=sys.stderr, leave=False, mininterval=1.0):
@@ -165,6 +164,7 @@ def train_and_judge(
             losses = functional.cross_entropy(network(x), labels, reduction="none").mean(1)
             losses.sum().backward()
             optimizer.step()
+            optimizer.zero_grad()
     return steps, {name: torch.stack([one[name] for one in seen]).cpu().numpy() for name in seen[0]}
 
 

@@ -1,7 +1,7 @@
 """Figures 5 and 6: BatchNorm carries position with minibatch statistics and loses it with running ones.
 
 Training and the minibatch test run through PackNorm over the sequences of a minibatch, which is the same
-computation (see ``stacked.stacked_norm``). For the other test the same weights move into real BatchNorm
+computation (see ``network.minibatch_norm``). For the other test the same weights move into real BatchNorm
 layers in evaluation mode.
 """
 
@@ -15,9 +15,16 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from norm_study.localization.localize import Noise, chunks, norm_free_floor, predict, prediction_row, train_networks
+from norm_study.localization.localize import (
+    Noise,
+    chunks,
+    norm_free_floor,
+    predict_as_trained,
+    prediction_row,
+    train_networks,
+)
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import BatchNormConfig
-from norm_study.localization.stacked import StackedNetwork
 from planner.norms import PackNorm, make_norm
 
 
@@ -37,7 +44,7 @@ class _Moments:
 
 
 @torch.no_grad()
-def with_running_statistics(network: StackedNetwork, seeds: Sequence[int], config: BatchNormConfig) -> StackedNetwork:
+def with_running_statistics(network: ConvNetwork, seed: int, config: BatchNormConfig) -> ConvNetwork:
     """The same weights in BatchNorm layers that use running statistics.
 
     They are the average over ``config.calibration`` minibatches with the final weights, rather than the
@@ -47,10 +54,10 @@ def with_running_statistics(network: StackedNetwork, seeds: Sequence[int], confi
     device = next(network.parameters()).device
     moments = [_Moments(config.minibatch) for _ in network.norms]
     hooks = [norm.register_forward_pre_hook(m.observe) for norm, m in zip(network.norms, moments, strict=True)]
-    noise, left = Noise(seeds, device, stream=5), config.calibration
+    noise, left = Noise([seed], device, stream=5), config.calibration
     while left > 0:
         size = min(left, max(1, 128 // config.minibatch))
-        network(noise.draw(size * config.minibatch, config.length))
+        network(*noise.draw(size * config.minibatch, config.length))
         left -= size
     for hook in hooks:
         hook.remove()
@@ -77,13 +84,13 @@ def run_batchnorm(config: BatchNormConfig, seeds: Sequence[int], device: torch.d
     rows = []
     floor = norm_free_floor(config.length, config.reach)
     for chunk in chunks(seeds, config.batch * config.width * config.length, device):
-        network = train_networks(config, chunk, [config.learning_rate] * len(chunk), device)
-        by_minibatch = predict(network, chunk, config)
-        by_running = predict(with_running_statistics(network, chunk, config), chunk, config)
-        for which, seed in enumerate(chunk):
+        networks = train_networks(config, chunk, device)
+        for seed, network in zip(chunk, networks, strict=True):
+            by_minibatch = predict_as_trained(network, seed, config)
+            by_running = predict_as_trained(with_running_statistics(network, seed, config), seed, config)
             row: dict[str, Any] = {"seed": seed, "floor": floor}
             for name, predictions in (("minibatch", by_minibatch), ("running", by_running)):
-                measured = prediction_row(predictions[which], config.alpha, config.reach)
+                measured = prediction_row(predictions, config.alpha, config.reach)
                 measured["distance"] = measured.pop("localization_distance")
                 row |= {f"{key}_{name}": value for key, value in measured.items()}
             rows.append(row)

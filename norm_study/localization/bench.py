@@ -9,24 +9,18 @@ from typing import Any
 import torch
 
 from norm_study.localization.localize import Noise, fit, target
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import BenchConfig
-from norm_study.localization.stacked import StackedNetwork
 
 
 def _seconds(config: BenchConfig, seeds: list[int], device: torch.device) -> float:
-    network = StackedNetwork(
-        seeds,
-        config.norm,
-        depth=config.depth,
-        kernel=config.kernel,
-        width=config.width,
-        groups=config.groups,
-        minibatch=config.minibatch,
-    ).to(device)
+    sizes = {name: getattr(config, name) for name in ("depth", "kernel", "width", "groups", "minibatch")}
+    networks = [ConvNetwork(seed, config.norm, **sizes).to(device) for seed in seeds]
     noise, wanted = Noise(seeds, device), target(config.length).to(device)
-    rates = [config.learning_rate] * len(seeds)
     started = time.perf_counter()
-    fit(network, lambda: (noise.draw(config.batch, config.length), wanted), rates, config.steps, "bench")
+    fit(
+        networks, lambda: (noise.draw(config.batch, config.length), wanted), config.learning_rate, config.steps, "bench"
+    )
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
-from norm_study.localization.localize import chunks, predict, prediction_row, train_networks
+from norm_study.localization.localize import chunks, predict_as_trained, prediction_row, train_networks
 from norm_study.localization.probes import probe_predictions
 from norm_study.localization.settings import GroupsConfig
 from norm_study.localization.welch import localize
 
 
 def run_groups(config: GroupsConfig, seeds: Sequence[int], device: torch.device) -> list[dict[str, Any]]:
-    """Trains every (groups, learning rate, seed), those of one group count side by side.
+    """Trains every (groups, learning rate, seed), the seeds side by side.
 
     Returns:
         One row each; ``localization_distance`` is that of a probe on the final hidden layer, as in the paper,
         ``output_distance`` that of the network's own predictions.
     """
     rows: list[dict[str, Any]] = []
-    pairs = [(seed, rate) for seed in seeds for rate in config.learning_rates]
-    for count in config.group_counts:
-        sizes = replace(config, groups=count)
-        for chunk in chunks(pairs, config.batch * config.width * config.length, device):
-            network = train_networks(sizes, [seed for seed, _ in chunk], [rate for _, rate in chunk], device)
-            outputs = predict(network, [seed for seed, _ in chunk], sizes)
-            probed = probe_predictions(network, [seed for seed, _ in chunk], sizes, sizes, [config.depth - 1])[0]
-            for (seed, rate), own, probe in zip(chunk, outputs, probed, strict=True):
+    for count, rate in product(config.group_counts, config.learning_rates):
+        sizes = replace(config, groups=count, learning_rate=rate)
+        for chunk in chunks(seeds, config.batch * config.width * config.length, device):
+            networks = train_networks(sizes, chunk, device)
+            probed = probe_predictions(networks, chunk, sizes, sizes, [config.depth - 1])[0]
+            for seed, network, probe in zip(chunk, networks, probed, strict=True):
+                own = predict_as_trained(network, seed, sizes)
                 row = prediction_row(own, config.alpha, config.reach)
                 found = localize(probe, config.alpha)
                 rows.append(

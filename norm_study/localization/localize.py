@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
-from functools import lru_cache
+from dataclasses import fields
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import LocalizationConfig
-from norm_study.localization.stacked import StackedAdam, StackedNetwork
 from norm_study.localization.welch import localize
+from planner.training.stacked import Stack
 
 # Entries of one activation above which a stack gains nothing on a CPU: it leaves the core's cache instead.
 CACHED_ENTRIES = 200_000
@@ -56,10 +57,10 @@ class Noise:
         self.device = device
 
     def draw(self, batch: int, length: int, inputs: str = "noise") -> Tensor:
-        """(B, S, L) fresh inputs."""
+        """(S, B, 1, L) fresh inputs."""
         drawn = 1 if inputs == "constant" else length
-        x = torch.stack([torch.randn(batch, drawn, generator=g) for g in self.generators], dim=1)
-        return x.expand(-1, -1, length).to(self.device).contiguous()
+        x = torch.stack([torch.randn(batch, 1, drawn, generator=g) for g in self.generators])
+        return x.expand(-1, -1, -1, length).to(self.device).contiguous()
 
 
 def learning_rate_schedule(step: int, steps: int) -> float:
@@ -68,28 +69,36 @@ def learning_rate_schedule(step: int, steps: int) -> float:
 
 
 def fit(
-    network: nn.Module,
+    networks: Sequence[nn.Module],
     draw: Callable[[], tuple[Tensor, Tensor]],
-    learning_rates: Sequence[float],
+    learning_rate: float,
     steps: int,
     label: str,
 ) -> None:
-    """Trains a stack of networks on squared error, each as if it were alone.
+    """Trains networks of equal shape on squared error, side by side and each as if it were alone.
 
     Args:
-        network: maps (B, S*in, T) to (B, S, T').
-        draw: one step's inputs and their targets, the latter broadcastable to (B, S, T').
-        learning_rates: one per network.
+        networks: S of them, each maps (B, in, T) to (B, 1, T').
+        draw: one step's inputs (S, B, in, T) and the target of all, broadcastable to (B, 1, T').
+        learning_rate: Adam's at its peak.
         steps: number of updates.
         label: shown with the progress on standard error.
     """
-    optimizer = StackedAdam(network.parameters(), learning_rates)
+
+    def loss(network: Callable[[Tensor], Tensor], batch: tuple[Tensor, ...]) -> Tensor:
+        return (network(batch[0]) - batch[1]).square().mean()
+
+    stack = Stack(networks)
+    optimizer = torch.optim.Adam(stack.parameters.values(), lr=learning_rate, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_schedule, steps=steps))
     progress = tqdm(range(steps), desc=label, file=sys.stderr, mininterval=1.0, leave=False, dynamic_ncols=True)
     for step in progress:
         x, wanted = draw()
-        errors = (network(x) - wanted).square().mean(dim=(0, 2))
+        errors = stack.losses(loss, [(own, wanted) for own in x])
         errors.sum().backward()
-        optimizer.step(learning_rate_schedule(step, steps))
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
         if step % 100 == 0:
             progress.set_postfix(mse=f"{float(errors.detach().mean()):.4f}")
 
@@ -101,58 +110,52 @@ def chunks(items: Sequence[Any], entries_each: int, device: torch.device) -> Ite
         yield items[first : first + size]
 
 
-def train_networks(
-    config: LocalizationConfig, seeds: Sequence[int], learning_rates: Sequence[float], device: torch.device
-) -> StackedNetwork:
-    """Trains one network per (seed, learning rate) pair as a single computation.
+def train_networks(config: LocalizationConfig, seeds: Sequence[int], device: torch.device) -> Sequence[ConvNetwork]:
+    """Trains one network per seed, all as a single computation.
 
     The last few are remembered, since figures 1a and 1b measure the same networks.
     """
     shared = {item.name: getattr(config, item.name) for item in fields(LocalizationConfig)}
     shared |= {"predictions": LocalizationConfig.predictions, "alpha": LocalizationConfig.alpha}
-    return _trained(LocalizationConfig(**shared), tuple(seeds), tuple(learning_rates), device)
+    return _trained(LocalizationConfig(**shared), tuple(seeds), device)
 
 
 @lru_cache(maxsize=8)
 def _trained(
     config: LocalizationConfig,
     seeds: tuple[int, ...],
-    learning_rates: tuple[float, ...],
     device: torch.device,
-) -> StackedNetwork:
-    network = StackedNetwork(
-        seeds,
-        config.norm,
-        depth=config.depth,
-        kernel=config.kernel,
-        width=config.width,
-        groups=config.groups,
-        minibatch=config.minibatch,
-    ).to(device)
+) -> tuple[ConvNetwork, ...]:
+    sizes = {name: getattr(config, name) for name in ("depth", "kernel", "width", "groups", "minibatch")}
+    networks = tuple(ConvNetwork(seed, config.norm, **sizes).to(device) for seed in seeds)
     noise, wanted = Noise(seeds, device), target(config.length).to(device)
     label = f"{config.norm} L={config.length} seeds {','.join(map(str, seeds))}"
-    fit(
-        network,
-        lambda: (noise.draw(config.batch, config.length, config.inputs), wanted),
-        learning_rates,
-        config.steps,
-        label,
-    )
-    return network.requires_grad_(False)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        return noise.draw(config.batch, config.length, config.inputs), wanted
+
+    fit(networks, draw, config.learning_rate, config.steps, label)
+    return tuple(network.requires_grad_(False) for network in networks)
 
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, seeds: Sequence[int], config: LocalizationConfig, inputs: str | None = None
+    network: nn.Module, seed: int, count: int, length: int, *, minibatch: int = 1, inputs: str = "noise"
 ) -> np.ndarray:
-    """(S, N, L) predictions on fresh inputs."""
+    """(N, L) predictions of one network on ``count`` fresh inputs, in whole minibatches."""
     device = next(network.parameters()).device
-    noise, parts = Noise(seeds, device, stream=2), []
-    at_once = config.minibatch * max(1, 256 // config.minibatch)  # whole minibatches
-    for first in range(0, config.predictions, at_once):
-        size = min(at_once, config.predictions - first)
-        parts.append(network(noise.draw(size, config.length, inputs or config.inputs)).cpu())
-    return torch.cat(parts).transpose(0, 1).numpy()
+    noise, parts = Noise([seed], device, stream=2), []
+    at_once = minibatch * max(1, 256 // minibatch)
+    for first in range(0, count, at_once):
+        (x,) = noise.draw(min(at_once, count - first), length, inputs)
+        parts.append(network(x)[:, 0].cpu())
+    return torch.cat(parts).numpy()
+
+
+def predict_as_trained(network: nn.Module, seed: int, config: LocalizationConfig) -> np.ndarray:
+    """(N, L) predictions of a network on inputs like those that it was trained on."""
+    count, minibatch = config.predictions, config.minibatch
+    return predict(network, seed, count, config.length, minibatch=minibatch, inputs=config.inputs)
 
 
 def prediction_row(predictions: np.ndarray, alpha: float, reach: int) -> dict[str, Any]:
@@ -174,29 +177,21 @@ def run_localization(config: LocalizationConfig, seeds: Sequence[int], device: t
     """Trains and tests one network per seed; one row each."""
     rows = []
     for chunk in chunks(seeds, config.batch * config.width * config.length, device):
-        network = train_networks(config, chunk, [config.learning_rate] * len(chunk), device)
-        for seed, predictions in zip(chunk, predict(network, chunk, config), strict=True):
-            row = {
-                "seed": seed,
-                "norm": config.norm,
-                **prediction_row(predictions, config.alpha, config.reach),
-            }
-            rows.append(row)
-        for row, change in zip(rows[-len(chunk) :], constant_input_spread(network, chunk, config), strict=True):
-            row["constant_input_spread"] = change
+        networks = train_networks(config, chunk, device)
+        for seed, network in zip(chunk, networks, strict=True):
+            found = prediction_row(predict_as_trained(network, seed, config), config.alpha, config.reach)
+            spread = constant_input_spread(network, seed, config)
+            rows.append({"seed": seed, "norm": config.norm, **found, "constant_input_spread": spread})
     return rows
 
 
-def constant_input_spread(network: nn.Module, seeds: Sequence[int], config: LocalizationConfig) -> list[float | None]:
+def constant_input_spread(network: nn.Module, seed: int, config: LocalizationConfig) -> float | None:
     """Remark 2.2: how far interior predictions differ when the input is the same number everywhere.
 
     Returns:
-        Per network the largest difference between two interior predictions of one sequence; ``None`` without
-        an interior.
+        The largest difference between two interior predictions of one sequence; ``None`` without an interior.
     """
-    inside = slice(config.reach, config.length - config.reach)
-    few = replace(config, predictions=config.minibatch * 16)
-    outputs = predict(network, seeds, few, inputs="constant")[:, :, inside]
-    if outputs.shape[-1] == 0:
-        return [None] * len(seeds)
-    return [float(np.ptp(one, axis=-1).max()) for one in outputs]
+    count = config.minibatch * 16
+    outputs = predict(network, seed, count, config.length, minibatch=config.minibatch, inputs="constant")
+    inside = outputs[:, config.reach : config.length - config.reach]
+    return float(np.ptp(inside, axis=-1).max()) if inside.shape[-1] else None

@@ -18,16 +18,16 @@ from einops import rearrange
 from torch import Tensor
 
 from norm_study.localization.localize import Noise, chunks, fit
+from norm_study.localization.network import ConvNetwork
 from norm_study.localization.settings import PackNormConfig
-from norm_study.localization.stacked import StackedNetwork
 from planner.norms import NormKind
 
 
 def draw_pairs(noise: Noise, pairs: int, length: int, overlap: int) -> Tensor:
-    """(2 B, S, L): rows 2b and 2b+1 are x1 and x2 of pair b, with x2[:o] = x1[L-o:]."""
+    """(S, 2 B, 1, L): rows 2b and 2b+1 are x1 and x2 of pair b, with x2[:o] = x1[L-o:]."""
     joined = noise.draw(pairs, 2 * length - overlap)
-    both = torch.stack([joined[..., :length], joined[..., length - overlap :]], dim=1)
-    return rearrange(both, "b p s t -> (b p) s t")
+    both = torch.stack([joined[..., :length], joined[..., length - overlap :]], dim=2)
+    return rearrange(both, "s b p c t -> s (b p) c t")
 
 
 def pair_targets(pairs: int) -> Tensor:
@@ -40,19 +40,19 @@ def run_packnorm(config: PackNormConfig, seeds: Sequence[int], device: torch.dev
     kind: NormKind = "packnorm_isolated" if config.coupled else "instance_isolated"
     rows = []
     for chunk in chunks(seeds, 2 * config.batch * config.width * config.length, device):
-        network = StackedNetwork(
-            chunk, kind, depth=config.depth, kernel=config.kernel, width=config.width, padded=False
-        ).to(device)
+        sizes = {"depth": config.depth, "kernel": config.kernel, "width": config.width}
+        networks = [ConvNetwork(seed, kind, **sizes, padded=False).to(device) for seed in chunk]
         noise, wanted = Noise(chunk, device), pair_targets(config.batch).to(device)
 
         def draw(noise: Noise = noise, wanted: Tensor = wanted) -> tuple[Tensor, Tensor]:
             return draw_pairs(noise, config.batch, config.length, config.overlap), wanted
 
         label = f"overlap {config.overlap}, {'coupled' if config.coupled else 'uncoupled'}"
-        fit(network, draw, [config.learning_rate] * len(chunk), config.steps, label)
+        fit(networks, draw, config.learning_rate, config.steps, label)
+        test = draw_pairs(Noise(chunk, device, stream=2), config.predictions, config.length, config.overlap)
+        wanted = pair_targets(config.predictions).to(device)
         with torch.no_grad():
-            test = draw_pairs(Noise(chunk, device, stream=2), config.predictions, config.length, config.overlap)
-            errors = (network(test) - pair_targets(config.predictions).to(device)).square().mean(dim=(0, 2))
+            errors = [(network(own) - wanted).square().mean() for network, own in zip(networks, test, strict=True)]
         rows += [
             {
                 "seed": seed,

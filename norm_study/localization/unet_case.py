@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from groundwork.errors import UserError
 from norm_study.localization.equivariance import interior_shift_error
-from norm_study.localization.localize import Noise, fit, target
+from norm_study.localization.localize import Noise, fit, predict, target
 from norm_study.localization.settings import UNetConfig
 from norm_study.localization.welch import localize
 from planner.unet import TemporalUNet
@@ -64,11 +64,17 @@ def _run_one(config: UNetConfig, seed: int, device: torch.device) -> dict[str, A
         )
     noise, wanted = Noise([seed], device), target(config.length).to(device)
     label = f"unet {config.norm} seed {seed}"
-    fit(network, lambda: (noise.draw(config.batch, config.length), wanted), [config.learning_rate], config.steps, label)
-    predictions = _predict(network, config, seed, device)
+    fit(
+        [network],
+        lambda: (noise.draw(config.batch, config.length), wanted),
+        config.learning_rate,
+        config.steps,
+        label,
+    )
+    predictions = predict(network, seed, config.predictions, config.length)
     found = localize(predictions, config.alpha)
     inside = range(left, config.length - right)
-    x = Noise([seed], device, stream=6).draw(16, config.length + shift)
+    (x,) = Noise([seed], device, stream=6).draw(16, config.length + shift)
     positions = target(config.length).numpy()
     return {
         "seed": seed,
@@ -84,12 +90,3 @@ def _run_one(config: UNetConfig, seed: int, device: torch.device) -> dict[str, A
         "mean": predictions.mean(0).round(5).tolist(),
         "deviation": predictions.std(0).round(5).tolist(),
     }
-
-
-@torch.no_grad()
-def _predict(network: nn.Module, config: UNetConfig, seed: int, device: torch.device):
-    noise, parts = Noise([seed], device, stream=2), []
-    for first in range(0, config.predictions, 500):
-        size = min(500, config.predictions - first)
-        parts.append(network(noise.draw(size, config.length))[:, 0].cpu())
-    return torch.cat(parts).numpy()

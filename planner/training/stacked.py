@@ -55,11 +55,18 @@ class Stack:
     """S networks of equal shape, whose weights from now on lie together.
 
     Args:
-        networks: modules of one class; their parameters and buffers become views of the stacked ones.
+        networks: modules of one class; their parameters and buffers become views of the stacked ones. One alone
+            stays as it is.
+
+    Attributes:
+        parameters: by name, what an optimizer of all moves, (S, …) of several.
     """
 
     def __init__(self, networks: Sequence[nn.Module]):
         self.networks = list(networks)
+        if len(self.networks) == 1:
+            self.parameters: dict[str, Any] = dict(self.networks[0].named_parameters())
+            return
         self.parameters, self.buffers = stack_module_state(self.networks)
         for index, network in enumerate(self.networks):
             for name, parameter in network.named_parameters():
@@ -67,20 +74,27 @@ class Stack:
             for name, buffer in network.named_buffers():
                 buffer.data = self.buffers[name][index]
 
-    def backward(self, loss: Callable[[Any, Batch], Tensor], batches: Sequence[Batch]) -> Tensor:
-        """The loss (S,) of each network on its batch; their gradients become those of the networks' parameters."""
+    def losses(self, loss: Callable[[Any, Batch], Tensor], batches: Sequence[Batch]) -> Tensor:
+        """The loss (S,) of each network on its batch, a function of the parameters."""
+        if len(self.networks) == 1:
+            return loss(self.networks[0], batches[0])[None]
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Batch) -> Tensor:
             network = self.networks[0]
             return loss(lambda *given, **told: functional_call(network, (parameters, buffers), given, told), batch)
 
         stacked = tuple(map(torch.stack, zip(*batches, strict=True)))
-        losses_S = vmap(one)(self.parameters, self.buffers, stacked)
+        return vmap(one)(self.parameters, self.buffers, stacked)
+
+    def backward(self, loss: Callable[[Any, Batch], Tensor], batches: Sequence[Batch]) -> Tensor:
+        """The losses as above; their gradients become those of the networks' parameters."""
+        losses_S = self.losses(loss, batches)
         losses_S.sum().backward()
-        for name, parameter in self.parameters.items():
-            for network, gradient in zip(self.networks, parameter.grad, strict=True):
-                network.get_parameter(name).grad = gradient
-            parameter.grad = None
+        if len(self.networks) > 1:
+            for name, parameter in self.parameters.items():
+                for network, gradient in zip(self.networks, parameter.grad, strict=True):
+                    network.get_parameter(name).grad = gradient
+                parameter.grad = None
         return losses_S.detach()
 
 
