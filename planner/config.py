@@ -170,7 +170,11 @@ class Config(Settings):
         0.995, "The exponential moving average of the weights keeps this share of itself per step.", low=0, high=1
     )
     precision: Literal["float32", "bfloat16"] = option("float32", "The forward pass computes in this arithmetic.")
-    compile: bool = option(False, "Compile the network with torch.compile.", metavar="true|false")
+    compile: bool = option(
+        False,
+        "Compile network, clipping and optimizer with torch.compile; on a GPU their kernels are captured in graphs.",
+        metavar="true|false",
+    )
     log_every: int = option(50, "Metrics are written whenever this many training steps are done.", low=1)
     evaluate_every: int = option(
         2000,

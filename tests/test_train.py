@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
+from test_distributed import TOLERANCE, apart, losses
 
 from envs.collect import collect
 from envs.maps import get_map
@@ -54,6 +55,27 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others(tiny, hash_dataset, 
         train(tiny(seed=seed), tmp_path / name, "cpu", progress=False)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     assert digest(tmp_path / "a") != digest(tmp_path / "c")
+
+
+@pytest.mark.slow  # compiling takes a minute
+def test_a_compiled_training_has_the_losses_of_a_plain_one_also_from_a_checkpoint(
+    tiny, hash_dataset, tmp_path, monkeypatch
+):
+    plain = train(tiny(), tmp_path / "plain", "cpu", progress=False)
+    update = Trainer.update
+
+    def stopped(self):
+        if self.step == 8:
+            raise KeyboardInterrupt
+        return update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(compile=True), tmp_path / "compiled", "cpu", progress=False)
+    compiled = train(tiny(compile=True), tmp_path / "compiled", "cpu", progress=False)
+    assert losses(compiled.path) == [[step, pytest.approx(loss, rel=1e-4)] for step, loss in losses(plain.path)]
+    assert apart(compiled.path, plain.path) < TOLERANCE
 
 
 @pytest.mark.parametrize(

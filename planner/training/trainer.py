@@ -48,6 +48,11 @@ def learning_rate(config: Config, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def captured(function: Any) -> Any:
+    """A compiled module or function; on a GPU its kernels are captured in a graph, which is started as one."""
+    return torch.compile(function, mode="reduce-overhead")
+
+
 def make_network(config: Config, transition_dim: int) -> TemporalUNet:
     """The untrained network of a run; its weights are a function of the seed."""
     with torch.random.fork_rng(devices=[]):
@@ -70,13 +75,16 @@ class Trainer:
         layout = data.statistics.layout
         self.network = make_network(config, layout.transition_dim).to(device)
         forward = ranks.wrap(self.network)
-        self.forward: nn.Module = torch.compile(forward) if config.compile else forward  # type: ignore[assignment]
+        self.forward = captured(forward) if config.compile else forward
         self.ema = AveragedModel(self.network, multi_avg_fn=self._average, use_buffers=True)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        # Fused: on a CPU the step of a hundred small tensors is several times cheaper than one by one.
-        self.optimizer = kind(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        # Fused: on a CPU the step of a hundred small tensors is several times cheaper than one by one. What is compiled
+        # cannot be, and would be compiled anew for another rate, were it a number.
+        how: dict[str, Any] = {"lr": config.learning_rate, "fused": True}
+        if config.compile:
+            how = {"lr": torch.tensor(config.learning_rate, device=device), "capturable": device.type == "cuda"}
+        self.optimizer = kind(self.network.parameters(), weight_decay=config.weight_decay, **how)
+        self._move = captured(self._clip_and_step) if config.compile else self._clip_and_step
         self.schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
         self.schedule.alphas_cumprod = self.schedule.alphas_cumprod.to(device)
         self.known_DT = layout.known(config.data.horizon, device)
@@ -139,16 +147,21 @@ class Trainer:
 
     def apply_gradients(self) -> Tensor:
         """Clips, steps the optimizer and the moving average; returns the gradient norm."""
-        clip = self.config.gradient_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, self.step)
-        self.optimizer.step()
+            rate, own = learning_rate(self.config, self.step), group["lr"]
+            group["lr"] = own.fill_(rate) if isinstance(own, Tensor) else rate
+        norm = self._move()
         if self.config.model.weights == "magnitude_preserving":
             force_unit_norms(self.network)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update_parameters(self.network)
         self.step += 1
+        return norm
+
+    def _clip_and_step(self) -> Tensor:
+        clip = self.config.gradient_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip, foreach=True)
+        self.optimizer.step()
         return norm
 
     @torch.no_grad()
