@@ -142,6 +142,5 @@ class DoseGrid(Grid):
             FactorRun(kind, "zeros", reach, seed, window, control)
             for reach in self.reaches
             for kind, window, control in cells
-            if not control or reach == self.reaches[0]
             for seed in range(self.seeds)
         ]
