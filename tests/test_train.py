@@ -38,6 +38,21 @@ def digest(path):
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def train_until(step, config, path, monkeypatch):
+    """A training that is interrupted after some steps."""
+    update = Trainer.update
+
+    def stopped(self):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return update(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, path, "cpu", progress=False)
+
+
 @pytest.mark.parametrize("norm", NORM_KINDS)
 def test_one_batch_is_overfit(tiny, hash_dataset, norm):
     config = tiny(model={"norm": norm, "dim": 16}, learning_rate=3e-3, steps=10_000)
@@ -62,17 +77,7 @@ def test_a_compiled_training_has_the_losses_of_a_plain_one_also_from_a_checkpoin
     tiny, hash_dataset, tmp_path, monkeypatch
 ):
     plain = train(tiny(), tmp_path / "plain", "cpu", progress=False)
-    update = Trainer.update
-
-    def stopped(self):
-        if self.step == 8:
-            raise KeyboardInterrupt
-        return update(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny(compile=True), tmp_path / "compiled", "cpu", progress=False)
+    train_until(8, tiny(compile=True), tmp_path / "compiled", monkeypatch)
     compiled = train(tiny(compile=True), tmp_path / "compiled", "cpu", progress=False)
     assert losses(compiled.path) == [[step, pytest.approx(loss, rel=1e-4)] for step, loss in losses(plain.path)]
     assert apart(compiled.path, plain.path) < TOLERANCE
@@ -89,17 +94,7 @@ def test_a_compiled_training_has_the_losses_of_a_plain_one_also_from_a_checkpoin
 def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(tiny, hash_dataset, tmp_path, model, monkeypatch):
     config = tiny(model=model)
     train(config, tmp_path / "whole", "cpu", progress=False)
-    update = Trainer.update
-
-    def stopped(self):
-        if self.step == 8:
-            raise KeyboardInterrupt
-        return update(self)
-
-    monkeypatch.setattr(Trainer, "update", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "stopped", "cpu", progress=False)
-    monkeypatch.undo()
+    train_until(8, config, tmp_path / "stopped", monkeypatch)
     assert not RunFolder(tmp_path / "stopped").done
     time.sleep(1)  # TensorBoard reads event files in the order of their names, which begin with the second
     train(config, tmp_path / "stopped", "cpu", progress=False)
@@ -131,17 +126,7 @@ def test_what_changes_no_weight_may_change_between_a_run_and_its_resumption(tiny
         "checkpoint_every": 4,
         "keep_checkpoints": 1,
     }
-    update = Trainer.update
-
-    def stopped(self):
-        if self.step == 7:
-            raise KeyboardInterrupt
-        return update(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "update", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny(), tmp_path / "run", "cpu", progress=False)
+    train_until(7, tiny(), tmp_path / "run", monkeypatch)
     run = train(tiny(**watched), tmp_path / "run", "cpu", progress=False)
     assert digest(run.path) == digest(whole.path)
     assert [folder.name for folder in run.checkpoints()] == ["step_00000012"]
