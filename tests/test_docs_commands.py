@@ -80,6 +80,9 @@ LONG = {
     "norm-study stitch --suite dose": f"{SUITE} --windows 1,4 --dataset {HASH}".replace(
         "--norms group --paddings zeros ", ""
     ),
+    "norm-study stitch --suite chances": f"{SUITE} --changes noise --dataset {HASH}".replace(
+        "--paddings zeros --reaches half ", ""
+    ),
     "norm-study cause": "--horizons 1 --episodes 2 --decoded-plans 4 --jobs 1 --out cause",
     "norm-study closed-loop": "--horizons 4 --episodes 1 --replan-every 20 --sampling-steps 1 --best-of 2 "
     "--jobs 1 --out loop",

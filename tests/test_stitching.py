@@ -18,6 +18,7 @@ from envs.maps import get_map
 from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
 from norm_study.stitching.cells import FactorRun, Grid
+from norm_study.stitching.chances import CHANGES, TITLES, UNCHANGED, chances_of
 from norm_study.stitching.dose import whole_reach
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
@@ -27,7 +28,7 @@ from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.config import Config, from_dict, merge, to_dict
+from planner.config import Config, from_dict, load_preset, merge, to_dict
 from planner.data import load_data
 from planner.norm_layers import DynamicTanh
 from planner.norms import NORM_KINDS, mixes_time
@@ -410,7 +411,11 @@ def test_rates_that_are_none_are_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["--run", "nowhere"], ["--run", "x", "--suite", "factors"], ["--run", "x", "--episodes", "0"]]
+    "argv",
+    [
+        *([], ["--run", "nowhere"], ["--run", "x", "--suite", "factors"], ["--run", "x", "--episodes", "0"]),
+        ["--suite", "chances", "--changes", "groups-1", "--norms", "channel"],
+    ],
 )
 def test_stitch_refuses_in_one_line(argv, capsys):
     assert main(["stitch", *argv]) == 2
@@ -491,3 +496,39 @@ def test_the_suite_of_doses_trains_audits_draws_and_does_nothing_twice(hash_data
     shutil.rmtree(tmp_path / "runs")
     assert main([*argv, "--stored-only"]) == 0
     assert (tmp_path / "out" / "dose.md").read_text().splitlines()[2:] == table.splitlines()[2:]
+
+
+def test_every_chance_changes_one_setting_of_the_grid_and_can_be_built():
+    base = from_dict(load_preset("hash"))
+    chances = chances_of(("group", "channel", "none", "rms"), tuple(CHANGES), 1)
+    assert {chance.change for chance in chances} == set(CHANGES) == set(TITLES) - {UNCHANGED}
+    for chance in chances:
+        plain = replace(chance, change=UNCHANGED).config(base)
+        assert plain == FactorRun(chance.norm, "zeros", "half", 0).config(base, {})
+        flat = [flatten(to_dict(config)) for config in (plain, chance.config(base))]
+        assert sum(flat[0][key] != flat[1][key] for key in flat[0]) == 1, chance
+        make_network(chance.config(base), 4)
+
+
+def flatten(values, name=""):
+    if not isinstance(values, dict):
+        return {name: values}
+    return {key: found for part in values for key, found in flatten(values[part], f"{name}.{part}").items()}
+
+
+def test_the_suite_of_chances_stands_beside_the_grid_and_does_nothing_twice(hash_dataset, tmp_path):
+    preset = tmp_path / "tiny.yaml"
+    preset.write_text(yaml.safe_dump(TINY))
+    argv = ["--seeds", "1", "--horizons", "1,2", "--episodes", "1", "--best-of", "1", "--jobs", "1", "--norms", "group"]
+    argv += ["--preset", str(preset), "--out", str(tmp_path / "out"), "--runs-folder", str(tmp_path / "runs")]
+    chances = ["stitch", "--suite", "chances", "--changes", "groups-4,noise", *argv]
+    assert main(["stitch", "--suite", "factors", "--paddings", "zeros", "--reaches", "half", *argv]) == 0
+    assert main(chances) == 0
+    table = (tmp_path / "out" / "chances.md").read_text()
+    assert "2 of 2 runs are stored" in table
+    changed = [line.split(" | ")[0] for line in table.splitlines() if " | group | " in line]
+    assert changed == ["| as in the grid", "| noise predicted", "| 4 groups"]
+    assert (tmp_path / "out" / "chances.png").stat().st_size > 10_000
+    shutil.rmtree(tmp_path / "runs")
+    assert main([*chances, "--stored-only"]) == 0
+    assert (tmp_path / "out" / "chances.md").read_text().splitlines()[2:] == table.splitlines()[2:]

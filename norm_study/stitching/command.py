@@ -11,6 +11,7 @@ from groundwork.jobs import Job
 from groundwork.options import part_of
 from groundwork.program import Compute, JsonOutput, command_line
 from norm_study.stitching.cells import FactorRun
+from norm_study.stitching.chances import chances_of, found_chances, run_chances, write_chances
 from norm_study.stitching.dose import write_dose
 from norm_study.stitching.fix import Fix, fix_rows, write_fix
 from norm_study.stitching.grid import Budget, Stored, answered_runs, run_grid
@@ -40,7 +41,8 @@ def stitch(options: StitchOptions, output: JsonOutput, compute: Compute) -> None
     if output.json:
         raise UserError("--json goes with RUN …; a suite writes to --out")
     started = time.perf_counter()
-    {"factors": _factors, "dose": _dose, "rates": _rates, "fix": _fix}[options.suite or ""](options, compute)
+    suites = {"factors": _factors, "dose": _dose, "chances": _chances, "rates": _rates, "fix": _fix}
+    suites[options.suite or ""](options, compute)
     print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
 
 
@@ -88,6 +90,19 @@ def _dose(options: StitchOptions, compute: Compute) -> None:
     if not options.stored_only:
         run_leakage(asked, runs, options.run_in(out), compute.device, training)
     print(write_dose(stored, stored_audits(asked, stored), len(options.grid.runs()), out, command_line()))
+
+
+def _chances(options: StitchOptions, compute: Compute) -> None:
+    chances, (out, runs_folder) = chances_of(options.norms, options.changes, options.seeds), options.folders
+    if not chances:
+        raise UserError(f"suite chances has none of {', '.join(options.changes)} for {', '.join(options.norms)}")
+    budget = Budget(_base(options), options.settings)
+    if not options.stored_only:
+        run_chances(chances, out, budget, options.run_in(out), runs_folder, compute.device)
+    found = found_chances(chances, out, budget)
+    if not found:
+        raise UserError(f"out = {out} holds no run of this suite and these settings; leave out --stored-only")
+    print(write_chances(found, len(chances), out, command_line()))
 
 
 def _fix(options: StitchOptions, compute: Compute) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from groundwork.errors import UserError
 from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
-from norm_study.stitching.cells import DoseGrid, Grid
+from norm_study.stitching.cells import Change, DoseGrid, Grid
 from planner.norms import WHOLE_KINDS, NormKind
 
 
@@ -48,7 +48,7 @@ class RateSettings(Settings):
     episodes: int = option(10, "Measure this many episodes per task.", low=1)
 
 
-Suite = Literal["factors", "dose", "rates", "fix"]
+Suite = Literal["factors", "dose", "chances", "rates", "fix"]
 OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 QUICK: dict[str, Any] = {
     "steps": 3000,
@@ -68,6 +68,7 @@ READ: dict[Suite | None, set[str]] = {
     None: _MEASURED,
     "factors": _MEASURED | _TRAINED | {"paddings", "reaches", "seeds", "windows", "rates_from", "stored_only"},
     "dose": _MEASURED | _TRAINED - {"norms"} | {"reaches", "seeds", "windows", "stored_only"},
+    "chances": _MEASURED | _TRAINED | {"changes", "seeds", "stored_only"},
     "rates": _TRAINED | {"rates", "episodes"},
     "fix": _MEASURED | _WHERE | {"sources", "to", "every"},
 }
@@ -88,8 +89,8 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     suite: Suite | None = option(
         None,
         "Train and measure: norms x paddings x reaches x seeds (factors); windows of GroupNorm's statistics x reaches "
-        "x seeds (dose); each norm at several learning rates, on demonstrated tasks (rates); or the runs of --from, "
-        "fine-tuned with another norm (fix).",
+        "x seeds (dose); one setting changed at a time, such as more steps (chances); each norm at several learning "
+        "rates, on demonstrated tasks (rates); or the runs of --from, fine-tuned with another norm (fix).",
     )
     budget: Literal["quick", "full"] = option(
         "full",
@@ -103,6 +104,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
     steps: int | None = option(
         None, "Suites train for this many training steps.", low=1, default_text="the preset's; suite fix: 2000"
     )
+    changes: tuple[Change, ...] = option(get_args(Change), "Suite chances changes these settings, one at a time.")
     rates_from: Path | None = option(
         None,
         "Suite factors takes each norm's learning rate from this rates.json of suite rates.",
@@ -110,7 +112,7 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
         default_text="the preset's rate for every norm",
     )
     stored_only: bool = option(
-        False, "Suites factors and dose make tables and figures of what is stored, and train nothing."
+        False, "Suites factors, dose and chances make tables and figures of what is stored, and train nothing."
     )
     out: Path | None = option(
         None,
