@@ -105,6 +105,13 @@ class ModelConfig(Settings):
     tell_known: bool = option(
         False, "The network is told which entries of a plan are known, by a channel for each of its dimensions."
     )
+    fourier_features: int = option(
+        0,
+        "The network sees, beside each value of a plan, its sine and cosine at this many frequencies, each twice the "
+        "one before; the first has one period over the data's range.",
+        low=0,
+        high=16,
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""
@@ -132,6 +139,12 @@ class DiffusionConfig(Settings):
     sampler: SamplerKind = option("ddpm", "Plans are drawn with this sampler unless a command says otherwise.")
     sampling_steps: int = option(
         64, "A plan takes this many network evaluations unless a command says otherwise.", low=1
+    )
+    snr_cap: float = option(
+        0.0,
+        "In training the errors of a noise level count as much as its signal-to-noise ratio, up to this number, and "
+        "0.05 at least, where clean samples are predicted (min-SNR); 0: those of all levels count the same.",
+        low=0,
     )
     drop_ends: float = option(
         0.0,

@@ -13,6 +13,8 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 Prediction = Literal["sample", "noise"]
+LEAST_WEIGHT = 0.05
+"""Of the noisiest levels, whose signal-to-noise ratio goes to zero: without it they would hardly be trained."""
 
 
 def make_schedule(train_steps: int, prediction: Prediction) -> DDPMScheduler:
@@ -38,6 +40,7 @@ def training_loss(
     known: Tensor,
     levels_B: Tensor,
     noise_BDT: Tensor,
+    snr_cap: float = 0.0,
 ) -> Tensor:
     """Mean squared error of the denoiser with the known entries written into its input and its output.
 
@@ -51,6 +54,9 @@ def training_loss(
         known: boolean (D, T) or (B, D, T), true where the plan's conditions are written.
         levels_B: noise level of each trajectory.
         noise_BDT: standard normal.
+        snr_cap: above 0 errors of the clean sample are weighted by their level's signal-to-noise ratio up to
+            ``snr_cap`` (min-SNR, Hang et al. 2023, section 3.4), and by :data:`LEAST_WEIGHT` at least; errors of the
+            noise by the ratio up to ``snr_cap`` over the ratio.
 
     Returns:
         The loss, a scalar.
@@ -60,4 +66,15 @@ def training_loss(
     noisy = torch.where(known, clean_BDT, noisy)
     target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
     error = torch.where(known, 0.0, network(noisy, levels_B).to(target.dtype) - target)
+    if snr_cap:
+        error = error * level_weights(schedule, levels_B, snr_cap).sqrt()[:, None, None]
     return error.square().mean()
+
+
+def level_weights(schedule: DDPMScheduler, levels_B: Tensor, snr_cap: float) -> Tensor:
+    """How much the squared errors of what the network predicts count at each noise level, (B,)."""
+    kept_B = schedule.alphas_cumprod.to(levels_B.device)[levels_B]
+    ratio_B = kept_B / (1 - kept_B)
+    if schedule.config["prediction_type"] == "sample":
+        return ratio_B.clamp(min(LEAST_WEIGHT, snr_cap), snr_cap)
+    return ratio_B.clamp(max=snr_cap) / ratio_B

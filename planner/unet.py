@@ -162,7 +162,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
 
         dim, padding_mode = model.dim, model.padding_mode
         widths = [dim * mult for mult in model.dim_mults]
-        inputs = [transition_dim * (2 if model.tell_known else 1), *widths[:-1]]
+        seen = 1 + 2 * model.fourier_features + model.tell_known
+        inputs = [transition_dim * seen, *widths[:-1]]
         self.time_projection = Timesteps(dim, flip_sin_to_cos=False, downscale_freq_shift=1.0)
         self.time_mlp = TimestepEmbedding(dim, 4 * dim, act_fn="mish", out_dim=dim)
         self.down = nn.ModuleList()
@@ -205,10 +206,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         mish_BE = self.activation(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
-        x = sample_BDT
-        if self.model.tell_known:
-            told = torch.zeros_like(x) if known is None else known.expand_as(x).to(x.dtype)
-            x = torch.cat((x, told), dim=1)
+        x = self._seen(sample_BDT, known)
         x = rearrange(x, "b d (p t) -> (b p) d t", p=packs)
         skips = []
         for stage in self.down:
@@ -218,6 +216,18 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         for stage in self.up:
             x, _ = stage(torch.cat((x, skips.pop()), dim=1), mish_BE)
         return rearrange(self.project(self.final(x, mish_BE)), "(b p) d t -> b d (p t)", p=packs)
+
+    def _seen(self, x_BDT: Tensor, known: Tensor | None) -> Tensor:
+        """What the first layer reads: the values, their waves (Tancik et al. 2020), and which of them are known."""
+        parts = [x_BDT]
+        if self.model.fourier_features:
+            octaves_F = torch.arange(self.model.fourier_features, device=x_BDT.device, dtype=x_BDT.dtype)
+            angles_BFDT = x_BDT[:, None] * (torch.pi * 2**octaves_F)[:, None, None]
+            waves = rearrange(angles_BFDT, "b f d t -> b (f d) t")
+            parts += [waves.sin(), waves.cos()]
+        if self.model.tell_known:
+            parts.append(torch.zeros_like(x_BDT) if known is None else known.expand_as(x_BDT).to(x_BDT.dtype))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else x_BDT
 
     def receptive_field(self) -> tuple[int, int]:
         """How far left and right an output's inputs lie when norms pass nothing, the largest over all phases.

@@ -35,6 +35,7 @@ EXPRESSIBLE: dict[str, Any] = {
     "weights": "plain",
     "norm_conditioned": False,
     "tell_known": False,
+    "fourier_features": 0,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

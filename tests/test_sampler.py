@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundwork.errors import UserError
-from planner.diffusion import make_schedule, training_loss
+from planner.diffusion import level_weights, make_schedule, training_loss
 from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampling_levels
 from planner.sampling import SAMPLERS, SamplerKind, find_sampler
 
@@ -265,6 +265,27 @@ def test_the_loss_of_a_perfect_network_is_zero_and_known_entries_cost_nothing(pr
     assert torch.equal(inputs[0][:, known], clean[:, known])
     off = training_loss(lambda noisy, levels: target + 1, schedule, clean, known, levels, noise)
     assert off.item() == pytest.approx(10 / 12)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "noise"])
+def test_capped_errors_count_by_their_levels_signal_to_noise_ratio(prediction):
+    schedule = make_schedule(64, prediction)
+    levels = torch.tensor([0, 10, 40, 63])
+    kept = schedule.alphas_cumprod[levels].double()
+    ratio = kept / (1 - kept)
+    weights = level_weights(schedule, levels, 5.0).double()
+    expected = ratio.clamp(0.05, 5) if prediction == "sample" else ratio.clamp(max=5) / ratio
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=0)
+    assert weights[0] < ratio[0], "the cap is reached"
+    clean, noise, known = torch.randn(4, 2, 6), torch.randn(4, 2, 6), torch.zeros(2, 6, dtype=torch.bool)
+    target = clean if prediction == "sample" else noise
+
+    def wrong_by_one(noisy, levels):
+        return target + 1
+
+    weighted = training_loss(wrong_by_one, schedule, clean, known, levels, noise, 5.0)
+    torch.testing.assert_close(weighted.double(), expected.mean(), rtol=1e-4, atol=0)
+    assert training_loss(wrong_by_one, schedule, clean, known, levels, noise).item() == pytest.approx(1)
 
 
 def test_the_schedule_is_the_cosine_of_nichol_and_dhariwal():

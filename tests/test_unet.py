@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 
 import pytest
@@ -122,6 +123,19 @@ def test_receptive_field_is_the_jacobians_support_for_norms_that_do_not_mix_time
     length = stride * ((left + right) // stride + 6)
     middle = stride * ((left + 2) // stride + 1)
     assert support(network, length, range(middle, middle + stride)) == (left, right)
+
+
+def test_fourier_features_are_sines_and_cosines_of_each_value_and_reach_no_farther():
+    network = small(norm="channel", fourier_features=3, tell_known=True)
+    dimensions = network.config["transition_dim"]
+    sample = torch.rand(2, dimensions, 16, dtype=torch.float64) * 2 - 1
+    seen = network._seen(sample, None)
+    angles = torch.cat([sample * math.pi * octave for octave in (1, 2, 4)], dim=1)
+    expected = torch.cat([sample, angles.sin(), angles.cos(), torch.zeros_like(sample)], dim=1)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-12)
+    assert network.down[0].blocks[0].first.conv.in_channels == seen.shape[1] == 8 * dimensions
+    torch.testing.assert_close(network._seen(sample + 2, None)[:, dimensions:], seen[:, dimensions:])
+    assert support(network, 2 * 40, range(40, 42)) == network.receptive_field() == (32, 31)
 
 
 @pytest.mark.parametrize("norm", [norm for norm in WHOLE_KINDS if mixes_time(norm, training=True)])

@@ -117,7 +117,7 @@ class Trainer:
             network = partial(network, known=known)
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            return training_loss(network, self.schedule, clean, known, levels, noise)
+            return training_loss(network, self.schedule, clean, known, levels, noise, self.config.diffusion.snr_cap)
 
     def batch(self) -> tuple[Tensor, ...]:
         """This rank's share of the next step's trajectories, noise levels and noise.
