@@ -21,7 +21,7 @@ from planner.data import DataStatistics
 from planner.diffusion import make_schedule
 from planner.guidance import Guide, descend
 from planner.hub import EMA, fetch
-from planner.sampler import Conditions, WarmStart, sample
+from planner.sampler import Conditions, Resampling, WarmStart, sample
 from planner.sampling import Choice, Sampling
 from planner.training.checkpoint import read_network
 from planner.training.run import RunFolder, find_run
@@ -316,6 +316,7 @@ class Planner:
             num_steps=sampling.sampling_steps or self.config.diffusion.sampling_steps,
             generator=generator,
             warm=warm,
+            resampling=Resampling(sampling.resample, *sampling.resample_levels) if sampling.resample else None,
             guide=steer,
         )
         in_units = self._normalizer.denormalize(plans.transpose(1, 2))

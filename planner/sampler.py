@@ -55,6 +55,35 @@ class WarmStart:
             raise UserError(f"warm level = {self.level} must be above 0 and at most 1")
 
 
+@dataclass(frozen=True)
+class Resampling:
+    """Steps that are taken again (RePaint, Lugmayr et al. 2022, section 4.2).
+
+    Noising a step's result back to where the step began and taking it once more leaves the distribution at that noise
+    level as it is, if the network is right, and lets parts of a plan that do not see each other agree.
+
+    Attributes:
+        times: how often.
+        low: the least share of the training's noise levels at which that is done.
+        high: the largest.
+
+    Raises:
+        UserError: they are the other way round.
+    """
+
+    times: int
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise UserError(f"resample_levels = {self.low:g},{self.high:g} must be the least share and the largest")
+
+    def at(self, share: float) -> int:
+        """How often a step from this share of the noise levels is taken again."""
+        return self.times if self.low <= share <= self.high else 0
+
+
 def sampling_levels(noisiest: int, num_steps: int) -> list[int]:
     """The noise levels to visit, noisiest first, ``noisiest`` of them spread over ``num_steps`` steps.
 
@@ -104,52 +133,81 @@ def sample(
     num_steps: int,
     generator: torch.Generator,
     warm: WarmStart | None = None,
+    resampling: Resampling | None = None,
     guide: Callable[[Tensor, float], Tensor] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Samples plans that meet their conditions exactly.
 
     Args:
-        denoise: maps noisy (B, D, T) and levels (B,) to the prediction that ``schedule`` names.
+        denoise: noisy (B, D, T) and levels (B,) → the prediction that ``schedule`` names.
         schedule: the noise levels of the training.
         conditions: what is known of each plan.
         kind: which of :data:`planner.sampling.SAMPLERS`.
         num_steps: network evaluations, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
-        guide: moves the clean plans that each step predicts, normalized (B, D, T), to better ones; see
-            :func:`planner.guidance.descend`. It sees plans that meet their conditions, and the standard deviation
-            of the noise at this step, from 1 (nothing else) down to 0.
+        resampling: which steps are taken again, beyond ``num_steps``.
+        guide: moves the clean plans that each step predicts, normalized (B, D, T), to better ones
+            (:func:`planner.guidance.descend`), given the standard deviation of the noise, from 1 (nothing else) to 0.
         on_step: called with the number of steps done and the plans, after inpainting.
 
     Returns:
         (B, D, T) normalized plans.
 
     Raises:
-        UserError: an unknown sampler, or ``num_steps`` out of range.
+        UserError: an unknown sampler, one whose steps cannot be taken again, or ``num_steps`` out of range.
     """
+    check_resampling(kind, resampling)
     num_levels = schedule.config["num_train_timesteps"]
     if not 1 <= num_steps <= num_levels:
         raise UserError(f"sampling steps = {num_steps} must be from 1 to the {num_levels} levels of the training")
     share = warm.level if warm else 1.0
     levels = sampling_levels(max(1, round(share * num_levels)), max(1, round(share * num_steps)))
     scheduler = make_scheduler(kind, schedule, levels)
-    values = conditions.values
-    plans = torch.randn(values.shape, generator=generator, device=values.device, dtype=values.dtype)
+    plans = _noise_like(conditions.values, generator)
     if warm:
-        kept = schedule.alphas_cumprod[levels[0]].item()
-        plans = kept**0.5 * warm.plans + (1 - kept) ** 0.5 * plans
+        plans = noised(warm.plans, schedule.alphas_cumprod[levels[0]].item(), plans)
     plans = conditions.write(plans)
     for done, level in enumerate(levels, start=1):
-        prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
-        clean = predicted_clean(schedule, prediction, plans, level)
-        if guide is not None:
-            noise = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
-            clean = conditions.write(guide(conditions.write(clean), noise).clamp(-1, 1))
-        # All samplers end with the clean plans that the last evaluation predicts; no scheduler need be asked for that.
         last = done == len(levels)
-        plans = clean if last else scheduler.step(clean, level, plans, generator=generator).prev_sample
-        plans = conditions.write(plans)
-        if on_step is not None:
+        for left in range(resampling.at((level + 1) / num_levels) if resampling and not last else 0, -1, -1):
+            prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
+            clean = predicted_clean(schedule, prediction, plans, level)
+            if guide is not None:
+                noise = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
+                clean = conditions.write(guide(conditions.write(clean), noise).clamp(-1, 1))
+            # All samplers end with the clean plans of the last evaluation; no scheduler need be asked for that.
+            plans = clean if last else scheduler.step(clean, level, plans, generator=generator).prev_sample
+            plans = noised_back(schedule, plans, levels[done], level, generator) if left else plans
+            plans = conditions.write(plans)
+        if on_step:
             on_step(done, plans)
     return plans
+
+
+def check_resampling(kind: SamplerKind, resampling: Resampling | None) -> None:
+    """Refuses to take steps again that depend on the ones before.
+
+    Raises:
+        UserError: also for an unknown sampler.
+    """
+    if find_sampler(kind).remembers and resampling:
+        raise UserError(f"sampler = {kind} remembers its last steps, none can be taken again; resample needs ddpm")
+
+
+def noised_back(
+    schedule: DDPMScheduler, plans_BDT: Tensor, cleaner: int, noisier: int, generator: torch.Generator
+) -> Tensor:
+    """Plans of the noise level ``cleaner`` as the forward process takes them on to ``noisier``."""
+    kept = (schedule.alphas_cumprod[noisier] / schedule.alphas_cumprod[cleaner]).item()
+    return noised(plans_BDT, kept, _noise_like(plans_BDT, generator))
+
+
+def noised(plans_BDT: Tensor, kept: float, noise_BDT: Tensor) -> Tensor:
+    """Plans of which a share ``kept`` of the variance stays, and noise for the rest."""
+    return kept**0.5 * plans_BDT + (1 - kept) ** 0.5 * noise_BDT
+
+
+def _noise_like(plans_BDT: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(plans_BDT.shape, generator=generator, device=plans_BDT.device, dtype=plans_BDT.dtype)

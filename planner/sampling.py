@@ -25,26 +25,28 @@ class Sampler:
         scheduler: its class in diffusers.
         order: the error of its deterministic steps falls with this power of their number; ``None``: its steps add
             noise.
+        remembers: whether a step depends on the ones before, so that none can be taken again.
         options: what it is made with, besides the noise levels.
     """
 
     scheduler: str
     order: int | None
+    remembers: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SOLVER = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
 SAMPLERS: dict[SamplerKind, Sampler] = {
     # Ancestral steps (Ho et al. 2020).
-    "ddpm": Sampler("DDPMScheduler", None),
+    "ddpm": Sampler("DDPMScheduler", None, remembers=False),
     # DPM-Solver++ of order one is the same formula (Lu et al. 2022, section 4.1); diffusers' DDIMScheduler takes a
     # wrong previous level where the number of steps does not divide that of the levels.
-    "ddim": Sampler("DPMSolverMultistepScheduler", 1, {**_SOLVER, "solver_order": 1}),
+    "ddim": Sampler("DPMSolverMultistepScheduler", 1, options={**_SOLVER, "solver_order": 1}),
     # DPM-Solver++ 2M (Lu et al. 2022).
-    "dpm": Sampler("DPMSolverMultistepScheduler", 2, {**_SOLVER, "solver_order": 2}),
+    "dpm": Sampler("DPMSolverMultistepScheduler", 2, options={**_SOLVER, "solver_order": 2}),
     # SDE-DPM-Solver++ 2M (Lu et al. 2022, appendix): as noisy as ancestral steps, and right with fewer of them.
     "sde": Sampler(
-        "DPMSolverMultistepScheduler", None, {**_SOLVER, "solver_order": 2, "algorithm_type": "sde-dpmsolver++"}
+        "DPMSolverMultistepScheduler", None, options={**_SOLVER, "solver_order": 2, "algorithm_type": "sde-dpmsolver++"}
     ),
 }
 """The samplers by name; all take any number of steps, a warm start and a guide."""
@@ -73,6 +75,10 @@ class Sampling(Settings):
         choose: which of them that is, see :mod:`planner.choosing`.
         horizon_shares: shares of the horizon at which they are drawn, as many of each as come out even, the first
             ones one more.
+        resample: how often a step is taken again, from its result noised back to where it began (RePaint, Lugmayr et
+            al. 2022, section 4.2): an evaluation sees as far as the network reaches, and the parts of a long plan need
+            several to agree.
+        resample_levels: the least and the largest share of the noise levels at which that is done.
         avoid: x, y and radius in metres of a region to stay out of.
         avoid_scale: of the gradient steps out of it, or down any other guide's cost. 4 is large enough to turn plans
             to another way while their way is still open.
@@ -101,6 +107,20 @@ class Sampling(Settings):
         low=0.01,
         high=1,
         metavar="A,B",
+    )
+    resample: int = option(
+        0,
+        "How often a sampling step is taken again, from its result noised back to where it began; each time costs one "
+        "more evaluation of the network.",
+        low=0,
+        high=1000,
+    )
+    resample_levels: tuple[float, float] = option(
+        (0.25, 0.5),
+        "Steps are taken again between these shares of the noise levels, where long plans choose their way.",
+        low=0,
+        high=1,
+        metavar="LOW,HIGH",
     )
     avoid: tuple[float, float, float] | None = option(
         None, "A region to stay out of: its center and its radius in meters.", metavar="X,Y,RADIUS", default_text=""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from groundwork.errors import UserError
 from planner.diffusion import level_weights, make_schedule, training_loss
-from planner.sampler import Conditions, WarmStart, make_scheduler, sample, sampling_levels
+from planner.sampler import Conditions, Resampling, WarmStart, make_scheduler, sample, sampling_levels
 from planner.sampling import SAMPLERS, SamplerKind, find_sampler
 
 NOTHING_KNOWN = torch.zeros(1, 4, dtype=torch.bool)
@@ -59,6 +59,100 @@ def test_samples_follow_the_gaussian_whose_answer_is_known(kind, num_steps, pred
     assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
     # DDPM's fixed_small variance and finitely many steps leave a few per cent
     assert plans.std().item() == pytest.approx(0.15, rel=0.08)
+
+
+def test_steps_taken_again_leave_the_gaussian_whose_answer_is_known():
+    schedule = make_schedule(200, "sample")
+    plans = sample(
+        gaussian_denoiser(schedule, 0.3, 0.15),
+        schedule,
+        Conditions(NOTHING_KNOWN, torch.zeros(5000, 1, 4)),
+        num_steps=200,
+        resampling=Resampling(3, 0.0, 0.6),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert plans.mean().item() == pytest.approx(0.3, abs=0.01)
+    assert plans.std().item() == pytest.approx(
+        0.15, rel=0.1
+    )  # the variance that DDPM leaves out counts again each time
+
+
+def bridge(points, step):
+    """A random walk between known ends ∓0.3: covariance (T, T) without the ends, deviation of the middle with them."""
+    apart = torch.arange(points, dtype=torch.float64)
+    covariance = 0.25 * (1 - step**2 / 0.5) ** (apart[:, None] - apart).abs()
+    inner, ends, middle = covariance[1:-1, 1:-1], covariance[[0, -1]], points // 2 - 1
+    left = inner - ends[:, 1:-1].T @ torch.linalg.solve(ends[:, [0, -1]], ends[:, 1:-1])
+    return covariance, left[middle, middle].sqrt().item()
+
+
+def local_denoiser(schedule, covariance, known, window):
+    """The exact posterior mean of each point, given no more than ``window`` points to either side of it."""
+    points = len(covariance)
+
+    def denoise(noisy, levels):
+        kept = schedule.alphas_cumprod[int(levels[0])].double()
+        gains = torch.zeros(points, points, dtype=torch.float64)
+        for at in range(points):
+            seen = torch.arange(max(0, at - window), min(points, at + window + 1))
+            scale = torch.where(known[0, seen], 1.0, kept.sqrt())
+            noise = torch.where(known[0, seen], 1e-9, 1 - kept)
+            evidence = scale[:, None] * covariance[seen][:, seen] * scale + noise.diag()
+            gains[at, seen] = torch.linalg.solve(evidence, covariance[at, seen] * scale)
+        return noisy @ gains.T
+
+    return denoise
+
+
+def test_exact_but_local_denoisers_spread_a_long_bridge_too_wide_and_steps_taken_again_mend_it():
+    points, schedule = 48, make_schedule(128, "sample")
+    covariance, truth = bridge(points, 0.05)
+    known = torch.zeros(1, points, dtype=torch.bool)
+    known[0, [0, -1]] = True
+    values = torch.zeros(300, 1, points, dtype=torch.float64)
+    values[..., 0], values[..., -1] = -0.3, 0.3
+
+    def middle(window, resampling=None):
+        plans = sample(
+            local_denoiser(schedule, covariance, known, window),
+            schedule,
+            Conditions(known, values),
+            num_steps=128,
+            resampling=resampling,
+            generator=torch.Generator().manual_seed(0),
+        )
+        return plans[..., points // 2].std().item()
+
+    assert middle(points) == pytest.approx(truth, rel=0.15)
+    alone, again = middle(8), middle(8, Resampling(4, 0.0, 0.5))
+    assert alone > 1.6 * truth
+    assert again < 1.45 * truth
+
+
+def test_each_step_between_the_shares_costs_its_evaluations_again_and_the_last_is_not_taken_again():
+    schedule, seen = make_schedule(16, "sample"), []
+
+    def denoise(noisy, levels):
+        seen.append(int(levels[0]))
+        return torch.zeros_like(noisy)
+
+    conditions = Conditions(NOTHING_KNOWN, torch.zeros(1, 1, 4))
+    asked = {"num_steps": 8, "generator": torch.Generator().manual_seed(0)}
+    steps = []
+    sample(
+        denoise,
+        schedule,
+        conditions,
+        resampling=Resampling(2, 0.0, 0.25),
+        on_step=lambda n, _: steps.append(n),
+        **asked,
+    )
+    assert seen == [15, 13, 11, 9, 7, 5, 3, 3, 3, 1]
+    assert steps == list(range(1, 9))
+    with pytest.raises(UserError, match="sampler = ddim remembers its last steps"):
+        sample(denoise, schedule, conditions, kind="ddim", resampling=Resampling(2, 0.0, 0.25), **asked)
+    with pytest.raises(UserError, match=r"resample_levels = 0\.5,0\.25 must be"):
+        Resampling(1, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
