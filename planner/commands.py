@@ -20,7 +20,7 @@ from groundwork.program import Compute, Jobs, JsonOutput, command_line
 from planner.animation import animate as animate_plans
 from planner.bench import rates
 from planner.comparison import compare as comparison
-from planner.comparison import sampler_ablation
+from planner.comparison import denoising, sampler_ablation
 from planner.comparison import sweep as sweeping
 from planner.execution import execute_one
 from planner.measures import MEASURES
@@ -33,6 +33,7 @@ from planner.settings import (
     AnimatedRuns,
     BenchSettings,
     ComparedRuns,
+    DenoiseSettings,
     FromPreset,
     PlanSettings,
     Problem,
@@ -186,6 +187,12 @@ def push(trained: TrainedRun, settings: PushSettings) -> None:
 def samplers(trained: TrainedRun, settings: AblationSettings, output: AblationOutput, compute: Compute) -> None:
     """Rolls out every sampler at every number of steps; prints the table."""
     table = sampler_ablation.ablate(trained.run, settings, output.out, compute.device, command_line())
+    print(table.read_text(encoding="utf-8"))
+
+
+def denoise(settings: DenoiseSettings, compute: Compute) -> None:
+    """Measures how well runs denoise windows; prints the tables."""
+    table = denoising.denoise(settings.runs, settings, settings.out, compute.device, command_line())
     print(table.read_text(encoding="utf-8"))
 
 

@@ -12,6 +12,7 @@ from planner.settings import (
     BenchSettings,
     ComparedRollouts,
     ComparedRuns,
+    DenoiseSettings,
     PlanSettings,
     Problem,
     PushSettings,
@@ -77,6 +78,12 @@ PROGRAM = Program(
             "number of steps, and one plan of each is timed.",
             (TrainedRun, AblationSettings, AblationOutput, Compute),
             Later("planner.commands:samplers"),
+        ),
+        "denoise": Command(
+            "Measure how near networks come to the best denoiser that their training windows give, and how real the "
+            "windows are that they draw.",
+            (DenoiseSettings, Compute),
+            Later("planner.commands:denoise"),
         ),
         "bench": Command(
             f"Time training, planning and rolling out beside a plain loop of diffusers' parts. {OVERRIDES}",

@@ -57,7 +57,7 @@ class Planner:
         self.config = config
         self.statistics = statistics
         self.device = next(network.parameters()).device
-        self._schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
+        self.schedule = make_schedule(config.diffusion.train_steps, config.diffusion.prediction)
         self._normalizer = statistics.normalizer.to(self.device)
 
     @classmethod
@@ -240,13 +240,17 @@ class Planner:
         flat = self.normalized(rearrange(plans_BNHD, "b n t d -> (b n) t d"))
         known = self.statistics.layout.known(flat.shape[2], self.device)
         parts = [
-            denoising_error(self.denoiser(known), self._schedule, known, part) for part in flat.split(PLANS_PER_BATCH)
+            denoising_error(self.denoiser(known), self.schedule, known, part) for part in flat.split(PLANS_PER_BATCH)
         ]
         return torch.cat(parts).cpu().numpy().reshape(plans_BNHD.shape[:2])
 
     def denoiser(self, known: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """The network, told which entries are known if it was trained to be."""
         return partial(self.network, known=known) if self.config.model.tell_known else self.network
+
+    def positions_m(self, plans_BDT: torch.Tensor) -> np.ndarray:
+        """The positions (B, T, 2) in meters of a maze's normalized plans."""
+        return self._normalizer.denormalize(plans_BDT.transpose(1, 2))[..., :2].cpu().numpy()
 
     def normalized(self, plans_BTD: np.ndarray) -> torch.Tensor:
         """Plans (B, T, D) in data units as the network sees them: (B, D, T) in [−1, 1], on its device."""
@@ -310,7 +314,7 @@ class Planner:
         normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
         plans = sample(
             self.denoiser(known),
-            self._schedule,
+            self.schedule,
             Conditions(known, normalized),
             kind=sampling.sampler or self.config.diffusion.sampler,
             num_steps=sampling.sampling_steps or self.config.diffusion.sampling_steps,

@@ -70,6 +70,21 @@ class AblationSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenoiseSettings(Settings):
+    """Whose denoising is measured, on what, and where it goes."""
+
+    runs: tuple[str, ...] = option(
+        REQUIRED, "Run folders, or names of shipped planners, of mazes.", positional=True, metavar="RUN"
+    )
+    out: Path = option(REQUIRED, OUT, metavar="FOLDER")
+    windows: int = option(256, "This many validation windows are noised, and as many are drawn.", low=2)
+    levels: tuple[float, ...] = option(
+        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7), "They are noised to these shares of the noise levels.", low=0.001, high=1
+    )
+    seed: int = option(0, "The seed of windows and noise.", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainedRun(Settings):
     """A trained planner."""
 

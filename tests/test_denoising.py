@@ -1,0 +1,65 @@
+"""Denoising: the best that training windows give, and whether a planner is held against it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from groundwork.errors import UserError
+from planner.comparison.denoising import BEST, denoise, posterior_mean
+from planner.data import Windows
+from planner.main import main
+from planner.settings import DenoiseSettings
+
+
+def windows_of(values_WDT):
+    """Windows (W, D, T) that share no point."""
+    count, _, points = values_WDT.shape
+    return Windows(
+        values_WDT.transpose(1, 2).flatten(0, 1), torch.arange(count) * points, torch.arange(points, dtype=torch.long)
+    )
+
+
+def test_the_posterior_mean_is_bayes_rule_over_the_training_windows():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(5, 2, 3, generator=generator, dtype=torch.float64) * 2 - 1
+    noisy, kept = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64), 0.3
+    found = posterior_mean(noisy, windows_of(values), kept)
+    for one, mean in zip(noisy, found, strict=True):
+        normal = torch.distributions.Normal(kept**0.5 * values, (1 - kept) ** 0.5)
+        likelihoods = normal.log_prob(one).sum((1, 2)).exp()
+        expected = (likelihoods[:, None, None] * values).sum(0) / likelihoods.sum()
+        torch.testing.assert_close(mean, expected)
+
+
+def test_without_noise_the_posterior_mean_is_the_window_itself_and_without_signal_the_mean_of_all():
+    values = torch.linspace(-1, 1, 24, dtype=torch.float64).view(4, 2, 3)
+    windows = windows_of(values)
+    torch.testing.assert_close(posterior_mean(values, windows, 0.9999), values)
+    nothing = posterior_mean(torch.randn(3, 2, 3, dtype=torch.float64), windows, 1e-12)
+    torch.testing.assert_close(nothing, values.mean(0).expand(3, 2, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_is_measured_at_each_level_and_beside_real_windows(tiny_run, tmp_path, capsys):
+    argv = ["denoise", str(tiny_run), "--windows", "16", "--levels", "0.25,0.75", "--out", str(tmp_path)]
+    assert main(argv) == 0
+    assert "| tiny | real |" in capsys.readouterr().out
+    (one,) = json.loads((tmp_path / "denoise.json").read_text()).values()
+    first, second = one["levels"]
+    assert 0 < first["noise_m"] < second["noise_m"]
+    assert first[BEST]["mean"] < second[BEST]["mean"]
+    assert first[BEST]["mean"] < first["network"]["mean"], "a network of four training steps has learned nothing"
+    real, drawn = one["windows"]["real"], one["windows"]["drawn"]
+    assert real["valid"]["mean"] == 1 > drawn["valid"]["mean"]
+    assert (tmp_path / "denoise.png").stat().st_size > 10_000
+
+
+def test_a_run_without_validation_windows_is_refused(tiny, hash_dataset, tmp_path):
+    from planner.training.train import train
+
+    train(tiny(data={"validation_share": 0.0}), tmp_path / "run", "cpu", progress=False)
+    settings = DenoiseSettings(runs=(str(tmp_path / "run"),), out=tmp_path)
+    with pytest.raises(UserError, match="kept no validation windows"):
+        denoise(settings.runs, settings, tmp_path, "cpu", "")
