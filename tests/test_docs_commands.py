@@ -73,6 +73,7 @@ LONG = {
     "--diffusion.sampling-steps 1 --batch-size 4 --steps 4 --evaluate-every 0 --seeds 1 --episodes 1 --horizons 1 "
     "--jobs 1 --out sweep",
     "planner samplers": "--tasks demonstrated --samplers ddim --steps 1,2 --episodes 1 --out samplers",
+    "planner denoise": "--windows 8 --levels 0.5 --out denoise",
     "planner bench": f"--data.dataset {HASH} --data.stride 4 --model.dim 8 --diffusion.train_steps 4 --episodes 2 "
     "--diffusion.sampling_steps 1 --batch_size 4 --repeats 1 --bench-steps 1 --json bench.json",
     "maze-data references": "umaze --episodes 2",

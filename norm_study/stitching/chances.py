@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,16 @@ from matplotlib.figure import Figure
 from groundwork.answers import Answers
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import student_interval
-from groundwork.jobs import Executor, Job, run_jobs
+from groundwork.jobs import Executor, run_jobs
 from groundwork.section import Picture, Section, counted
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
 from norm_study.stitching.cells import Change, FactorRun
-from norm_study.stitching.grid import Budget, answers_in
-from norm_study.stitching.result import measure
+from norm_study.stitching.grid import Budget, answers_in, measured_after
 from norm_study.stitching.summary import countable, interval, study_cell
 from planner.config import Config
 from planner.norms import NORM_TABLE, NormKind
 from planner.renamed import RENAMED
-from planner.training.train import train_job
 
 UNCHANGED = "as in the grid"
 CHANGES: dict[Change, Callable[[Config], Config]] = {
@@ -134,13 +131,8 @@ def run_chances(
         UserError: a run failed; the others are finished first.
     """
     store = _store(out)
-    jobs: list[Job] = []
-    for chance in chances:
-        question, folder = _question(chance, budget), runs_folder / chance.name
-        if store.find(question) is None:
-            training = train_job(question["config"], folder, device)
-            work = partial(measure, [str(folder)], budget.measured, device)
-            jobs += [training, store.job(question, work, after=training.name)]
+    asked = [(_question(chance, budget), runs_folder / chance.name) for chance in chances]
+    jobs = [job for question, folder in asked for job in measured_after(store, question, folder, device)]
     run_jobs(jobs, executor, "equal chances")
 
 

@@ -66,14 +66,17 @@ def run_grid(
         UserError: a run failed; the others are finished first.
     """
     store = answers_in(out)
-    jobs: list[Job] = []
-    for run in runs:
-        question, folder = budget.question(run), runs_folder / run.name
-        if store.find(question) is None:  # what is measured need not be trained
-            training = train_job(question["config"], folder, device)
-            work = partial(measure, [str(folder)], budget.measured, device)
-            jobs += [training, store.job(question, work, after=training.name)]
+    jobs = [job for run in runs for job in measured_after(store, budget.question(run), runs_folder / run.name, device)]
     run_jobs(jobs, executor, "stitching grid")
+
+
+def measured_after(store: Answers, question: Mapping[str, Any], folder: Path, device: str) -> list[Job]:
+    """The training of a question's ``config`` in a run folder and its measurement; none if that is stored."""
+    if store.find(question) is not None:  # what is measured need not be trained
+        return []
+    training = train_job(question["config"], folder, device)
+    work = partial(measure, [str(folder)], question["measured"], device)
+    return [training, store.job(question, work, after=training.name)]
 
 
 def all_runs(out: Path) -> dict[FactorRun, dict[str, Any]]:
