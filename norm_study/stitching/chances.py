@@ -59,9 +59,10 @@ TITLES: dict[str, str] = {
     "groups-4": "4 groups",
     "groups-32": "32 groups",
 }
+SPLITS = ("held_out", "demonstrated")
 CAPTION = (
-    "Valid plans of held-out tasks (filled) and of demonstrated ones (hollow) with one setting changed. Intervals: "
-    "95 %, over training seeds where there are three, else over episodes."
+    "Valid plans with one setting changed. Intervals: 95 %, over training seeds where there are three, else over "
+    "episodes."
 )
 
 
@@ -188,7 +189,7 @@ def chances_table(found: Found) -> Table:
     """One line per change and norm."""
     columns = [
         (split, multiple, name)
-        for split, name in (("held_out", "plan_valid"), ("demonstrated", "plan_valid"), ("held_out", "success"))
+        for split, name in (*((split, "plan_valid") for split in SPLITS), ("held_out", "success"))
         for multiple in _multiples(found)
     ]
     lines: list[list[Cell]] = []
@@ -204,23 +205,26 @@ def chances_table(found: Found) -> Table:
 
 
 def chances_figure(found: Found) -> Figure:
-    """Valid plans by change, a column per multiple of the horizon, norms by their own looks."""
+    """Valid plans by change: a row per split, a column per multiple of the horizon, norms by their own looks."""
     multiples, cells = _multiples(found), _cells(found)
     changes = list(dict.fromkeys(change for change, _ in cells))
     norms = [norm for norm in NORM_TABLE if any(norm == its for _, its in cells)]
-    figure = Figure(figsize=(0.55 * len(changes) * len(multiples) + 3, 3.8), layout="constrained")
-    axes = figure.subplots(1, len(multiples), squeeze=False, sharey=True)[0]
-    for axis, multiple in zip(axes, multiples, strict=True):
-        for at, norm in enumerate(norms):
-            own = [(changes.index(change), (change, its)) for change, its in cells if its == norm]
-            places = np.array([place for place, _ in own]) + 0.18 * (at - (len(norms) - 1) / 2)
-            look = {"color": NORM_TABLE[norm].color, "marker": NORM_TABLE[norm].marker, "ls": "none"}
-            for split, more in (("held_out", {"label": norm}), ("demonstrated", {"markerfacecolor": "none"})):
-                values = [_interval(found, cell, split, multiple, "plan_valid") for _, cell in own]
-                plot_intervals(axis, places, values, **look, **more)
+    figure = Figure(figsize=(0.6 * len(changes) * len(multiples) + 3, 5.2), layout="constrained")
+    axes = figure.subplots(len(SPLITS), len(multiples), squeeze=False, sharex=True, sharey=True)
+    for row, split in zip(axes, SPLITS, strict=True):
+        for axis, multiple in zip(row, multiples, strict=True):
+            for at, norm in enumerate(norms):
+                own = [cell for cell in cells if cell[1] == norm]
+                places = np.array([changes.index(change) for change, _ in own]) + 0.18 * (at - (len(norms) - 1) / 2)
+                values = [_interval(found, cell, split, multiple, "plan_valid") for cell in own]
+                look = {"color": NORM_TABLE[norm].color, "marker": NORM_TABLE[norm].marker, "ls": "none"}
+                plot_intervals(axis, places, values, label=norm, **look)
+            axis.set(ylim=(-4, 104), xlim=(-0.6, len(changes) - 0.4))
+        row[0].set_ylabel(f"{split.replace('_', ' ')},\nvalid plans (%)")
+    for axis, multiple in zip(axes[0], multiples, strict=True):
+        axis.set_title(f"{multiple}× training horizon")
+    for axis in axes[-1]:
         axis.set_xticks(range(len(changes)), [TITLES[change] for change in changes], rotation=35, ha="right")
-        axis.set(ylim=(-4, 104), title=f"{multiple}× training horizon")
-    axes[0].set_ylabel("valid plans (%)")
-    open_axes(axes)
-    legend_outside(figure, axes[0])
+    open_axes(axes.flat)
+    legend_outside(figure, axes[0, 0])
     return figure
