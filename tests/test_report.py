@@ -59,7 +59,7 @@ def words(page):
     [
         ("localization", ["Reproduction", "Measurements"]),
         ("hash", ["Comparison"]),
-        ("stitching", ["Stitching", "Cause", "Dose", "Fix", "Closed loop", *["Stitching"] * 6]),
+        ("stitching", ["Stitching", "Cause", "Equal chances", "Dose", "Fix", "Closed loop", *["Stitching"] * 6]),
         ("audit", ["Leakage of trained planners", "Audits"]),
         ("mazes", ["Measurements", "Comparison", "Comparison", "Samplers", "Samplers", "Comparison"]),
         ("init_bias", ["Comparison", "Measurements"]),
