@@ -138,12 +138,13 @@ class DiffusionConfig(Settings):
     )
     sampler: SamplerKind = option("ddpm", "Plans are drawn with this sampler unless a command says otherwise.")
     sampling_steps: int = option(
-        64, "A plan takes this many network evaluations unless a command says otherwise.", low=1
+        64, "A plan is drawn in this many steps, each a network evaluation, unless a command says otherwise.", low=1
     )
     snr_cap: float = option(
         0.0,
-        "In training the errors of a noise level count as much as its signal-to-noise ratio, up to this number, and "
-        "0.05 at least, where clean samples are predicted (min-SNR); 0: those of all levels count the same.",
+        "In training and validation a noise level's errors of the clean sample count as much as its signal-to-noise "
+        "ratio, up to this number, and 0.05 at least; errors of the noise by that ratio less (min-SNR). 0: errors of "
+        "all levels count the same.",
         low=0,
     )
     drop_ends: float = option(

@@ -144,7 +144,7 @@ def sample(
         schedule: the noise levels of the training.
         conditions: what is known of each plan.
         kind: which of :data:`planner.sampling.SAMPLERS`.
-        num_steps: network evaluations, 1 to the schedule's number of levels.
+        num_steps: evaluations of the network, 1 to the schedule's number of levels.
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
         resampling: which steps are taken again, beyond ``num_steps``.

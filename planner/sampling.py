@@ -91,7 +91,7 @@ class Sampling(Settings):
 
     sampler: SamplerKind | None = option(None, "The sampler that draws the plans.", default_text="the run's")
     sampling_steps: int | None = option(
-        None, "How often the network is evaluated for a plan.", low=1, default_text="the run's"
+        None, "How many steps draw a plan, each an evaluation of the network.", low=1, default_text="the run's"
     )
     best_of: int = option(1, "How many plans are drawn for each one that is kept.", low=1)
     choose: Choice = option(
@@ -110,8 +110,8 @@ class Sampling(Settings):
     )
     resample: int = option(
         0,
-        "How often a sampling step is taken again, from its result noised back to where it began; each time costs one "
-        "more evaluation of the network.",
+        "How often a sampling step, but for the last, is taken again, from its result noised back to where it began; "
+        "each time costs one more evaluation of the network. With sampler ddpm only.",
         low=0,
         high=1000,
     )

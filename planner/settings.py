@@ -74,7 +74,7 @@ class DenoiseSettings(Settings):
     """Whose denoising is measured, on what, and where it goes."""
 
     runs: tuple[str, ...] = option(
-        REQUIRED, "Run folders, or names of shipped planners, of mazes.", positional=True, metavar="RUN"
+        REQUIRED, "Run folders of mazes, trained with diffusion.drop_ends.", positional=True, metavar="RUN"
     )
     out: Path = option(REQUIRED, OUT, metavar="FOLDER")
     windows: int = option(256, "This many validation windows are noised, and as many are drawn.", low=2)

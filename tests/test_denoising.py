@@ -12,6 +12,7 @@ from planner.comparison.denoising import BEST, denoise, posterior_mean
 from planner.data import Windows
 from planner.main import main
 from planner.settings import DenoiseSettings
+from planner.training.train import train
 
 
 def windows_of(values_WDT):
@@ -42,10 +43,17 @@ def test_without_noise_the_posterior_mean_is_the_window_itself_and_without_signa
     torch.testing.assert_close(nothing, values.mean(0).expand(3, 2, 3), rtol=1e-4, atol=1e-4)
 
 
-def test_a_run_is_measured_at_each_level_and_beside_real_windows(tiny_run, tmp_path, capsys):
-    argv = ["denoise", str(tiny_run), "--windows", "16", "--levels", "0.25,0.75", "--out", str(tmp_path)]
+@pytest.fixture
+def dropped(tiny, hash_dataset, tmp_path):
+    """A run that saw unknown ends."""
+    train(tiny(diffusion={"drop_ends": 0.5}), tmp_path / "dropped", "cpu", progress=False)
+    return str(tmp_path / "dropped")
+
+
+def test_a_run_is_measured_at_each_level_and_beside_real_windows(dropped, tmp_path, capsys):
+    argv = ["denoise", dropped, "--windows", "16", "--levels", "0.25,0.75", "--out", str(tmp_path)]
     assert main(argv) == 0
-    assert "| tiny | real |" in capsys.readouterr().out
+    assert "| dropped | real |" in capsys.readouterr().out
     (one,) = json.loads((tmp_path / "denoise.json").read_text()).values()
     first, second = one["levels"]
     assert 0 < first["noise_m"] < second["noise_m"]
@@ -56,10 +64,12 @@ def test_a_run_is_measured_at_each_level_and_beside_real_windows(tiny_run, tmp_p
     assert (tmp_path / "denoise.png").stat().st_size > 10_000
 
 
-def test_a_run_without_validation_windows_is_refused(tiny, hash_dataset, tmp_path):
-    from planner.training.train import train
-
-    train(tiny(data={"validation_share": 0.0}), tmp_path / "run", "cpu", progress=False)
-    settings = DenoiseSettings(runs=(str(tmp_path / "run"),), out=tmp_path)
-    with pytest.raises(UserError, match="kept no validation windows"):
-        denoise(settings.runs, settings, tmp_path, "cpu", "")
+def test_runs_that_tell_nothing_are_refused(tiny, hash_dataset, tiny_run, dropped, tmp_path):
+    train(tiny(data={"validation_share": 0.0}, diffusion={"drop_ends": 0.5}), tmp_path / "run", "cpu", progress=False)
+    for runs, line in (
+        ([str(tmp_path / "run")], "kept no validation windows"),
+        ([str(tiny_run)], "always knew both ends"),
+        ([dropped, dropped], "names of their own"),
+    ):
+        with pytest.raises(UserError, match=line):
+            denoise(runs, DenoiseSettings(runs=tuple(runs), out=tmp_path), tmp_path, "cpu", "")

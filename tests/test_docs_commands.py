@@ -32,7 +32,8 @@ import planner.main
 from envs.maps import get_map
 from groundwork.command_line import run_command
 from groundwork.errors import UserError
-from planner.config import load_preset
+from planner.config import from_dict, load_preset, merge
+from planner.training.train import train
 from planner.unet import TemporalUNet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -312,6 +313,11 @@ def lay_out(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
             Path("docs").symlink_to(ROOT / "docs")
         case "planner sweep" | "planner sweep --dry-run":
             Path("configs").symlink_to(ROOT / "configs")
+        case "planner denoise":  # of runs that saw unknown ends
+            config = from_dict(merge(TINY, {"diffusion": {"drop_ends": 0.5}}))
+            for link in [path for path in Path("runs").rglob("*") if path.is_symlink()]:
+                link.unlink()
+                train(config, link, "cpu", progress=False)
         case "maze-data convert":
             write_d4rl(Path("maze2d-umaze-sparse-v1.hdf5"), d4rl_stream())
             write_ogbench(Path("pointmaze-medium-stitch-v0.npz"))

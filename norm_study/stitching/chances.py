@@ -64,6 +64,10 @@ CAPTION = (
     "Valid plans with one setting changed. Intervals: 95 %, over training seeds where there are three, else over "
     "episodes."
 )
+LOSSES = (
+    "Intervals as in the figure; of losses Student's over seeds. Where noise is predicted, the loss is that of the "
+    "noise, and compares with no other."
+)
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,7 @@ def found_chances(chances: Sequence[Chance], out: Path, budget: Budget) -> Found
     store, grid = _store(out), answers_in(out)
     norms = dict.fromkeys(chance.norm for chance in chances)
     plain = [Chance(UNCHANGED, norm, seed) for norm in norms for seed in range(1 + max(c.seed for c in chances))]
-    found = [
-        (one, grid.find({"config": one.config(budget.base), "measured": budget.measured}) if one in plain else None)
-        for one in plain
-    ]
+    found = [(one, grid.find({"config": one.config(budget.base), "measured": budget.measured})) for one in plain]
     found += [(one, store.find(_question(one, budget))) for one in chances]
     return [(one, answer) for one, answer in found if answer is not None]
 
@@ -160,6 +161,7 @@ def write_chances(found: Found, asked: int, out: Path, command: str) -> Path:
         [f"{changed} of {counted(asked, 'run')} are stored."],
         tables=[chances_table(found)],
         pictures=[Picture("chances.png", CAPTION)],
+        notes=[LOSSES],
         commands=[command] if command else [],
     )
     write_atomically(out / "chances.md", section.write(out, "chances").markdown())

@@ -1,8 +1,8 @@
 """How near planners come to the best denoiser that their training windows give, inside a plan where no end is in sight.
 
 The mean of all training windows, each weighted by how well it explains the noisy one, is the best prediction if those
-windows were all there is (the posterior mean of the empirical distribution). A network that errs by more has not
-learned them. What that does to plans is seen in windows drawn from noise, beside real ones.
+windows were all there is (the posterior mean of the empirical distribution). A network that errs by clearly more has
+not learned what they tell. What that does to plans is seen in windows drawn from noise, beside real ones.
 
 Shapes: N windows, W training windows, D transition dimensions, T planned points.
 """
@@ -39,8 +39,9 @@ AT_ONCE = 32
 NOTE = (
     "Error: mean distance of the predicted from the true positions, over validation windows of which no end is known. "
     "*Training windows*: that of their mean, each weighted by how well it explains the noisy window; a network that "
-    "errs by more has not learned them. *Calibration*: true over predicted displacement from a window's first point to "
-    "its last, by least squares; above 1, predictions are too short, and sampling, step after step, shortens plans."
+    "errs by clearly more has not learned what they tell. *Calibration*: true over predicted displacement from a "
+    "window's first point to its last, by least squares; above 1, predictions are too short, and sampling, step after "
+    "step, shortens plans."
 )
 
 
@@ -58,8 +59,13 @@ def denoise(runs: Sequence[str], settings: DenoiseSettings, out: Path, device: s
         The path of the tables.
 
     Raises:
-        UserError: no such run or dataset, no maze, or no validation windows.
+        UserError: no such run or dataset, no maze, no validation windows, a run that never saw unknown ends, or two of
+            one name.
     """
+    if len({Path(run).name for run in runs}) < len(runs):
+        raise UserError(
+            "denoise: give runs whose folders have names of their own, by which tables and figure tell them"
+        )
     found = {Path(run).name: measure(run, settings, device) for run in runs}
     write_atomically(out / "denoise.json", json.dumps(found, allow_nan=False) + "\n")
     save_figure(denoise_figure(found), out / "denoise.png", dpi=150)
@@ -72,6 +78,8 @@ def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
     """``{"levels", "windows"}`` of one planner: intervals at each noise level, and of windows drawn and real."""
     planner = Planner.from_run(run, device=device)
     planner.statistics.maze_for(f"denoise of {run}")
+    if not planner.config.diffusion.drop_ends:
+        raise UserError(f"run {run} always knew both ends (diffusion.drop_ends = 0), so that nothing shows its inside")
     data = load_data(planner.config.data, planner.device)
     if not len(data.validation):
         raise UserError(f"run {run} kept no validation windows (data.validation_share = 0) to denoise")
