@@ -127,3 +127,15 @@ def test_a_rollout_chooses_without_the_map(tiny_run):
 def test_what_does_not_go_together_is_refused(tiny_run, settings, words):
     with pytest.raises(UserError, match=words):
         Planner.from_run(tiny_run, device="cpu").plan(START, GOAL, sampling=Sampling(best_of=2, **settings))
+
+
+def test_a_planner_takes_its_steps_again_when_asked(tiny_run):
+    planner, levels = Planner.from_run(tiny_run, device="cpu"), []
+    network = planner.network
+    planner.network = lambda sample, level: levels.append(int(level[0])) or network(sample, level)
+    steps = planner.config.diffusion.train_steps
+    asked = Sampling(sampler="ddpm", sampling_steps=steps, resample=2, resample_levels=(0.5, 1.0))
+    planner.plan([-4.0, 2.0], [2.0, 4.0], sampling=asked)
+    assert levels == [level for level in reversed(range(steps)) for _ in range(3 if (level + 1) / steps >= 0.5 else 1)]
+    with pytest.raises(UserError, match="resample needs ddpm"):
+        planner.plan([-4.0, 2.0], [2.0, 4.0], sampling=Sampling(sampler="dpm", resample=2))

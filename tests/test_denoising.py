@@ -9,25 +9,16 @@ import torch
 
 from groundwork.errors import UserError
 from planner.comparison.denoising import BEST, denoise, posterior_mean
-from planner.data import Windows
 from planner.main import main
 from planner.settings import DenoiseSettings
 from planner.training.train import train
-
-
-def windows_of(values_WDT):
-    """Windows (W, D, T) that share no point."""
-    count, _, points = values_WDT.shape
-    return Windows(
-        values_WDT.transpose(1, 2).flatten(0, 1), torch.arange(count) * points, torch.arange(points, dtype=torch.long)
-    )
 
 
 def test_the_posterior_mean_is_bayes_rule_over_the_training_windows():
     generator = torch.Generator().manual_seed(0)
     values = torch.rand(5, 2, 3, generator=generator, dtype=torch.float64) * 2 - 1
     noisy, kept = torch.randn(4, 2, 3, generator=generator, dtype=torch.float64), 0.3
-    found = posterior_mean(noisy, windows_of(values), kept)
+    found = posterior_mean(noisy, values, kept)
     for one, mean in zip(noisy, found, strict=True):
         normal = torch.distributions.Normal(kept**0.5 * values, (1 - kept) ** 0.5)
         likelihoods = normal.log_prob(one).sum((1, 2)).exp()
@@ -37,9 +28,8 @@ def test_the_posterior_mean_is_bayes_rule_over_the_training_windows():
 
 def test_without_noise_the_posterior_mean_is_the_window_itself_and_without_signal_the_mean_of_all():
     values = torch.linspace(-1, 1, 24, dtype=torch.float64).view(4, 2, 3)
-    windows = windows_of(values)
-    torch.testing.assert_close(posterior_mean(values, windows, 0.9999), values)
-    nothing = posterior_mean(torch.randn(3, 2, 3, dtype=torch.float64), windows, 1e-12)
+    torch.testing.assert_close(posterior_mean(values, values, 0.9999), values)
+    nothing = posterior_mean(torch.randn(3, 2, 3, dtype=torch.float64), values, 1e-12)
     torch.testing.assert_close(nothing, values.mean(0).expand(3, 2, 3), rtol=1e-4, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ from groundwork.errors import UserError
 from norm_study.audit.command import planner_inputs
 from norm_study.audit.leakage import audit
 from planner.data import load_data
+from planner.diffusion import training_loss
 from planner.plan import Planner
 from planner.training.stacked import Stack
 from planner.training.train import train
@@ -80,8 +81,9 @@ def test_a_network_that_is_told_tells_known_from_unknown_and_another_does_not(ti
     assert torch.allclose(mixed[1], told(sample, level)[1], atol=1e-6)
 
 
-def test_networks_trained_as_one_are_told_each_of_its_own(tiny, data):
-    configs = [tiny(**TOLD, seed=seed) for seed in (0, 1)]
+def test_networks_trained_as_one_are_told_each_of_its_own_and_weigh_their_own_levels(tiny, data):
+    settings = {"model": TOLD["model"] | {"fourier_features": 2}, "diffusion": TOLD["diffusion"] | {"snr_cap": 5.0}}
+    configs = [tiny(**settings, seed=seed) for seed in (0, 1)]
     together, alone = ([trainer(config, data) for config in configs] for _ in range(2))
     stack = Stack([one.network for one in together])
     losses = stack.backward(together[0].loss, [one.batch() for one in together])
@@ -123,3 +125,12 @@ def test_an_audit_tells_it_of_both_ends(tiny, hash_dataset, tmp_path):
 def test_diffusers_network_cannot_be_told(tiny):
     with pytest.raises(UserError, match="tell_known"):
         make_network(tiny(model={"kernel_size": 5, "dim": 8, "norm_groups": 8, "tell_known": True}), 4).to_diffusers()
+
+
+def test_a_training_weighs_its_levels_as_its_setting_says(tiny, data):
+    weighted, plain = trainer(tiny(diffusion={"snr_cap": 5.0}), data), trainer(tiny(), data)
+    batch = plain.batch()
+    clean, levels, noise = batch
+    expected = training_loss(plain.network, plain.schedule, clean, plain.known_DT, levels, noise, 5.0)
+    assert weighted.loss(plain.network, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert plain.loss(plain.network, batch).item() != pytest.approx(expected.item(), rel=1e-2)

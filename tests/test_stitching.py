@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,8 @@ from conftest import TINY
 from envs.maps import get_map
 from groundwork.errors import UserError
 from norm_study.main import PROGRAM, main
-from norm_study.stitching.cells import FactorRun, Grid
-from norm_study.stitching.chances import CHANGES, TITLES, UNCHANGED, chances_of
+from norm_study.stitching.cells import Change, FactorRun, Grid
+from norm_study.stitching.chances import CHANGES, UNCHANGED, chances_of
 from norm_study.stitching.dose import whole_reach
 from norm_study.stitching.effects import effects, explained
 from norm_study.stitching.figures import FIGURES, outcomes
@@ -501,7 +502,7 @@ def test_the_suite_of_doses_trains_audits_draws_and_does_nothing_twice(hash_data
 def test_every_chance_changes_one_setting_of_the_grid_and_can_be_built():
     base = from_dict(load_preset("hash"))
     chances = chances_of(("group", "channel", "none", "rms"), tuple(CHANGES), 1)
-    assert {chance.change for chance in chances} == set(CHANGES) == set(TITLES) - {UNCHANGED}
+    assert {chance.change for chance in chances} == set(get_args(Change)) == set(CHANGES) - {UNCHANGED}
     for chance in chances:
         plain = replace(chance, change=UNCHANGED).config(base)
         assert plain == FactorRun(chance.norm, "zeros", "half", 0).config(base, {})
@@ -527,7 +528,7 @@ def test_the_suite_of_chances_stands_beside_the_grid_and_does_nothing_twice(hash
     table = (tmp_path / "out" / "chances.md").read_text()
     assert "2 of 2 runs are stored" in table
     changed = [line.split(" | ")[0] for line in table.splitlines() if " | group | " in line]
-    assert changed == ["| as in the grid", "| noise predicted", "| 4 groups"]
+    assert changed == ["| as in the grid", "| 4 groups", "| noise predicted"]
     assert (tmp_path / "out" / "chances.png").stat().st_size > 10_000
     shutil.rmtree(tmp_path / "runs")
     assert main([*chances, "--stored-only"]) == 0

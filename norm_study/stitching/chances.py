@@ -16,49 +16,53 @@ from matplotlib.figure import Figure
 from groundwork.answers import Answers
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import student_interval
-from groundwork.jobs import Executor, run_jobs
 from groundwork.section import Picture, Section, counted
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
-from norm_study.stitching.cells import Change, FactorRun
-from norm_study.stitching.grid import Budget, answers_in, measured_after
+from norm_study.stitching.cells import FactorRun
+from norm_study.stitching.grid import Budget, answers_in
 from norm_study.stitching.summary import countable, interval, study_cell
 from planner.config import Config
 from planner.norms import NORM_TABLE, NormKind
 from planner.renamed import RENAMED
 
-UNCHANGED = "as in the grid"
-CHANGES: dict[Change, Callable[[Config], Config]] = {
-    "steps-x4": lambda base: replace(base, steps=4 * base.steps),
-    "steps-x10": lambda base: replace(base, steps=10 * base.steps),
-    "width-x2": lambda base: replace(base, model=replace(base.model, dim=2 * base.model.dim)),
-    "noise": lambda base: replace(base, diffusion=replace(base.diffusion, prediction="noise")),
-    "groups-1": lambda base: replace(base, model=replace(base.model, norm_groups=1)),
-    "groups-4": lambda base: replace(base, model=replace(base.model, norm_groups=4)),
-    "groups-32": lambda base: replace(base, model=replace(base.model, norm_groups=32)),
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What one change makes of the grid's settings.
+
+    Attributes:
+        title: what a reader calls it.
+        norms: which get it.
+        apply: the grid's settings → its own.
+    """
+
+    title: str
+    norms: tuple[NormKind, ...]
+    apply: Callable[[Config], Config]
+
+
+def _of_model(**values: Any) -> Callable[[Config], Config]:
+    return lambda base: replace(base, model=replace(base.model, **values))
+
+
+POOLED: tuple[NormKind, ...] = ("group",)
+BOTH: tuple[NormKind, ...] = ("group", "channel")
+CHANGES: dict[str, Changed] = {
+    UNCHANGED: Changed("as in the grid", (), lambda base: base),
+    "steps-x4": Changed("4 times the steps", (*BOTH, "none", "rms"), lambda base: replace(base, steps=4 * base.steps)),
+    "groups-1": Changed("1 group", POOLED, _of_model(norm_groups=1)),
+    "groups-4": Changed("4 groups", POOLED, _of_model(norm_groups=4)),
+    "groups-32": Changed("32 groups", POOLED, _of_model(norm_groups=32)),
+    "noise": Changed(
+        "noise predicted", BOTH, lambda base: replace(base, diffusion=replace(base.diffusion, prediction="noise"))
+    ),
+    "width-x2": Changed("twice the width", BOTH, lambda base: _of_model(dim=2 * base.model.dim)(base)),
+    "steps-x10": Changed("10 times the steps", BOTH, lambda base: replace(base, steps=10 * base.steps)),
 }
-"""What one change makes of the settings of the grid."""
-ASKED: list[tuple[Change, tuple[NormKind, ...]]] = [
-    ("steps-x4", ("group", "channel")),
-    ("groups-1", ("group",)),
-    ("groups-4", ("group",)),
-    ("groups-32", ("group",)),
-    ("noise", ("group", "channel")),
-    ("width-x2", ("group", "channel")),
-    ("steps-x4", ("none", "rms")),
-    ("steps-x10", ("group", "channel")),
-]
-"""Which norms get which change, the ones that decide first."""
-TITLES: dict[str, str] = {
-    UNCHANGED: UNCHANGED,
-    "steps-x4": "4 times the steps",
-    "steps-x10": "10 times the steps",
-    "width-x2": "twice the width",
-    "noise": "noise predicted",
-    "groups-1": "1 group",
-    "groups-4": "4 groups",
-    "groups-32": "32 groups",
-}
+"""Every change by the name that the command has for it, the ones that decide first."""
 SPLITS = ("held_out", "demonstrated")
 CAPTION = (
     "Valid plans with one setting changed. Intervals: 95 %, over training seeds where there are three, else over "
@@ -85,10 +89,7 @@ class Chance:
 
     def config(self, base: Config) -> Config:
         """Its settings."""
-        changed = base if self.change == UNCHANGED else CHANGES[self.change](base)  # type: ignore[index]
-        config = FactorRun(self.norm, "zeros", "half", self.seed).config(changed, {})
-        config.model.check()
-        return config
+        return FactorRun(self.norm, "zeros", "half", self.seed).config(CHANGES[self.change].apply(base), {})
 
 
 Found = list[tuple[Chance, dict[str, Any]]]
@@ -98,19 +99,21 @@ Found = list[tuple[Chance, dict[str, Any]]]
 def chances_of(norms: Sequence[str], changes: Sequence[str], seeds: int) -> list[Chance]:
     """What the suite trains, the ones that decide first."""
     return [
-        Chance(change, norm, seed)
-        for change, its in ASKED
-        for norm in its
+        Chance(name, norm, seed)
+        for name, change in CHANGES.items()
+        for norm in change.norms
         for seed in range(seeds)
-        if change in changes and norm in norms
+        if name in changes and norm in norms
     ]
 
 
-def _question(chance: Chance, budget: Budget) -> dict[str, Any]:
+def chance_question(chance: Chance, budget: Budget) -> dict[str, Any]:
+    """What a stored answer must have been asked; the budget is the grid's, before anything is changed."""
     return {"change": chance.change, "config": chance.config(budget.base), "measured": budget.measured}
 
 
-def _store(out: Path) -> Answers:
+def chances_in(out: Path) -> Answers:
+    """The store of the suite's measured runs."""
     return Answers(out / "chances", RENAMED, _label, compressed=True)
 
 
@@ -119,35 +122,13 @@ def _label(question: Any) -> str:
     return Chance(question["change"], config["model"]["norm"], config["seed"]).name
 
 
-def run_chances(
-    chances: Sequence[Chance], out: Path, budget: Budget, executor: Executor, runs_folder: Path, device: str
-) -> None:
-    """Trains and measures what is not yet finished.
-
-    Args:
-        chances: what is changed for which norm, at which seed.
-        out: rows go to ``out/chances``.
-        budget: the grid's, before anything is changed.
-        executor: where the runs are trained and measured.
-        runs_folder: where run folders are kept.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        UserError: a run failed; the others are finished first.
-    """
-    store = _store(out)
-    asked = [(_question(chance, budget), runs_folder / chance.name) for chance in chances]
-    jobs = [job for question, folder in asked for job in measured_after(store, question, folder, device)]
-    run_jobs(jobs, executor, "equal chances")
-
-
 def found_chances(chances: Sequence[Chance], out: Path, budget: Budget) -> Found:
     """What is stored of these, behind the same norms and seeds with nothing changed, as far as the grid has them."""
-    store, grid = _store(out), answers_in(out)
+    store, grid = chances_in(out), answers_in(out)
     norms = dict.fromkeys(chance.norm for chance in chances)
     plain = [Chance(UNCHANGED, norm, seed) for norm in norms for seed in range(1 + max(c.seed for c in chances))]
     found = [(one, grid.find({"config": one.config(budget.base), "measured": budget.measured})) for one in plain]
-    found += [(one, store.find(_question(one, budget))) for one in chances]
+    found += [(one, store.find(chance_question(one, budget))) for one in chances]
     return [(one, answer) for one, answer in found if answer is not None]
 
 
@@ -169,9 +150,9 @@ def write_chances(found: Found, asked: int, out: Path, command: str) -> Path:
 
 
 def _cells(found: Found) -> list[tuple[str, NormKind]]:
-    """Change and norm, unchanged first, in the order of :data:`TITLES`."""
+    """Change and norm, unchanged first, in the order of :data:`CHANGES`."""
     there = {(chance.change, chance.norm) for chance, _ in found}
-    return [(change, norm) for change in TITLES for norm in NORM_TABLE if (change, norm) in there]
+    return [(change, norm) for change in CHANGES for norm in NORM_TABLE if (change, norm) in there]
 
 
 def _own(found: Found, cell: tuple[str, NormKind]) -> list[dict[str, Any]]:
@@ -198,7 +179,7 @@ def chances_table(found: Found) -> Table:
     for cell in _cells(found):
         losses = student_interval([answer["facts"][0]["final_loss"] for answer in _own(found, cell)])
         values = [study_cell(_interval(found, cell, *column), column[-1]) for column in columns]
-        lines.append([TITLES[cell[0]], cell[1], str(len(_own(found, cell))), measured(losses, ".4f"), *values])
+        lines.append([CHANGES[cell[0]].title, cell[1], str(len(_own(found, cell))), measured(losses, ".4f"), *values])
     names = [
         f"{split.replace('_', '-')} {'valid' if name == 'plan_valid' else name} {multiple}×"
         for split, multiple, name in columns
@@ -226,7 +207,7 @@ def chances_figure(found: Found) -> Figure:
     for axis, multiple in zip(axes[0], multiples, strict=True):
         axis.set_title(f"{multiple}× training horizon")
     for axis in axes[-1]:
-        axis.set_xticks(range(len(changes)), [TITLES[change] for change in changes], rotation=35, ha="right")
+        axis.set_xticks(range(len(changes)), [CHANGES[change].title for change in changes], rotation=35, ha="right")
     open_axes(axes.flat)
     legend_outside(figure, axes[0, 0])
     return figure

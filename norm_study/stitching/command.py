@@ -11,10 +11,10 @@ from groundwork.jobs import Job
 from groundwork.options import part_of
 from groundwork.program import Compute, JsonOutput, command_line
 from norm_study.stitching.cells import FactorRun
-from norm_study.stitching.chances import chances_of, found_chances, run_chances, write_chances
+from norm_study.stitching.chances import chance_question, chances_in, chances_of, found_chances, write_chances
 from norm_study.stitching.dose import write_dose
 from norm_study.stitching.fix import Fix, fix_rows, write_fix
-from norm_study.stitching.grid import Budget, Stored, answered_runs, run_grid
+from norm_study.stitching.grid import Budget, Stored, answered_runs, answers_in, train_and_measure
 from norm_study.stitching.leakage import run_leakage, stored_audits
 from norm_study.stitching.rates import choose_rates, read_rates
 from norm_study.stitching.result import measure
@@ -67,7 +67,8 @@ def _trained(options: StitchOptions, compute: Compute) -> tuple[Stored, Budget]:
     rates = read_rates(options.rates_from) if options.rates_from else {}
     budget = Budget(_base(options), options.settings, rates)
     if not options.stored_only:
-        run_grid(runs, out, budget, options.run_in(out), runs_folder, compute.device)
+        asked = {runs_folder / run.name: budget.question(run) for run in runs}
+        train_and_measure(answers_in(out), asked, options.run_in(out), "stitching grid", compute.device)
     stored = answered_runs(out, runs, budget)
     if not stored:
         raise UserError(f"out = {out} holds no run of this grid and these settings; leave out --stored-only")
@@ -98,7 +99,8 @@ def _chances(options: StitchOptions, compute: Compute) -> None:
         raise UserError(f"suite chances has none of {', '.join(options.changes)} for {', '.join(options.norms)}")
     budget = Budget(_base(options), options.settings)
     if not options.stored_only:
-        run_chances(chances, out, budget, options.run_in(out), runs_folder, compute.device)
+        asked = {runs_folder / chance.name: chance_question(chance, budget) for chance in chances}
+        train_and_measure(chances_in(out), asked, options.run_in(out), "equal chances", compute.device)
     found = found_chances(chances, out, budget)
     if not found:
         raise UserError(f"out = {out} holds no run of this suite and these settings; leave out --stored-only")

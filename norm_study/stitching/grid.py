@@ -49,34 +49,28 @@ class Budget:
         return {"config": run.config(self.base, self.rates), "measured": self.measured}
 
 
-def run_grid(
-    runs: Sequence[FactorRun], out: Path, budget: Budget, executor: Executor, runs_folder: Path, device: str
+def train_and_measure(
+    store: Answers, asked: Mapping[Path, Mapping[str, Any]], executor: Executor, title: str, device: str
 ) -> None:
-    """Trains and measures what is not yet finished.
+    """Trains and measures what is not yet stored.
 
     Args:
-        runs: which cells, each at its seeds.
-        out: rows go to ``out/rows``.
-        budget: of the training and the measurement, the same for every run.
+        store: of what was measured.
+        asked: run folder → the question about it, with its ``config`` and what is ``measured``.
         executor: where the runs are trained and measured.
-        runs_folder: where run folders are kept.
+        title: of the progress bar.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         UserError: a run failed; the others are finished first.
     """
-    store = answers_in(out)
-    jobs = [job for run in runs for job in measured_after(store, budget.question(run), runs_folder / run.name, device)]
-    run_jobs(jobs, executor, "stitching grid")
-
-
-def measured_after(store: Answers, question: Mapping[str, Any], folder: Path, device: str) -> list[Job]:
-    """The training of a question's ``config`` in a run folder and its measurement; none if that is stored."""
-    if store.find(question) is not None:  # what is measured need not be trained
-        return []
-    training = train_job(question["config"], folder, device)
-    work = partial(measure, [str(folder)], question["measured"], device)
-    return [training, store.job(question, work, after=training.name)]
+    jobs: list[Job] = []
+    for folder, question in asked.items():
+        if store.find(question) is None:  # what is measured need not be trained
+            training = train_job(question["config"], folder, device)
+            work = partial(measure, [str(folder)], question["measured"], device)
+            jobs += [training, store.job(question, work, after=training.name)]
+    run_jobs(jobs, executor, title)
 
 
 def all_runs(out: Path) -> dict[FactorRun, dict[str, Any]]:

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
+from tqdm import tqdm
 
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
@@ -27,7 +28,7 @@ from groundwork.intervals import mean_interval
 from groundwork.section import Picture, Section
 from groundwork.style import GRAY, PALETTE, legend_outside, open_axes
 from groundwork.tables import Cell, Table, measured
-from planner.data import PlannerData, Windows, load_data
+from planner.data import Windows, load_data
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.sampler import Conditions, predicted_clean, sample
@@ -66,7 +67,7 @@ def denoise(runs: Sequence[str], settings: DenoiseSettings, out: Path, device: s
         raise UserError(
             "denoise: give runs whose folders have names of their own, by which tables and figure tell them"
         )
-    found = {Path(run).name: measure(run, settings, device) for run in runs}
+    found = {Path(run).name: measure(run, settings, device) for run in tqdm(runs, desc="denoise", unit="run")}
     write_atomically(out / "denoise.json", json.dumps(found, allow_nan=False) + "\n")
     save_figure(denoise_figure(found), out / "denoise.png", dpi=150)
     section = denoise_section(found, command).write(out, "denoise")
@@ -85,7 +86,8 @@ def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
         raise UserError(f"run {run} kept no validation windows (data.validation_share = 0) to denoise")
     generator = torch.Generator(planner.device).manual_seed(settings.seed)
     clean_NDT = _some(data.validation, settings.windows, generator)
-    levels = [_at_level(planner, data, clean_NDT, share, generator) for share in settings.levels]
+    all_WDT = data.training.gather(torch.arange(len(data.training), device=planner.device))
+    levels = [_at_level(planner, all_WDT, clean_NDT, share, generator) for share in settings.levels]
     return {"levels": levels, "windows": _windows(planner, clean_NDT, generator)}
 
 
@@ -100,7 +102,7 @@ def _nothing_known(like_NDT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _at_level(
-    planner: Planner, data: PlannerData, clean_NDT: Tensor, share: float, generator: torch.Generator
+    planner: Planner, all_WDT: Tensor, clean_NDT: Tensor, share: float, generator: torch.Generator
 ) -> dict[str, Any]:
     """Errors of network and training windows at one share of the noise levels."""
     schedule = planner.schedule
@@ -111,7 +113,7 @@ def _at_level(
     denoiser = planner.denoiser(_nothing_known(clean_NDT))
     predicted = predicted_clean(schedule, denoiser(noisy, levels), noisy, level)
     kept = schedule.alphas_cumprod[level].item()
-    best = torch.cat([posterior_mean(part, data.training, kept) for part in noisy.split(AT_ONCE)])
+    best = torch.cat([posterior_mean(part, all_WDT, kept) for part in noisy.split(AT_ONCE)])
     true, network, windows = (planner.positions_m(each) for each in (clean_NDT, predicted, best))
     limits = planner.statistics.normalizer
     meters = float((limits.high - limits.low)[:2].mean()) / 2
@@ -125,16 +127,15 @@ def _at_level(
     }
 
 
-def posterior_mean(noisy_NDT: Tensor, windows: Windows, kept: float) -> Tensor:
-    """The mean of the windows, weighted by their likelihood of being the noisy ones without noise, (N, D, T).
+def posterior_mean(noisy_NDT: Tensor, all_WDT: Tensor, kept: float) -> Tensor:
+    """The mean of all windows, weighted by their likelihood of being the noisy ones without noise, (N, D, T).
 
     Args:
         noisy_NDT: √kept · clean + √(1 − kept) · noise.
-        windows: of the training.
+        all_WDT: the windows of the training.
         kept: share of the variance that is not noise.
     """
-    flat_NX = noisy_NDT.flatten(1)
-    all_WX = windows.gather(torch.arange(len(windows), device=flat_NX.device)).flatten(1)
+    flat_NX, all_WX = noisy_NDT.flatten(1), all_WDT.flatten(1)
     fit_NW = (kept**0.5 * flat_NX @ all_WX.T - kept / 2 * all_WX.square().sum(1)) / (1 - kept)
     return (fit_NW.softmax(1) @ all_WX).view_as(noisy_NDT)
 
