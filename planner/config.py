@@ -112,6 +112,14 @@ class ModelConfig(Settings):
         low=0,
         high=16,
     )
+    overlap: int = option(
+        0,
+        "At an end that is not given the network sees this many points of a neighbouring chunk, as noisy as its own, and "
+        "plans longer than the training's are composed of chunks that overlap by them at least (CompDiffuser). 0: a "
+        "plan is one piece.",
+        low=0,
+        high=2**15,
+    )
 
     def check(self) -> None:
         """Refuses what cannot be built, and says how many packs the norm needs where none were asked for."""
@@ -210,6 +218,15 @@ class Config(Settings):
             raise UserError(
                 f"diffusion.sampling_steps = {self.diffusion.sampling_steps} must be at most "
                 f"diffusion.train_steps = {self.diffusion.train_steps}"
+            )
+        if 2 * self.model.overlap > self.data.horizon:
+            raise UserError(
+                f"model.overlap = {self.model.overlap} must be at most half of data.horizon = {self.data.horizon}"
+            )
+        if self.model.overlap and not self.diffusion.drop_ends:
+            raise UserError(
+                f"model.overlap = {self.model.overlap} needs diffusion.drop_ends above 0: neighbours are seen at ends "
+                "that are not given"
             )
         if self.weight_decay and self.model.weights == "magnitude_preserving":
             raise UserError(

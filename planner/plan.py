@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from envs.geometry import require_free
 from groundwork.errors import UserError
 from planner.choosing import choose_best, denoising_error, held_at_end, longest_steps_m
+from planner.composition import Chunks
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
 from planner.diffusion import make_schedule
@@ -238,15 +239,24 @@ class Planner:
     def denoising_error(self, plans_BNHD: np.ndarray) -> np.ndarray:
         """How far the network moves plans (B, N, H, D) in data units, see :func:`planner.choosing.denoising_error`."""
         flat = self.normalized(rearrange(plans_BNHD, "b n t d -> (b n) t d"))
-        known = self.statistics.layout.known(flat.shape[2], self.device)
-        parts = [
-            denoising_error(self.denoiser(known), self.schedule, known, part) for part in flat.split(PLANS_PER_BATCH)
-        ]
+        known, chunks, parts = self.statistics.layout.known(flat.shape[2], self.device), self._chunks(flat.shape[2]), []
+        for part in flat.split(PLANS_PER_BATCH):
+            told, pieces = (chunks.split(known.expand_as(part)), chunks.split(part)) if chunks else (known, part)
+            errors = denoising_error(self.denoiser(told, chunks), self.schedule, told, pieces)
+            parts.append(errors.view(len(part), -1).amax(1))
         return torch.cat(parts).cpu().numpy().reshape(plans_BNHD.shape[:2])
 
-    def denoiser(self, known: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The network, told which entries are known if it was trained to be."""
-        return partial(self.network, known=known) if self.config.model.tell_known else self.network
+    def denoiser(
+        self, known: torch.Tensor, chunks: Chunks | None = None
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """The network, told which entries are known if it was trained to be, and of neighbours if there are chunks."""
+        network = partial(self.network, known=known) if self.config.model.tell_known else self.network
+        return chunks.told(network) if chunks else network
+
+    def _chunks(self, points: int) -> Chunks | None:
+        """What a plan of that many points is composed of, where it is not one piece."""
+        size, overlap = self.config.data.horizon, self.config.model.overlap
+        return Chunks(points, size, overlap) if overlap and points > size else None
 
     def positions_m(self, plans_BDT: torch.Tensor) -> np.ndarray:
         """The positions (B, T, 2) in meters of a maze's normalized plans."""
@@ -311,11 +321,15 @@ class Planner:
         values[:, 0, : layout.state_dim] = torch.from_numpy(starts_BS).to(self.device)
         values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
         known = layout.known(horizon, self.device)
-        normalized = self._normalizer.normalize(values).transpose(1, 2).contiguous()
+        conditions = Conditions(known, self._normalizer.normalize(values).transpose(1, 2).contiguous())
+        if chunks := self._chunks(horizon):
+            known_NDT = chunks.split(known.expand_as(conditions.values))
+            conditions = Conditions(known_NDT, chunks.split(conditions.values))
+            warm = WarmStart(chunks.split(warm.plans), warm.level) if warm else None
         plans = sample(
-            self.denoiser(known),
+            self.denoiser(conditions.known, chunks),
             self.schedule,
-            Conditions(known, normalized),
+            conditions,
             kind=sampling.sampler or self.config.diffusion.sampler,
             num_steps=sampling.sampling_steps or self.config.diffusion.sampling_steps,
             generator=generator,
@@ -323,6 +337,7 @@ class Planner:
             resampling=Resampling(sampling.resample, *sampling.resample_levels) if sampling.resample else None,
             guide=steer,
         )
+        plans = chunks.merged(plans) if chunks else plans
         in_units = self._normalizer.denormalize(plans.transpose(1, 2))
         # Normalizing and back rounds; what was given is written as it was given.
         return torch.where(known.T, values, in_units).cpu().numpy()

@@ -162,7 +162,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
 
         dim, padding_mode = model.dim, model.padding_mode
         widths = [dim * mult for mult in model.dim_mults]
-        seen = 1 + 2 * model.fourier_features + model.tell_known
+        seen = 1 + 2 * model.fourier_features + model.tell_known + 2 * (model.overlap > 0)
         inputs = [transition_dim * seen, *widths[:-1]]
         self.time_projection = Timesteps(dim, flip_sin_to_cos=False, downscale_freq_shift=1.0)
         self.time_mlp = TimestepEmbedding(dim, 4 * dim, act_fn="mish", out_dim=dim)
@@ -184,7 +184,13 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         reader = next(part for part in self.down.modules() if isinstance(part, _ResidualBlock))
         normalize_weights(self, model.weights, reads=(reader.first.conv, reader.residual), writes=(self.project,))
 
-    def forward(self, sample_BDT: Tensor, level: Tensor | int, known: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        sample_BDT: Tensor,
+        level: Tensor | int,
+        known: Tensor | None = None,
+        beside: Tensor | None = None,
+    ) -> Tensor:
         """The prediction (B, D, T).
 
         Args:
@@ -192,6 +198,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             level: a noise level (B,) of each, or one of all.
             known: boolean (D, T) or (B, D, T), the entries that are not noisy, for a network that is told; without it,
                 that network is told of none.
+            beside: (B, 2 D, T), what neighbouring chunks have and where, for a network of ``overlap``; without it,
+                that network has no neighbours. See :mod:`planner.composition`.
 
         Raises:
             UserError: a length that the levels cannot halve or the packs cannot share, or another number of levels.
@@ -206,7 +214,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
         mish_BE = self.activation(self.time_mlp(self.time_projection(level_B).to(sample_BDT.dtype)))
         if packs > 1:
             mish_BE = mish_BE.repeat_interleave(packs, 0)
-        x = self._seen(sample_BDT, known)
+        x = self._seen(sample_BDT, known, beside)
         x = rearrange(x, "b d (p t) -> (b p) d t", p=packs)
         skips = []
         for stage in self.down:
@@ -217,8 +225,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             x, _ = stage(torch.cat((x, skips.pop()), dim=1), mish_BE)
         return rearrange(self.project(self.final(x, mish_BE)), "(b p) d t -> b d (p t)", p=packs)
 
-    def _seen(self, x_BDT: Tensor, known: Tensor | None) -> Tensor:
-        """What the first layer reads: the values, their waves (Tancik et al. 2020), and which of them are known."""
+    def _seen(self, x_BDT: Tensor, known: Tensor | None, beside: Tensor | None = None) -> Tensor:
+        """What the first layer reads: values, their waves (Tancik et al. 2020), which are known, what is beside."""
         parts = [x_BDT]
         if self.model.fourier_features:
             octaves_F = torch.arange(self.model.fourier_features, device=x_BDT.device, dtype=x_BDT.dtype)
@@ -227,6 +235,8 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             parts += [waves.sin(), waves.cos()]
         if self.model.tell_known:
             parts.append(torch.zeros_like(x_BDT) if known is None else known.expand_as(x_BDT).to(x_BDT.dtype))
+        if self.model.overlap:
+            parts.append(torch.cat([torch.zeros_like(x_BDT)] * 2, dim=1) if beside is None else beside)
         return torch.cat(parts, dim=1) if len(parts) > 1 else x_BDT
 
     def receptive_field(self) -> tuple[int, int]:

@@ -36,6 +36,7 @@ EXPRESSIBLE: dict[str, Any] = {
     "norm_conditioned": False,
     "tell_known": False,
     "fourier_features": 0,
+    "overlap": 0,
 }
 _TEMPORAL = {
     "extra_in_channels": 0,

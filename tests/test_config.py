@@ -151,6 +151,7 @@ SANE: dict[str, st.SearchStrategy] = {
     "model.norm_window": st.sampled_from([1, 2, 8, 64]),
     "model.tell_known": st.booleans(),
     "model.fourier_features": st.integers(0, 6),
+    "model.overlap": st.sampled_from([0, 0, 0, 1, 8]),
     "diffusion.snr_cap": st.floats(0, 100),
     "diffusion.drop_ends": st.floats(0, 1),
     "model.norm_placement": st.sampled_from(get_args(Placement)),

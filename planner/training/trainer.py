@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from groundwork.errors import UserError
+from planner.composition import beside_windows
 from planner.config import Config
 from planner.data import PlannerData, Windows
 from planner.diffusion import make_schedule, training_loss
@@ -115,6 +116,9 @@ class Trainer:
         known = drawn[0] if drawn else self.known_DT
         if self.config.model.tell_known:
             network = partial(network, known=known)
+        if self.config.model.overlap and drawn:
+            overlap = self.config.model.overlap
+            network = partial(network, beside=beside_windows(self.schedule, clean, known, levels, drawn[1], overlap))
         half = self.config.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
             return training_loss(network, self.schedule, clean, known, levels, noise, self.config.diffusion.snr_cap)
@@ -122,12 +126,15 @@ class Trainer:
     def batch(self) -> tuple[Tensor, ...]:
         """This rank's share of the next step's trajectories, noise levels and noise.
 
-        Behind them stands what is known of each trajectory, (B, D, T), where training leaves ends unknown.
+        Behind them stands what is known of each trajectory, (B, D, T), where training leaves ends unknown, and the
+        noise (B, D, T) of neighbouring chunks, where there are any.
         """
         seed = seed_of(self.config.seed, self.step)
         drawn: tuple[Tensor, ...] = self.draw(self.data.training, self.config.batch_size, seed)
         if self.config.diffusion.drop_ends:
             drawn = (*drawn, self.known_ends(self.config.batch_size))
+        if self.config.model.overlap:
+            drawn = (*drawn, torch.randn(drawn[0].shape, generator=self.generator, device=self.device))
         return tuple(map(self.ranks.share, drawn))
 
     def known_ends(self, count: int) -> Tensor:

@@ -1,0 +1,180 @@
+"""Plans composed of chunks: where these lie, what each is told, and that nothing else changes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundwork.errors import UserError
+from planner.composition import Chunks, beside_windows
+from planner.data import load_data
+from planner.diffusion import make_schedule
+from planner.plan import Planner
+from planner.sampling import Sampling
+from planner.training.train import train
+from planner.training.trainer import Trainer, make_network
+
+COMPOSED = {"model": {"tell_known": True, "overlap": 6}, "diffusion": {"drop_ends": 0.5}}
+
+
+@st.composite
+def any_chunks(draw):
+    size = draw(st.integers(2, 40))
+    return Chunks(size + draw(st.integers(1, 200)), size, draw(st.integers(1, size // 2)))
+
+
+@given(any_chunks())
+@settings(max_examples=100, deadline=None)
+def test_chunks_cover_the_plan_overlap_enough_and_are_as_few_as_can_be(chunks):
+    starts = chunks.starts_K
+    assert starts[0] == 0
+    assert starts[-1] == chunks.points - chunks.size
+    assert (starts.diff() <= chunks.size - chunks.overlap).all()
+    assert (len(starts) - 1) * (chunks.size - chunks.overlap) + chunks.overlap < chunks.points
+
+
+@given(any_chunks())
+@settings(max_examples=50, deadline=None)
+def test_a_plan_that_is_split_and_merged_is_the_plan(chunks):
+    plans = torch.rand(3, 2, chunks.points, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(chunks.merged(chunks.split(plans)), plans, atol=1e-6)
+
+
+@given(any_chunks())
+@settings(max_examples=50, deadline=None)
+def test_a_chunk_is_told_what_its_neighbours_have_at_its_own_points_and_no_end_of_the_plan(chunks):
+    generator = torch.Generator().manual_seed(0)
+    count, overlap = len(chunks.starts_K), chunks.overlap
+    pieces = torch.rand(2 * count, 2, chunks.size, generator=generator)
+    values, there = chunks.beside(pieces).reshape(2, count, 4, chunks.size).split(2, dim=2)
+    pieces = pieces.reshape(2, count, 2, chunks.size)
+    for k, start in enumerate(chunks.starts_K.tolist()):
+        expected, marked = torch.zeros(2, 2, chunks.size), torch.zeros(chunks.size)
+        for t in range(chunks.size):
+            left, right = k > 0 and t < overlap, k < count - 1 and t >= chunks.size - overlap
+            if left or right:
+                other = k - 1 if left else k + 1
+                expected[..., t] = pieces[:, other, :, start + t - int(chunks.starts_K[other])]
+                marked[t] = 1
+        assert torch.equal(values[:, k], expected)
+        assert (there[:, k] == marked).all()
+
+
+def test_of_equal_chunks_training_and_sampling_tell_the_same_but_for_the_noise():
+    schedule, chunks = make_schedule(16, "sample"), Chunks(44, 24, 4)
+    whole, zeros, levels = torch.rand(1, 2, 44), torch.zeros(2, 2, 24), torch.full((2,), 7)
+    pieces = chunks.split(whole)
+    known = torch.zeros(2, 2, 24, dtype=torch.bool)
+    known[0, :, 0] = known[1, :, -1] = True
+    scale = schedule.alphas_cumprod[7].sqrt()
+    told = beside_windows(schedule, pieces, known, levels, zeros, 4)
+    told[:, :2] /= scale
+    assert torch.allclose(told, chunks.beside(pieces), atol=1e-5)
+
+
+def test_a_training_shows_a_window_its_unknown_ends_noised_anew_and_nothing_at_the_known(tiny, hash_dataset):
+    config = tiny(**COMPOSED, batch_size=256)
+    training = Trainer(config, load_data(config.data), torch.device("cpu"))
+    seen = {}
+
+    def network(noisy, levels, known, beside):
+        seen.update(noisy=noisy, known=known, beside=beside)
+        return noisy
+
+    clean, levels, noise, known, other = training.batch()
+    training.loss(network, (clean, torch.full_like(levels, 7), noise, known, other))
+    values, there = seen["beside"].chunk(2, 1)
+    assert torch.equal(there[:, :, :6].bool().all(2), ~known[:, :1, 0].expand(-1, 4))
+    assert torch.equal(there[:, :, -6:].bool().all(2), ~known[:, :1, -1].expand(-1, 4))
+    assert not there[:, :, 6:-6].any()
+    assert not values[there == 0].any()
+    kept = training.schedule.alphas_cumprod[7]
+    drawn = (values - kept.sqrt() * clean) / (1 - kept).sqrt()
+    assert torch.allclose(drawn[there == 1], other[there == 1], atol=1e-4)
+    assert (seen["noisy"] != values)[there == 1].float().mean() > 0.99
+
+
+def test_windows_levels_and_known_ends_are_those_of_a_training_without_neighbours(tiny, hash_dataset):
+    whole = tiny(model={"tell_known": True}, diffusion={"drop_ends": 0.5})
+    usual, told = (
+        Trainer(config, load_data(config.data), torch.device("cpu")).batch() for config in (whole, tiny(**COMPOSED))
+    )
+    assert [len(usual), len(told)] == [4, 5]
+    for one, other in zip(usual, told, strict=False):
+        assert torch.equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def composed(hash_dataset, tmp_path_factory):
+    from conftest import TINY
+
+    from planner.config import from_dict, merge
+
+    folder = tmp_path_factory.mktemp("composed") / "run"
+    train(from_dict(merge(TINY, COMPOSED)), folder, "cpu", progress=False)
+    return folder
+
+
+START, GOAL = np.float32([-3.5, 2.0, 0, 0]), np.float32([3.5, 2.0])
+
+
+def test_a_long_plan_is_composed_meets_its_ends_and_a_short_one_is_one_piece(composed):
+    planner = Planner.from_run(composed, device="cpu")
+    network, lengths = planner.network, []
+    planner.network = lambda sample, level, **told: (
+        lengths.append(tuple(sample.shape)) or network(sample, level, **told)
+    )
+    plans = planner.plan(START, GOAL, num_plans=2, horizon=76)
+    assert plans.shape == (2, 76, 4)
+    assert (plans[:, 0] == START).all()
+    assert (plans[:, -1, :2] == GOAL).all()
+    assert set(lengths) == {(2 * 3, 4, 32)}, "three chunks of 32 points with 6 or more in common make 76"
+    lengths.clear()
+    assert planner.plan(START, GOAL, num_plans=2).shape == (2, 32, 4)
+    assert set(lengths) == {(2, 4, 32)}
+
+
+def test_chunks_hear_each_other_of_their_overlaps_alone(composed):
+    planner = Planner.from_run(composed, device="cpu")
+    chunks = Chunks(76, 32, 6)
+    denoise = chunks.told(planner.network)
+    pieces = torch.rand(3, 4, 32, generator=torch.Generator().manual_seed(0))
+    moved = pieces.clone()
+    moved[2, :, 12:] += 1.0  # beyond what the middle chunk shares with the last
+    level = torch.full((3,), 3)
+    before, after = denoise(pieces, level), denoise(moved, level)
+    assert torch.equal(before[:2], after[:2])
+    moved[2, :, :12] += 1.0
+    assert not torch.equal(before[1], denoise(moved, level)[1])
+    assert torch.equal(before[0], denoise(moved, level)[0])
+
+
+@pytest.mark.parametrize("choose", ["map", "inner_step", "denoising"])
+def test_composed_plans_are_chosen_steered_and_begun_from_the_last(composed, choose):
+    planner = Planner.from_run(composed, device="cpu")
+    sampling = Sampling(best_of=3, choose=choose, horizon_shares=(0.4, 1.0))
+    assert planner.plan(START, GOAL, horizon=76, sampling=sampling).shape == (1, 76, 4)
+    last = planner.plan(START, GOAL, horizon=76)
+    again = planner.plan(START, GOAL, horizon=76, sampling=Sampling(replan_warm=0.2), last_plans=last)
+    fresh = planner.plan(START, GOAL, horizon=76, seed=1)
+    assert np.abs(again - last).mean() < np.abs(fresh - last).mean()
+
+
+def test_a_network_of_neighbours_sees_none_unless_it_is_told(tiny):
+    network = make_network(tiny(**COMPOSED), 4)
+    sample, level = torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 3])
+    assert torch.equal(network(sample, level), network(sample, level, beside=torch.zeros(2, 8, 32)))
+    assert not torch.equal(network(sample, level), network(sample, level, beside=torch.ones(2, 8, 32)))
+
+
+@pytest.mark.parametrize(
+    ("over", "words"),
+    [
+        ({"model": {"overlap": 17}, "diffusion": {"drop_ends": 0.5}}, "overlap = 17 must be at most half"),
+        ({"model": {"overlap": 6}}, "drop_ends"),
+    ],
+)
+def test_impossible_overlaps_are_refused(tiny, over, words):
+    with pytest.raises(UserError, match=words):
+        tiny(**over)
