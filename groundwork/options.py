@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -325,6 +325,28 @@ def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
         split = item.metadata["repeated"] or item.metadata["positional"]
         target[last] = _read(told, inner) if not isinstance(told, list) or not split else _read_each(told, inner)
     return values
+
+
+def read_change(kind: type, told: str) -> dict[str, Any]:
+    """What ``NAME=VALUE`` says of the settings, nested; both are spelled as on the command line.
+
+    Raises:
+        UserError: it is not that, or no such setting.
+    """
+    name, _, value = told.partition("=")
+    known = {leaf: inner for leaf, _, inner in _leaves(kind)}
+    leaf = name.replace("-", "_")
+    if "=" not in told or leaf not in known:
+        raise UserError(f"{_shown(told)} is no NAME=VALUE; names are {', '.join(known)}")
+    change: Any = _read(value, known[leaf])
+    for room in reversed(leaf.split(".")):
+        change = {room: change}
+    return change
+
+
+def leaves_of(settings: Settings) -> dict[str, Any]:
+    """The settings' values by their dotted names."""
+    return {name: reduce(getattr, name.split("."), settings) for name, _, _ in _leaves(type(settings))}
 
 
 def _read_each(told: list[str], kind: Any) -> list[Any]:

@@ -114,9 +114,9 @@ class ModelConfig(Settings):
     )
     overlap: int = option(
         0,
-        "At an end that is not given the network sees this many points of a neighbouring chunk, as noisy as its own, and "
-        "plans longer than the training's are composed of chunks that overlap by them at least (CompDiffuser). 0: a "
-        "plan is one piece.",
+        "At an end that is not given the network sees this many points of a neighbouring chunk, as noisy as its own; "
+        "plans longer than the training's are composed of chunks that overlap by as many at least (CompDiffuser). 0: "
+        "a plan is one piece.",
         low=0,
         high=2**15,
     )

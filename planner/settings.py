@@ -224,6 +224,13 @@ class SweepSettings(FromPreset):
     placements: tuple[Placement, ...] = option(
         ("pre",), "Put each norm before the activation (pre), after it (post), or pre,post.", metavar="A,B"
     )
+    vary: tuple[str, ...] | None = option(
+        None,
+        "Train them with this one setting changed as well, and compare them with those where nothing is; once per "
+        "change.",
+        repeated=True,
+        metavar="SETTING=VALUE",
+    )
     seeds: int | None = option(
         None,
         "Train each with this many seeds, counted up from --seed. Default: that seed alone, and runs are named by "

@@ -1,6 +1,10 @@
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from planner.comparison.compare import Measured, _group, _interval
+from planner.comparison.compare import Measured, _group, _interval, _labels
 from planner.comparison.figures import bar_figure
 from planner.comparison.report import comparison_table, headline, headline_table, table_measures
 
@@ -24,6 +28,24 @@ def test_fewer_seeds_or_episodes_that_all_agree_give_an_interval_over_episodes()
     cell = _interval(seeds(0, 0, 0), "success")
     assert cell["over"] == "episodes"
     assert 0.05 < cell["high"] < 0.15
+
+
+def labels(tiny, *runs):
+    """Of runs with these settings, whose folders are named a, b, …"""
+    configs = {name: tiny(**over) for name, over in zip("abcdef", runs, strict=False)}
+    return _labels([SimpleNamespace(config=partial(configs.get, name), path=Path("runs", name)) for name in configs])
+
+
+def test_seeds_of_one_setting_share_a_label_that_says_what_sets_them_apart(tiny):
+    told, wide = {"norm": "none", "tell_known": True}, {"norm": "none", "dim_mults": (1, 3)}
+    runs = [{"model": told}, {"model": told, "seed": 1}, {"model": wide}, {"model": wide, "seed": 1, "log_every": 3}]
+    told_label, wide_label = "none, dim_mults 1, 2, tell_known true", "none, dim_mults 1, 3, tell_known false"
+    assert labels(tiny, *runs) == [told_label, told_label, wide_label, wide_label]
+
+
+def test_runs_of_different_settings_none_of_which_has_seeds_are_told_apart_by_their_folders(tiny):
+    assert labels(tiny, {"steps": 3}, {"steps": 4}) == ["group (a)", "group (b)"]
+    assert labels(tiny, {}, {"seed": 1}, {"model": {"norm": "none"}}) == ["group", "group", "none"]
 
 
 def episode(**over):

@@ -13,7 +13,7 @@ from planner.norms import NORM_TABLE, WHOLE_KINDS, NormKind, packs_of
 Reach = Literal["quarter", "half", "whole"]
 """Reach of the receptive field to one side: about 18, 32 and 78 points, named by their shares of the '#' maze's 68."""
 
-Change = Literal["steps-x4", "groups-1", "groups-4", "groups-32", "noise", "width-x2", "steps-x10"]
+Change = Literal["steps-x4", "groups-1", "groups-4", "groups-32", "noise", "width-x2", "steps-x10", "conditioned"]
 """What suite chances changes of a training, one at a time: names of :data:`norm_study.stitching.chances.CHANGES`."""
 
 REACHES: dict[Reach, tuple[int, tuple[int, ...]]] = {

@@ -15,6 +15,7 @@ from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
+from groundwork.options import leaves_of
 from groundwork.page import page
 from planner.comparison.countable import counted, counting_rule, mark_countable
 from planner.comparison.kept import rollout_job, run_rollout
@@ -105,24 +106,40 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
-    """The norm of each run, with its placement where these differ, else told apart by the folder's name."""
+    """The norm of each run, with its placement where these differ, and what else sets runs apart.
+
+    That is the folder's name where none is a seed of another, and otherwise the settings in which they differ.
+    """
     configs = [folder.config() for folder in folders]
-    same = {_setting(config) for config in configs}
+    shared = [leaves_of(held_equal(config)) for config in configs]
+    apart = [name for name in shared[0] if len({values[name] for values in shared}) > 1]
     placements = {config.model.norm_placement for config in configs if config.model.norm != "none"}
-    if len(same) == 1:
-        placed = len(placements) > 1
-        return [
-            f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
-            for m in (config.model for config in configs)
-        ]
+    placed = len(placements) > 1
+    norms = [
+        f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
+        for m in (config.model for config in configs)
+    ]
+    told = [
+        ", ".join([norm, *(f"{name.split('.')[-1]} {_said(values[name])}" for name in apart)])
+        for norm, values in zip(norms, shared, strict=True)
+    ]
+    if not apart or len(set(told)) < len(told):
+        return told
     names = [folder.path.name for folder in folders]
     if len(set(names)) < len(names):  # runs of different settings are no seeds of one another
         names = [str(folder.path) for folder in folders]
     return [f"{config.model.norm} ({name})" for config, name in zip(configs, names, strict=True)]
 
 
-def _setting(config: Config) -> Config:
-    """A config without the norm, the seed, and what changes how a training is watched or computed, not what it does."""
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).strip("()")
+
+
+def held_equal(config: Config) -> Config:
+    """What runs have equal whose norms are compared: their settings but for the norm, its placement and the seed.
+
+    What changes how a training is watched or computed, and not what it does, stands at its default.
+    """
     model = replace(config.model, norm="none", num_packs=0, norm_placement="pre")
     return replace(what_trains(config), seed=0, model=model, compile=False)
 

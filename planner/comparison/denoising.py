@@ -60,8 +60,8 @@ def denoise(runs: Sequence[str], settings: DenoiseSettings, out: Path, device: s
         The path of the tables.
 
     Raises:
-        UserError: no such run or dataset, no maze, no validation windows, a run that never saw unknown ends, or two of
-            one name.
+        UserError: no such run or dataset, no maze, no validation windows, a run that never saw unknown ends or draws
+            chunks, or two of one name.
     """
     if len({Path(run).name for run in runs}) < len(runs):
         raise UserError(
@@ -81,6 +81,10 @@ def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
     planner.statistics.maze_for(f"denoise of {run}")
     if not planner.config.diffusion.drop_ends:
         raise UserError(f"run {run} always knew both ends (diffusion.drop_ends = 0), so that nothing shows its inside")
+    if planner.config.model.overlap:
+        raise UserError(
+            f"run {run} draws chunks that are told of their neighbours (model.overlap); denoise tells nothing"
+        )
     data = load_data(planner.config.data, planner.device)
     if not len(data.validation):
         raise UserError(f"run {run} kept no validation windows (data.validation_share = 0) to denoise")

@@ -1,4 +1,4 @@
-"""One planner per norm, placement and seed, trained and compared."""
+"""One planner per norm, placement, changed setting and seed, trained and compared."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from groundwork.errors import UserError
 from groundwork.jobs import Executor, Job, run_jobs
-from planner.comparison.compare import compare
+from groundwork.options import merge, read_change, to_dict
+from planner.comparison.compare import compare, held_equal
 from planner.comparison.kept import rollout_job
-from planner.config import Config
+from planner.config import Config, from_dict
 from planner.norms import packs_of
 from planner.settings import RolloutSettings, SweepSettings
 from planner.training.stacked import stacks
@@ -17,14 +19,30 @@ from planner.training.train import stack_job
 
 
 def swept(settings: SweepSettings) -> Iterator[tuple[str, Config]]:
-    """Names and settings of the runs, norm by norm; ``none`` has one placement, isolated norms have two packs."""
-    base = settings.config
+    """Names and settings of the runs, norm by norm; ``none`` has one placement, isolated norms have two packs.
+
+    Raises:
+        UserError: a change of no setting, of one that a comparison does not hold equal, or one that stands twice.
+    """
     for norm in settings.norms:
-        for seed in range(base.seed, base.seed + (settings.seeds or 1)):
-            for placement in settings.placements[:1] if norm == "none" else settings.placements:
-                model = replace(base.model, norm=norm, norm_placement=placement, num_packs=packs_of(norm))
-                parts = [norm, "" if placement == "pre" else placement, f"seed{seed}" if settings.seeds else ""]
-                yield "-".join(filter(None, parts)), replace(base, model=model, seed=seed)
+        for change, base in _bases(settings).items():
+            for seed in range(base.seed, base.seed + (settings.seeds or 1)):
+                for placement in settings.placements[:1] if norm == "none" else settings.placements:
+                    model = replace(base.model, norm=norm, norm_placement=placement, num_packs=packs_of(norm))
+                    numbered = f"seed{seed}" if settings.seeds else ""
+                    parts = [norm, "" if placement == "pre" else placement, change.replace("/", "_"), numbered]
+                    yield "-".join(filter(None, parts)), replace(base, model=model, seed=seed)
+
+
+def _bases(settings: SweepSettings) -> dict[str, Config]:
+    """Change as it was typed → settings; nothing changed comes first."""
+    bases = {"": settings.config}
+    for change in settings.vary or ():
+        base = from_dict(merge(to_dict(settings.config), read_change(Config, change)))
+        if held_equal(base) in map(held_equal, bases.values()):
+            raise UserError(f"vary = {change} changes nothing that the planners beside it have equal")
+        bases[change] = base
+    return bases
 
 
 def sweep(settings: SweepSettings, executor: Executor, device: str, command: str) -> Path:
@@ -46,11 +64,12 @@ def sweep(settings: SweepSettings, executor: Executor, device: str, command: str
     runs = {folder / name: config for name, config in swept(settings)}
     asked, multiples = RolloutSettings(episodes=settings.episodes), list(dict.fromkeys(settings.horizons))
     jobs: list[Job] = []
-    scaled = [replace(asked, horizon=multiple * settings.config.data.horizon) for multiple in multiples]
     for stack in stacks(runs, settings.stack):
         training = stack_job(stack, device)
         jobs.append(training)
-        jobs += [rollout_job(run, one, settings.tasks, device, training.name) for run in stack for one in scaled]
+        for run, config in stack.items():
+            scaled = [replace(asked, horizon=multiple * config.data.horizon) for multiple in multiples]
+            jobs += [rollout_job(run, one, settings.tasks, device, training.name) for one in scaled]
     run_jobs(jobs, executor, "sweep")
     return compare(
         list(runs), settings.out, asked, multiples=multiples, tasks=settings.tasks, device=device, command=command
