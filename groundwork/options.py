@@ -318,35 +318,42 @@ def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
     for name, item, inner in _leaves(kind):
         if not hasattr(arguments, name):
             continue
-        told, target = getattr(arguments, name), values
-        *rooms, last = name.split(".")
-        for room in rooms:
-            target = target.setdefault(room, {})
+        told = getattr(arguments, name)
         split = item.metadata["repeated"] or item.metadata["positional"]
-        target[last] = _read(told, inner) if not isinstance(told, list) or not split else _read_each(told, inner)
-    return values
+        values[name] = _read(told, inner) if not isinstance(told, list) or not split else _read_each(told, inner)
+    return nested(values)
 
 
-def read_change(kind: type, told: str) -> dict[str, Any]:
-    """What ``NAME=VALUE`` says of the settings, nested; both are spelled as on the command line.
+def read_change(kind: type, told: str) -> tuple[str, Any]:
+    """The dotted name of a setting and the plain value that ``SETTING=VALUE`` gives it, as the command line reads it.
 
     Raises:
         UserError: it is not that, or no such setting.
     """
     name, _, value = told.partition("=")
-    known = {leaf: inner for leaf, _, inner in _leaves(kind)}
-    leaf = name.replace("-", "_")
+    known, leaf = {leaf: inner for leaf, _, inner in _leaves(kind)}, name.strip().replace("-", "_")
     if "=" not in told or leaf not in known:
-        raise UserError(f"{_shown(told)} is no NAME=VALUE; names are {', '.join(known)}")
-    change: Any = _read(value, known[leaf])
-    for room in reversed(leaf.split(".")):
-        change = {room: change}
-    return change
+        raise UserError(f"{_shown(told)} is no SETTING=VALUE; settings are {', '.join(known)}")
+    return leaf, _read(value.strip(), known[leaf])
 
 
 def leaves_of(settings: Settings) -> dict[str, Any]:
-    """The settings' values by their dotted names."""
+    """The settings' values by their dotted names; :func:`nested` makes groups of such names."""
     return {name: reduce(getattr, name.split("."), settings) for name, _, _ in _leaves(type(settings))}
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted names, as nested groups."""
+    groups: dict[str, Any] = {}
+    for name, value in values.items():
+        *rooms, last = name.split(".")
+        reduce(lambda group, room: group.setdefault(room, {}), rooms, groups)[last] = value
+    return groups
+
+
+def said(value: Any) -> str:
+    """A setting's value as one types it; an empty text has a word, too."""
+    return str(value).lower() if isinstance(value, bool) else _typed(value) or "none"
 
 
 def _read_each(told: list[str], kind: Any) -> list[Any]:

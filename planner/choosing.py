@@ -80,7 +80,7 @@ def denoising_error(
     Args:
         denoise: maps noisy (N, D, T) and levels (N,) to the prediction that ``schedule`` names.
         schedule: the noise levels of the training.
-        known: (D, T) the entries that start and goal determine, which are not judged.
+        known: (D, T) or (N, D, T), the entries that start and goal determine, which are not judged.
         plans_NDT: normalized plans.
 
     Returns:

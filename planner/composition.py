@@ -2,9 +2,9 @@
 
 After *Generative Trajectory Stitching through Diffusion Composition* (Luo et al. 2025, arXiv 2503.05153), section 4: a
 chunk is as long as a training window. At an end that is not given, its network sees what the neighbouring chunk has at
-the same points, as noisy as the chunk itself. All chunks are denoised at once (the paper's parallel scheme), and where
-two lie over each other at last, the plan goes over from one to the other. Not taken over: the encoder of what
-neighbours have, which are input channels here, and classifier-free guidance.
+the same points, as noisy as the chunk itself. All chunks are denoised at once (the paper's parallel scheme), and at
+last the plan goes over from each to the next. Not taken over: the encoder of what neighbours have, which are input
+channels here, and classifier-free guidance.
 
 Shapes: B plans, K chunks of each, D transition dimensions, L points of a plan, T of a chunk, O of an overlap.
 """
@@ -18,6 +18,22 @@ import torch
 from diffusers import DDPMScheduler
 from einops import rearrange
 from torch import Tensor
+
+from groundwork.errors import UserError
+from planner.config import Config
+
+
+def require_one_piece(config: Config, points: int, what: str) -> None:
+    """Refuses what is about one evaluation of a whole plan, where none sees it.
+
+    Raises:
+        UserError: plans of so many points are composed of chunks.
+    """
+    if config.model.overlap and points > config.data.horizon:
+        raise UserError(
+            f"{what} needs an evaluation of a whole plan, but this run composes plans of over {config.data.horizon} "
+            f"points of chunks (model.overlap = {config.model.overlap}); {points} were asked for"
+        )
 
 
 def beside_windows(
@@ -86,16 +102,21 @@ class Chunks:
         return rearrange(torch.cat([values, there], 2), "b k d t -> (b k) d t")
 
     def merged(self, chunks_NDT: Tensor) -> Tensor:
-        """Plans (B, D, L); across an overlap the weight of one chunk falls as that of the next one rises."""
-        starts_K = self.starts_K.to(chunks_NDT.device)
-        chunks_KBDT = rearrange(chunks_NDT, "(b k) d t -> k b d t", k=len(starts_K))
-        ramp_T = torch.minimum(torch.arange(self.size) + 1, torch.arange(self.size, 0, -1)).to(chunks_NDT)
+        """Plans (B, D, L), which go over to each chunk within its first ``overlap`` points, and then follow it.
+
+        The two have agreed there, the later one having been told of the earlier one; further on they need not.
+        """
+        chunks_KBDT = rearrange(chunks_NDT, "(b k) d t -> k b d t", k=len(self.starts_K))
+        weights_T = (torch.arange(1, self.size + 1) / (self.overlap + 1)).clamp(max=1).to(chunks_NDT)
         plans_BDL = chunks_NDT.new_zeros(*chunks_KBDT.shape[1:3], self.points)
-        weight_L = chunks_NDT.new_zeros(self.points)
-        for start, chunk_BDT in zip(starts_K.tolist(), chunks_KBDT, strict=True):
-            plans_BDL[..., start : start + self.size] += ramp_T * chunk_BDT
-            weight_L[start : start + self.size] += ramp_T
-        return plans_BDL / weight_L
+        plans_BDL[..., : self.size] = chunks_KBDT[0]
+        for start, chunk_BDT in zip(self.starts_K[1:].tolist(), chunks_KBDT[1:], strict=True):
+            plans_BDL[..., start : start + self.size].lerp_(chunk_BDT, weights_T)
+        return plans_BDL
+
+    def steered(self, steer: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
+        """What moves whole clean plans, as a function on chunks."""
+        return lambda clean_NDT, noise: self.split(steer(self.merged(clean_NDT), noise))
 
     def told(self, network: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """A denoiser of chunks ((B K), D, T) that tells the network of neighbours."""

@@ -326,6 +326,7 @@ class Planner:
             known_NDT = chunks.split(known.expand_as(conditions.values))
             conditions = Conditions(known_NDT, chunks.split(conditions.values))
             warm = WarmStart(chunks.split(warm.plans), warm.level) if warm else None
+            steer = chunks.steered(steer) if steer else None
         plans = sample(
             self.denoiser(conditions.known, chunks),
             self.schedule,

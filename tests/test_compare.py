@@ -36,16 +36,24 @@ def labels(tiny, *runs):
     return _labels([SimpleNamespace(config=partial(configs.get, name), path=Path("runs", name)) for name in configs])
 
 
-def test_seeds_of_one_setting_share_a_label_that_says_what_sets_them_apart(tiny):
+def test_seeds_of_one_setting_share_a_label_that_says_what_sets_them_apart_from_most(tiny):
     told, wide = {"norm": "none", "tell_known": True}, {"norm": "none", "dim_mults": (1, 3)}
-    runs = [{"model": told}, {"model": told, "seed": 1}, {"model": wide}, {"model": wide, "seed": 1, "log_every": 3}]
-    told_label, wide_label = "none, dim_mults 1, 2, tell_known true", "none, dim_mults 1, 3, tell_known false"
-    assert labels(tiny, *runs) == [told_label, told_label, wide_label, wide_label]
-
-
-def test_runs_of_different_settings_none_of_which_has_seeds_are_told_apart_by_their_folders(tiny):
-    assert labels(tiny, {"steps": 3}, {"steps": 4}) == ["group (a)", "group (b)"]
+    runs = [{"seed": seed, "model": {"norm": "none"}} for seed in range(3)]
+    runs += [{"model": told}, {"model": wide}, {"model": wide, "seed": 1, "log_every": 3}]
+    assert labels(tiny, *runs) == [*["none"] * 3, "none, tell_known true", *["none, dim_mults 1,3"] * 2]
     assert labels(tiny, {}, {"seed": 1}, {"model": {"norm": "none"}}) == ["group", "group", "none"]
+
+
+def test_runs_that_are_no_seeds_of_one_another_have_no_label_in_common(tiny):
+    assert labels(tiny, {}, {"log_every": 3}, {"model": {"norm": "none"}}) == ["group (a)", "group (b)", "none (c)"]
+    packs = [{"model": {"norm": "packnorm_isolated", "num_packs": count}} for count in (2, 4)]
+    assert labels(tiny, *packs) == ["packnorm_isolated (a)", "packnorm_isolated (b)"]
+
+
+def test_where_labels_would_be_long_folders_names_tell_runs_apart(tiny):
+    other = {"steps": 3, "batch_size": 5, "warmup_steps": 2, "ema_decay": 0.5, "learning_rate": 3e-3}
+    assert labels(tiny, {}, {"steps": 3}) == ["group", "group, steps 3"]
+    assert labels(tiny, {}, other) == ["group (a)", "group (b)"]
 
 
 def episode(**over):

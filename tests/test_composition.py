@@ -1,5 +1,7 @@
 """Plans composed of chunks: where these lie, what each is told, and that nothing else changes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundwork.errors import UserError
+from norm_study.audit.command import planner_inputs
+from norm_study.stitching.intervention import InterventionSettings, intervention_rows
+from planner.choosing import held_at_end
 from planner.composition import Chunks, beside_windows
 from planner.data import load_data
 from planner.diffusion import make_schedule
@@ -39,6 +44,18 @@ def test_chunks_cover_the_plan_overlap_enough_and_are_as_few_as_can_be(chunks):
 def test_a_plan_that_is_split_and_merged_is_the_plan(chunks):
     plans = torch.rand(3, 2, chunks.points, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(chunks.merged(chunks.split(plans)), plans, atol=1e-6)
+
+
+@given(any_chunks())
+@settings(max_examples=50, deadline=None)
+def test_a_plan_goes_over_to_a_chunk_within_its_overlap_and_then_follows_it(chunks):
+    starts = [*chunks.starts_K.tolist(), chunks.points]
+    numbers = torch.arange(len(starts) - 1.0)[:, None, None].expand(-1, 1, chunks.size)
+    plan = chunks.merged(numbers)[0, 0]
+    assert (plan.diff() >= -1e-5).all()
+    for number, (start, following) in enumerate(itertools.pairwise(starts)):
+        alone = plan[start + chunks.overlap if number else 0 : following]
+        assert torch.allclose(alone, torch.full_like(alone, number), atol=1e-5)
 
 
 @given(any_chunks())
@@ -151,14 +168,43 @@ def test_chunks_hear_each_other_of_their_overlaps_alone(composed):
 
 
 @pytest.mark.parametrize("choose", ["map", "inner_step", "denoising"])
-def test_composed_plans_are_chosen_steered_and_begun_from_the_last(composed, choose):
+def test_one_of_several_composed_plans_is_chosen(composed, choose):
     planner = Planner.from_run(composed, device="cpu")
     sampling = Sampling(best_of=3, choose=choose, horizon_shares=(0.4, 1.0))
-    assert planner.plan(START, GOAL, horizon=76, sampling=sampling).shape == (1, 76, 4)
-    last = planner.plan(START, GOAL, horizon=76)
-    again = planner.plan(START, GOAL, horizon=76, sampling=Sampling(replan_warm=0.2), last_plans=last)
-    fresh = planner.plan(START, GOAL, horizon=76, seed=1)
-    assert np.abs(again - last).mean() < np.abs(fresh - last).mean()
+    drawn = planner.drawn(START, GOAL, horizon=76, sampling=sampling)
+    assert [each.shape for each in drawn] == [(1, 2, 32, 4), (1, 1, 76, 4)]
+    (plan,) = planner.plan(START, GOAL, horizon=76, sampling=sampling)
+    ended = [held_at_end(each, 76)[0] for each in drawn]
+    assert any(np.array_equal(plan, one) for one in np.concatenate(ended))
+
+
+def test_composed_plans_begin_from_the_last_ones(composed):
+    planner = Planner.from_run(composed, device="cpu")
+    planner.network = lambda sample, level, **told: sample  # keeps what it begins from
+    last, fresh = (planner.plan(START, GOAL, horizon=76, seed=seed) for seed in (0, 1))
+    warm = Sampling(replan_warm=0.1)
+    again = planner.plan(START, GOAL, horizon=76, seed=1, sampling=warm, last_plans=last)
+    assert np.abs(again - last).mean() < 0.5 * np.abs(fresh - last).mean()
+
+
+def test_a_guide_is_given_whole_composed_plans_and_moves_them(composed):
+    planner, seen = Planner.from_run(composed, device="cpu"), []
+
+    def height(plans_BTD, noise):
+        seen.append(tuple(plans_BTD.shape))
+        return 0.1 * plans_BTD[..., 1].square().sum(1)
+
+    own, guided = (planner.plan(START, GOAL, horizon=76, guide=guide)[..., 1] for guide in (None, height))
+    assert set(seen) == {(1, 76, 4)}
+    assert np.square(guided).sum() < 0.9 * np.square(own).sum()
+
+
+def test_what_is_about_one_evaluation_of_a_whole_plan_is_refused(composed):
+    assert planner_inputs(composed)[1][0][0].shape[-1] == 32
+    with pytest.raises(UserError, match="overlap = 6"):
+        planner_inputs(composed, length=64)
+    with pytest.raises(UserError, match="overlap = 6"):
+        intervention_rows(composed, InterventionSettings(), "cpu")
 
 
 def test_a_network_of_neighbours_sees_none_unless_it_is_told(tiny):

@@ -32,14 +32,14 @@ def test_a_sweep_has_every_norm_placement_and_seed_once(tmp_path):
 
 
 def test_a_sweep_changes_one_setting_at_a_time(tmp_path):
-    vary = ("model.dim-mults=1,3", "diffusion.prediction=noise", "data.dataset=mazes/umaze-tasks-v0")
+    vary = ("model.dim-mults=1,3", "diffusion.prediction=noise", "init_from=runs/a")
     runs = names_and_configs(tmp_path, norms=("none", "group"), vary=vary, seeds=1)
-    expected = ["", "model.dim-mults=1,3-", "diffusion.prediction=noise-", "data.dataset=mazes_umaze-tasks-v0-"]
+    expected = ["", "model.dim_mults=1,3-", "diffusion.prediction=noise-", "init_from=runs_a-"]
     assert list(runs) == [f"{norm}-{change}seed0" for norm in ("none", "group") for change in expected]
     plain, wider, noise, other = list(runs.values())[:4]
     assert wider == replace(plain, model=replace(plain.model, dim_mults=(1, 3)))
     assert noise == replace(plain, diffusion=replace(plain.diffusion, prediction="noise"))
-    assert other.data.dataset == "mazes/umaze-tasks-v0"
+    assert other == replace(plain, init_from="runs/a")
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,14 @@ def test_a_sweep_changes_one_setting_at_a_time(tmp_path):
     [
         (["--norms", "gruop"], "gruop"),
         (["--norms", "none", "--seeds", 0], "seeds"),
-        (["--norms", "none", "--vary", "model.dim"], "NAME=VALUE"),
+        (["--norms", "none", "--vary", "model.dim"], "SETTING=VALUE"),
         (["--norms", "none", "--vary", "model.dmi=8"], "model.dim_mults"),
         (["--norms", "none", "--vary", "model.dim=eight"], "eight"),
         (["--norms", "none", "--vary", "model.norm=group"], "changes nothing"),
         (["--norms", "none", "--vary", "log_every=7"], "changes nothing"),
-        (["--norms", "none", "--vary", "model.dim=16", "--vary", "model.dim=16"], "changes nothing"),
+        (["--norms", "none", "--vary", "model.dim=16", "--vary", "model.dim= 16"], "stands twice"),
+        (["--norms", "none", "--vary", "init_from=a/b", "--vary", "init_from=a_b"], "stands twice"),
+        (["--norms", "none", "--vary", "data.dataset=mazes/comb-tasks-v0"], "one dataset"),
     ],
 )
 def test_a_sweep_of_nothing_is_refused(refused, tmp_path, given, named):

@@ -17,6 +17,7 @@ from groundwork.program import Compute, JsonOutput
 from norm_study.audit.leakage import audit
 from norm_study.audit.report import write_audit
 from norm_study.audit.settings import AuditSettings
+from planner.composition import require_one_piece
 from planner.config import check_horizon
 from planner.data import TrajectoryLayout
 from planner.diffusion import make_schedule
@@ -172,6 +173,7 @@ def planner_inputs(
     config, layout = folder.config(), folder.statistics().layout
     length, train_steps = length or config.data.horizon, config.diffusion.train_steps
     check_horizon(length, config.model.dim_mults, config.model.num_packs)
+    require_one_piece(config, length, f"audit of {run}")
     unet = folder.load_network(weights).to(device)
     network = Told(unet, layout) if config.model.tell_known else unet
     levels = levels or sorted({train_steps * part // 4 for part in (1, 2, 3)})

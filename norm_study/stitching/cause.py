@@ -24,6 +24,7 @@ from groundwork.errors import UserError
 from norm_study.stitching.settings import CauseSettings
 from norm_study.stitching.statistics import Frozen, borrowing_denoiser, denoiser_under, recorded, windowed_moments
 from norm_study.stitching.summary import Rows
+from planner.composition import require_one_piece
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.plan import Planner
@@ -49,12 +50,17 @@ def cause_rows(run: str | Path, donor: str | Path, settings: CauseSettings, devi
         donor's plan of the same task; ``demonstrated``, those of the demonstrated plan from the same start.
 
     Raises:
-        UserError: no such runs, or runs of different mazes or horizons.
+        UserError: no such runs, runs of different mazes or horizons, or a network that is told more than its plan.
     """
     planner, lender = (Planner.from_run(path, device=device) for path in (run, donor))
     maze = planner.statistics.maze
     if maze is None or lender.statistics.maze != maze or lender.config.data != planner.config.data:
         raise UserError(f"{donor} cannot lend plans to {run}: both must be planners of the same maze and data")
+    if planner.config.model.tell_known:
+        raise UserError(
+            f"{run} is told which entries are known (model.tell_known); statistics are exchanged in none such"
+        )
+    require_one_piece(planner.config, max(settings.multiples) * planner.config.data.horizon, f"cause of {run}")
     tasks, own_network = choose_tasks(maze, ("demonstrated", "held_out")), planner.network
     frozen = Frozen.of(planner, load_data(planner.config.data, planner.device).training, seed=settings.seed)
     rows: Rows = []

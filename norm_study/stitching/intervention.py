@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from groundwork.errors import UserError
+from planner.composition import require_one_piece
 from planner.data import Windows, load_data
 from planner.diffusion import make_schedule
 from planner.plan import Planner
@@ -100,6 +101,7 @@ class _Problem:
         self.unit = 2 ** (len(model.dim_mults) - 1) * model.num_packs
         least = LEAST_LENGTH * max(self.left, self.right) * model.num_packs
         self.horizon = self.unit * -(-least // self.unit)
+        require_one_piece(planner.config, self.horizon, "the intervention")
         self.generator = torch.Generator(planner.device).manual_seed(settings.seed)
 
     def centre(self, horizon: int) -> int:

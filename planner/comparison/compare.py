@@ -15,7 +15,7 @@ from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
-from groundwork.options import leaves_of
+from groundwork.options import leaves_of, said
 from groundwork.page import page
 from planner.comparison.countable import counted, counting_rule, mark_countable
 from planner.comparison.kept import rollout_job, run_rollout
@@ -31,6 +31,8 @@ from planner.rollout import RolloutSettings
 from planner.training.run import RunFolder, find_run, provenance
 
 REFERENCE_WINDOWS = 2000
+LONGEST_LABEL = 48
+"""In characters; longer ones do not fit beside bars and into files' names."""
 
 
 @dataclass(frozen=True)
@@ -106,33 +108,27 @@ def _families(measured: Sequence[Measured]) -> dict[str, dict[str, dict[str, dic
 
 
 def _labels(folders: Sequence[RunFolder]) -> list[str]:
-    """The norm of each run, with its placement where these differ, and what else sets runs apart.
+    """The norm of each run, with its placement where these differ, and the settings in which it is not like most.
 
-    That is the folder's name where none is a seed of another, and otherwise the settings in which they differ.
+    Runs of one label are seeds of one another. Where that would be long, or not so, folders' names tell runs apart.
     """
     configs = [folder.config() for folder in folders]
-    shared = [leaves_of(held_equal(config)) for config in configs]
-    apart = [name for name in shared[0] if len({values[name] for values in shared}) > 1]
-    placements = {config.model.norm_placement for config in configs if config.model.norm != "none"}
-    placed = len(placements) > 1
-    norms = [
-        f"{m.norm}, {m.norm_placement}" if placed and m.norm != "none" else m.norm
-        for m in (config.model for config in configs)
-    ]
-    told = [
-        ", ".join([norm, *(f"{name.split('.')[-1]} {_said(values[name])}" for name in apart)])
-        for norm, values in zip(norms, shared, strict=True)
-    ]
-    if not apart or len(set(told)) < len(told):
-        return told
+    shared = [held_equal(config) for config in configs]
+    usual = leaves_of(max(shared, key=shared.count))
+    placed = len({config.model.norm_placement for config in configs if config.model.norm != "none"}) > 1
+    labels = []
+    for model, its in zip((config.model for config in configs), map(leaves_of, shared), strict=True):
+        unusual = [f"{name.split('.')[-1]} {said(its[name])}" for name in usual if its[name] != usual[name]]
+        placement = [model.norm_placement] * (placed and model.norm != "none")
+        labels.append(", ".join([model.norm, *placement, *unusual]))
+    trained = {replace(what_trains(config), compile=False) for config in configs}
+    seeds = {replace(config, seed=0) for config in trained}
+    if len(trained) == len(labels) and len(seeds) == len(set(labels)) and max(map(len, labels)) <= LONGEST_LABEL:
+        return labels
     names = [folder.path.name for folder in folders]
-    if len(set(names)) < len(names):  # runs of different settings are no seeds of one another
+    if len(set(names)) < len(names):
         names = [str(folder.path) for folder in folders]
     return [f"{config.model.norm} ({name})" for config, name in zip(configs, names, strict=True)]
-
-
-def _said(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).strip("()")
 
 
 def held_equal(config: Config) -> Config:

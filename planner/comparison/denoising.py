@@ -83,7 +83,7 @@ def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
         raise UserError(f"run {run} always knew both ends (diffusion.drop_ends = 0), so that nothing shows its inside")
     if planner.config.model.overlap:
         raise UserError(
-            f"run {run} draws chunks that are told of their neighbours (model.overlap); denoise tells nothing"
+            f"run {run} draws chunks that are told of their neighbours (model.overlap); here windows have none"
         )
     data = load_data(planner.config.data, planner.device)
     if not len(data.validation):

@@ -74,13 +74,13 @@ def plans_figure(maze: MazeMap, plans: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def example_figure(maze: MazeMap, plans: Mapping[str, np.ndarray], longest_m: float) -> Figure:
+def example_figure(maze: MazeMap, plans: Mapping[str, np.ndarray], longest_m: Mapping[str, float]) -> Figure:
     """Plans of several planners for one task, side by side; steps longer than a valid plan's are drawn in red.
 
     Args:
         maze: the walls.
         plans: label → (N, H, 2) positions in meters.
-        longest_m: the data's longest step.
+        longest_m: label → the longest step of its data.
     """
     size = (2.7 * len(plans) + 0.3, 2.7 * len(maze.rows) / len(maze.rows[0]) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
@@ -89,8 +89,8 @@ def example_figure(maze: MazeMap, plans: Mapping[str, np.ndarray], longest_m: fl
         draw_maze(axis, maze)
         draw_trajectories(axis, list(plans_NHX), dots=True)
         for plan_HX in plans_NHX:
-            draw_jumps(axis, plan_HX, jumps(plan_HX, longest_m))
-        valid = int(plan_measures(plans_NHX, maze, longest_m)["plan_valid"].sum())
+            draw_jumps(axis, plan_HX, jumps(plan_HX, longest_m[label]))
+        valid = int(plan_measures(plans_NHX, maze, longest_m[label])["plan_valid"].sum())
         axis.set_title(f"{label}: {valid} of {len(plans_NHX)} plans valid", fontsize=10)
         axis.label_outer()
     return figure

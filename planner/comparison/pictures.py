@@ -56,11 +56,10 @@ def _example_figure(planners: Mapping[str, Planner], summaries: Summaries, task:
     column = shortest_columns(summaries)[0]
     valid = {label: summaries[label][column]["plan_valid"]["mean"] or 0.0 for label in planners}
     chosen = dict.fromkeys(fewest_and_most(valid))
-    known = next(iter(planners.values())).statistics
-    maze = known.maze_for("compare")
+    maze = next(iter(planners.values())).statistics.maze_for("compare")
     start, goal = maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal)
     plans = {label: planners[label].plan(start, goal, num_plans=PLANS_SHOWN)[..., :2] for label in chosen}
-    return example_figure(maze, plans, known.longest_step_m)
+    return example_figure(maze, plans, {label: planners[label].statistics.longest_step_m for label in chosen})
 
 
 def _plans_figure(maze: MazeMap, planners: Mapping[str, Planner], multiple: int) -> Figure:

@@ -21,7 +21,7 @@ from planner.comparison.figures import (
     split_of,
 )
 from planner.measures import LONGEST_VALID_STEP, MEASURES
-from planner.norms import in_legend_order
+from planner.norms import in_legend_order, norm_of
 
 OVER = f"Means with {HOW}."
 NOTES = (
@@ -132,7 +132,8 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         f"planner compare {' '.join(config['runs'])} --multiples {','.join(map(str, config['multiples']))} "
         f"--episodes {settings['episodes']} --seed {settings['seed']}"
     )
-    columns = list(runs[0]) if runs else []
+    columns, norms = list(runs[0]) if runs else [], {norm_of(label) for label in result["summary"]}
+    told = " but for what its name tells" if len(norms) < len(result["summary"]) else ""
     facts = {
         "runs": listed(config["runs"]),
         "training seeds": listed(seeds),
@@ -143,8 +144,8 @@ def comparison_section(result: Mapping[str, Any]) -> Section:
         "Comparison",
         headline(result),
         [
-            f"The same planner was trained with {counted(len(result['summary']), 'norm')} and {_seeds_of_each(result)} "
-            "each, everything else equal, on demonstrations alone. It then planned "
+            f"The same planner was trained with {counted(len(norms), 'norm')} and {_seeds_of_each(result)} each, "
+            f"everything else equal{told}, on demonstrations alone. It then planned "
             "demonstrated and held-out tasks, and MuJoCo executed every plan. A plan is valid if it keeps "
             f"{radius_m} m from every wall and no step is longer than {LONGEST_VALID_STEP:g} times the data's "
             f"longest. {result.get('counted', '')}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from groundwork.errors import UserError
 from groundwork.jobs import Executor, Job, run_jobs
-from groundwork.options import merge, read_change, to_dict
+from groundwork.options import leaves_of, merge, nested, read_change, said, to_dict
 from planner.comparison.compare import compare, held_equal
 from planner.comparison.kept import rollout_job
 from planner.config import Config, from_dict
@@ -30,18 +30,22 @@ def swept(settings: SweepSettings) -> Iterator[tuple[str, Config]]:
                 for placement in settings.placements[:1] if norm == "none" else settings.placements:
                     model = replace(base.model, norm=norm, norm_placement=placement, num_packs=packs_of(norm))
                     numbered = f"seed{seed}" if settings.seeds else ""
-                    parts = [norm, "" if placement == "pre" else placement, change.replace("/", "_"), numbered]
+                    parts = [norm, "" if placement == "pre" else placement, change, numbered]
                     yield "-".join(filter(None, parts)), replace(base, model=model, seed=seed)
 
 
 def _bases(settings: SweepSettings) -> dict[str, Config]:
-    """Change as it was typed → settings; nothing changed comes first."""
+    """Change, fit for a file's name, → settings; nothing changed comes first."""
     bases = {"": settings.config}
     for change in settings.vary or ():
-        base = from_dict(merge(to_dict(settings.config), read_change(Config, change)))
-        if held_equal(base) in map(held_equal, bases.values()):
-            raise UserError(f"vary = {change} changes nothing that the planners beside it have equal")
-        bases[change] = base
+        name, value = read_change(Config, change)
+        if name == "data.dataset":
+            raise UserError(f"vary = {change}: planners that are compared have one dataset")
+        base = from_dict(merge(to_dict(settings.config), nested({name: value})))
+        known_as = f"{name}={said(leaves_of(base)[name])}".replace("/", "_")
+        if known_as in bases or held_equal(base) in map(held_equal, bases.values()):
+            raise UserError(f"vary = {change} stands twice, or changes nothing that a comparison holds equal")
+        bases[known_as] = base
     return bases
 
 
