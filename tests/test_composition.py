@@ -137,19 +137,25 @@ START, GOAL = np.float32([-3.5, 2.0, 0, 0]), np.float32([3.5, 2.0])
 
 
 def test_a_long_plan_is_composed_meets_its_ends_and_a_short_one_is_one_piece(composed):
-    planner = Planner.from_run(composed, device="cpu")
-    network, lengths = planner.network, []
-    planner.network = lambda sample, level, **told: (
-        lengths.append(tuple(sample.shape)) or network(sample, level, **told)
-    )
+    planner, seen = Planner.from_run(composed, device="cpu"), []
+    network = planner.network
+
+    def watched(sample, level, known, beside=None):
+        seen.append((tuple(sample.shape), known, beside))
+        return network(sample, level, known, beside)
+
+    planner.network = watched
     plans = planner.plan(START, GOAL, num_plans=2, horizon=76)
     assert plans.shape == (2, 76, 4)
     assert (plans[:, 0] == START).all()
     assert (plans[:, -1, :2] == GOAL).all()
-    assert set(lengths) == {(2 * 3, 4, 32)}, "three chunks of 32 points with 6 or more in common make 76"
-    lengths.clear()
+    assert {shape for shape, *_ in seen} == {(2 * 3, 4, 32)}, "three chunks of 32 points, six or more in common"
+    for _, known, beside in seen:
+        assert known.any(2).any(1).tolist() == [True, False, True] * 2, "the plan's ends are those of its outer chunks"
+        assert beside[:, 4:].any(2).any(1).all()
+    seen.clear()
     assert planner.plan(START, GOAL, num_plans=2).shape == (2, 32, 4)
-    assert set(lengths) == {(2, 4, 32)}
+    assert {(shape, beside) for shape, _, beside in seen} == {((2, 4, 32), None)}
 
 
 def test_chunks_hear_each_other_of_their_overlaps_alone(composed):

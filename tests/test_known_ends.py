@@ -82,7 +82,8 @@ def test_a_network_that_is_told_tells_known_from_unknown_and_another_does_not(ti
 
 
 def test_networks_trained_as_one_are_told_each_of_its_own_and_weigh_their_own_levels(tiny, data):
-    settings = {"model": TOLD["model"] | {"fourier_features": 2}, "diffusion": TOLD["diffusion"] | {"snr_cap": 5.0}}
+    more = {"fourier_features": 2, "overlap": 6}
+    settings = {"model": TOLD["model"] | more, "diffusion": TOLD["diffusion"] | {"snr_cap": 5.0}}
     configs = [tiny(**settings, seed=seed) for seed in (0, 1)]
     together, alone = ([trainer(config, data) for config in configs] for _ in range(2))
     stack = Stack([one.network for one in together])
