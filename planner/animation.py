@@ -19,18 +19,35 @@ from planner.plan import Planner
 FRAMES_EVERY_S = 0.08
 
 
-def panel(planner: Planner, start: ArrayLike, goal: ArrayLike, seed: int = 0) -> Panel:
+def panel(
+    planner: Planner,
+    start: ArrayLike,
+    goal: ArrayLike,
+    seed: int = 0,
+    *,
+    horizon: int | None = None,
+    name: str | None = None,
+) -> Panel:
     """A plan from ``start`` to ``goal``, its jumps, and the ball's way along it on MuJoCo.
+
+    Args:
+        planner: draws it.
+        start: position in meters, or a state.
+        goal: position in meters.
+        seed: of the plan.
+        horizon: planned points; by default the training's.
+        name: what the title calls the planner; by default its norm.
 
     Raises:
         UserError: the planner's environment is no maze, or a start or goal in a wall.
     """
-    plan_HD, maze = planner.plan(start, goal, seed=seed)[0], planner.statistics.maze_for("an animation")
+    plan_HD = planner.plan(start, goal, seed=seed, horizon=horizon)[0]
+    maze = planner.statistics.maze_for("an animation")
     path_LX, plan_HX = execute_one(planner, plan_HD), plan_HD[:, :2]
     longest_m = planner.statistics.longest_step_m
     plan = {name: values[0] for name, values in plan_measures(plan_HX[None], maze, longest_m).items()}
     verdict = "valid" if plan["plan_valid"] else f"not valid, longest step {plan['longest_step']:.0f} × the data's"
-    return Panel(path_LX, plan_HX, jumps(plan_HX, longest_m), f"{planner.config.model.norm}\n{verdict}")
+    return Panel(path_LX, plan_HX, jumps(plan_HX, longest_m), f"{name or planner.config.model.norm}\n{verdict}")
 
 
 def animate(

@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from planner.comparison import pictures
 from planner.comparison.compare import Measured, _group, _interval, _labels
-from planner.comparison.figures import bar_figure
+from planner.comparison.figures import bar_figure, example_tasks
+from planner.comparison.pictures import draw_comparison
 from planner.comparison.report import comparison_table, headline, headline_table, table_measures
+from planner.plan import Planner
 
 
 def seeds(*shares, episodes=10):
@@ -115,3 +118,21 @@ def test_tables_and_bars_have_the_norms_in_the_order_of_legends_and_hatch_those_
     assert hatched == {"group", "instance"}
     assert [width for name, width, _ in bars if name == "none"] == pytest.approx([90])
     assert [width for name, width, _ in bars if name == "group"] == pytest.approx([1, 99])
+
+
+def test_pictures_of_one_task_are_at_the_shortest_horizon_and_bear_the_labels(monkeypatch, tmp_path):
+    planner = Planner.from_run("hash-none", device="cpu")
+    shown = []
+    monkeypatch.setattr(pictures, "panel", lambda *_, horizon, name: shown.append((name, horizon)))
+    monkeypatch.setattr(pictures, "write_animation", lambda *_, **__: None)
+    monkeypatch.setattr(pictures, "example_figure", lambda maze, plans, *_: shown.append(next(iter(plans.items()))))
+    monkeypatch.setattr(pictures, "save_figure", lambda *_, **__: None)
+    cells = {"plan_valid": {"mean": 0.5}, "success": {"mean": 0.5}}
+    task = example_tasks(planner.statistics.maze)[0]
+    summaries = {"none, dim 8": {"held out, 2× horizon": cells, "held out, 3× horizon": cells}}
+    monkeypatch.setattr(pictures, "bar_figure", lambda *_: None)
+    monkeypatch.setattr(pictures, "_plans_figure", lambda *_: None)
+    draw_comparison(tmp_path, {"none, dim 8": planner}, summaries, task, (3, 2))
+    (label, plans), panel = shown
+    assert (label, plans.shape) == ("none, dim 8", (pictures.PLANS_SHOWN, 2 * 68, 2))
+    assert panel == ("none, dim 8", 2 * 68)

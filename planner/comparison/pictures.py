@@ -33,12 +33,17 @@ TEXT_WIDTH_DPI = 120
 def draw_comparison(
     target: Path, planners: Mapping[str, Planner], summaries: Summaries, task: Task, multiples: Sequence[int]
 ) -> None:
-    """Writes the pictures and animations of the page; plans are those of the first run of each label."""
+    """Writes the pictures and animations of the page; plans are those of the first run of each label.
+
+    One picture and the animations are about one task at the shortest horizon, as the page's first sentence is.
+    """
     maze = next(iter(planners.values())).statistics.maze_for("compare")
-    save_figure(_example_figure(planners, summaries, task), target / "example.png", dpi=TEXT_WIDTH_DPI)
+    horizons = {label: min(multiples) * planner.config.data.horizon for label, planner in planners.items()}
+    save_figure(_example_figure(planners, summaries, task, horizons), target / "example.png", dpi=TEXT_WIDTH_DPI)
     save_figure(bar_figure(summaries), target / "bars.png", dpi=TEXT_WIDTH_DPI)
     for label, planner in planners.items():
-        moving = panel(planner, maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal))
+        start, goal = maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal)
+        moving = panel(planner, start, goal, horizon=horizons[label], name=label)
         write_animation(target / animation_file(label), maze, [moving], inches=ANIMATION_INCHES)
     for multiple in multiples:
         save_figure(_plans_figure(maze, planners, multiple), target / f"plans_{multiple}x.png", dpi=150)
@@ -51,14 +56,19 @@ def example_task(maze: MazeMap, rows: Sequence[dict[str, Any]]) -> Task:
     return max(example_tasks(maze), key=lambda task: (task.split == "held_out", task.family in counts))
 
 
-def _example_figure(planners: Mapping[str, Planner], summaries: Summaries, task: Task) -> Figure:
+def _example_figure(
+    planners: Mapping[str, Planner], summaries: Summaries, task: Task, horizons: Mapping[str, int]
+) -> Figure:
     """Plans of the norms with the fewest and the most valid plans at the shortest horizon."""
     column = shortest_columns(summaries)[0]
     valid = {label: summaries[label][column]["plan_valid"]["mean"] or 0.0 for label in planners}
     chosen = dict.fromkeys(fewest_and_most(valid))
     maze = next(iter(planners.values())).statistics.maze_for("compare")
     start, goal = maze.cell_to_xy(task.start), maze.cell_to_xy(task.goal)
-    plans = {label: planners[label].plan(start, goal, num_plans=PLANS_SHOWN)[..., :2] for label in chosen}
+    plans = {
+        label: planners[label].plan(start, goal, num_plans=PLANS_SHOWN, horizon=horizons[label])[..., :2]
+        for label in chosen
+    }
     return example_figure(maze, plans, {label: planners[label].statistics.longest_step_m for label in chosen})
 
 
