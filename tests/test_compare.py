@@ -33,10 +33,11 @@ def test_fewer_seeds_or_episodes_that_all_agree_give_an_interval_over_episodes()
     assert 0.05 < cell["high"] < 0.15
 
 
-def labels(tiny, *runs):
+def labels(tiny, *runs, folder="runs/{}"):
     """Of runs with these settings, whose folders are named a, b, …"""
     configs = {name: tiny(**over) for name, over in zip("abcdef", runs, strict=False)}
-    return _labels([SimpleNamespace(config=partial(configs.get, name), path=Path("runs", name)) for name in configs])
+    paths = {name: Path(folder.format(name)) for name in configs}
+    return _labels([SimpleNamespace(config=partial(configs.get, name), path=paths[name]) for name in configs])
 
 
 def test_seeds_of_one_setting_share_a_label_that_says_what_sets_them_apart_from_most(tiny):
@@ -57,6 +58,7 @@ def test_where_labels_would_be_long_folders_names_tell_runs_apart(tiny):
     other = {"steps": 3, "batch_size": 5, "warmup_steps": 2, "ema_decay": 0.5, "learning_rate": 3e-3}
     assert labels(tiny, {}, {"steps": 3}) == ["group", "group, steps 3"]
     assert labels(tiny, {}, other) == ["group (a)", "group (b)"]
+    assert labels(tiny, {}, other, folder="{}/same") == ["group (a/same)", "group (b/same)"]
 
 
 def episode(**over):

@@ -201,7 +201,7 @@ def test_runs_of_one_name_and_different_settings_keep_their_own_rows(tiny_run, t
     folders = [train(tiny(steps=steps), tmp_path / str(steps) / "same", "cpu", False).path for steps in (12, 13)]
     compare(folders, tmp_path / "out", RolloutSettings(episodes=1), multiples=(1, 1), device="cpu")
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert list(result["summary"]) == [f"group ({folder})" for folder in folders]
+    assert list(result["summary"]) == ["group", "group, steps 13"]
     assert result["config"]["multiples"] == [1]
 
 
