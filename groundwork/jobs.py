@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ from groundwork.errors import UserError, out_of_memory
 
 RETRY_S = 2.0
 """Between two looks at jobs that another runner works on."""
+ENDING_S = 10.0
+"""That a process without work may take to end."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,9 @@ class LocalExecutor:
                         worker.begin(waiting.popleft())
         finally:
             for worker in workers:
+                worker.close()
+            for worker in workers:
+                worker.process.join(ENDING_S)
                 worker.process.terminate()
 
 
@@ -204,6 +209,12 @@ class _Worker:
             self.process.join()
             return Outcome(f"{first}: its process ended with code {self.process.exitcode}")
 
+    def close(self) -> None:
+        """Ends the process: at once if it works, else by itself, so that it gives back the semaphores of its bars."""
+        if self.chain:
+            self.process.terminate()
+        self.connection.close()
+
 
 def _bar(slot: int) -> dict[str, str]:
     """Each worker's progress bar has a line of its own on a terminal, and is switched off elsewhere."""
@@ -228,8 +239,9 @@ def _serve(connection: Connection) -> None:
     """Does what comes in; Ctrl-C is the parent's to handle, and a parent that was killed takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        connection.send(perform(pickle.loads(connection.recv_bytes())))
+    with suppress(EOFError):  # nothing more to do
+        while True:
+            connection.send(perform(pickle.loads(connection.recv_bytes())))
 
 
 def _end_with_parent() -> None:

@@ -6,12 +6,15 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import start
+from tqdm import tqdm
 
 from groundwork import claims
 from groundwork.answers import Answers
@@ -223,6 +226,26 @@ def test_a_claim_that_many_fight_for_is_never_held_by_two_and_someone_gets_it(tm
         fighter.join()
     assert "two at once" not in found
     assert sum(found) > 0
+
+
+def with_a_bar(path):
+    """A job whose progress bar takes a semaphore, which nobody else gives back."""
+    for _ in tqdm([0]):
+        path.touch()
+
+
+def test_workers_without_work_end_by_themselves_and_give_back_their_semaphores(tmp_path):
+    """A tracker of semaphores complains, after everything else, of those that killed processes leave behind."""
+    script = (
+        "from functools import partial; from pathlib import Path; from test_jobs import *; "
+        f"paths = [Path({str(tmp_path)!r}, name) for name in 'ab']; "
+        "run_jobs([Job(path.name, partial(with_a_bar, path), path.exists) for path in paths], LocalExecutor(2), 'jobs')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "tests", capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, sorted(path.name for path in tmp_path.iterdir())) == (0, ["a", "b"])
+    assert "semaphore" not in done.stderr
 
 
 def test_nothing_but_the_executors_starts_processes():
