@@ -180,7 +180,9 @@ class Config(Settings):
     batch_size: int = option(32, "A training step sees this many windows.", low=1, high=2**20)
     optimizer: Literal["adam", "adamw"] = option("adam", "The weights are trained with this optimizer.")
     learning_rate: float = option(1e-3, "The learning rate at its peak, after the warm-up.", low=0)
-    warmup_steps: int = option(100, "The learning rate rises linearly over this many training steps.", low=0)
+    warmup_steps: int = option(
+        100, "The learning rate rises linearly over this many training steps.", low=0, high=10**12
+    )
     decay: Literal["none", "cosine"] = option(
         "cosine", "After the warm-up the learning rate stays (none), or falls to zero along half a cosine."
     )

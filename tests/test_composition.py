@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from groundwork.errors import UserError
 from norm_study.audit.command import planner_inputs
+from norm_study.stitching.cause import cause_rows
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
+from norm_study.stitching.settings import CauseSettings
 from planner.choosing import held_at_end
-from planner.composition import Chunks, beside_windows
+from planner.composition import Chunks, beside_windows, require_one_piece
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.plan import Planner
@@ -211,6 +213,16 @@ def test_what_is_about_one_evaluation_of_a_whole_plan_is_refused(composed):
         planner_inputs(composed, length=64)
     with pytest.raises(UserError, match="overlap = 6"):
         intervention_rows(composed, InterventionSettings(), "cpu")
+    with pytest.raises(UserError, match="tell_known"):
+        cause_rows(composed, composed, CauseSettings())
+
+
+def test_plans_of_one_window_are_one_piece_and_so_are_all_without_overlap(tiny):
+    chunks = tiny(model={"overlap": 6}, diffusion={"drop_ends": 0.5})
+    require_one_piece(chunks, 32, "this")
+    require_one_piece(tiny(), 64, "this")
+    with pytest.raises(UserError, match="this needs an evaluation of a whole plan.*36 were asked for"):
+        require_one_piece(chunks, 36, "this")
 
 
 def test_a_network_of_neighbours_sees_none_unless_it_is_told(tiny):

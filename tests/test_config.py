@@ -106,6 +106,7 @@ def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
         ({"data": {"horizon": 50}, "model": {"dim_mults": [1, 2, 4]}}, ["50", "4"]),
         ({"steps": "many"}, ["steps", "many"]),
         ({"steps": 2.7}, ["steps", "2.7"]),
+        ({"warmup_steps": 10**400}, ["warmup_steps", "at most"]),
         ({"steps": math.nan}, ["steps", "nan"]),
         ({"steps": True}, ["steps", "True"]),
         ({"steps": 0}, ["steps", "0", "1"]),

@@ -58,7 +58,8 @@ def cause_rows(run: str | Path, donor: str | Path, settings: CauseSettings, devi
         raise UserError(f"{donor} cannot lend plans to {run}: both must be planners of the same maze and data")
     if planner.config.model.tell_known:
         raise UserError(
-            f"{run} is told which entries are known (model.tell_known); statistics are exchanged in none such"
+            f"{run} has a network that is told which entries are known (model.tell_known); cause exchanges the "
+            "statistics of networks that see their plan alone"
         )
     require_one_piece(planner.config, max(settings.multiples) * planner.config.data.horizon, f"cause of {run}")
     tasks, own_network = choose_tasks(maze, ("demonstrated", "held_out")), planner.network

@@ -24,8 +24,9 @@ def swept(settings: SweepSettings) -> Iterator[tuple[str, Config]]:
     Raises:
         UserError: a change of no setting, of one that a comparison does not hold equal, or one that stands twice.
     """
+    bases = _bases(settings)
     for norm in settings.norms:
-        for change, base in _bases(settings).items():
+        for change, base in bases.items():
             for seed in range(base.seed, base.seed + (settings.seeds or 1)):
                 for placement in settings.placements[:1] if norm == "none" else settings.placements:
                     model = replace(base.model, norm=norm, norm_placement=placement, num_packs=packs_of(norm))
