@@ -1,32 +1,26 @@
 """Settings as frozen dataclasses: one field is a YAML key, a command-line option, a check and a one-line error.
 
+:mod:`groundwork.command_options` has the words of the command line, :mod:`groundwork.yaml_files` the files.
+
 A field's type says what it takes, strictly: 2.7 is no whole number, ``'false'`` is not false, NaN is no number. Its
 metadata hold the rest: help, range, choices, and how the command line spells it.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
-from groundwork.command_line import OneLineParser
 from groundwork.errors import UserError
 
 Kind = TypeVar("Kind")
 REQUIRED = MISSING
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", Path: "a path"}
-_FILES = {"bash": "_shtab_compgen_files", "zsh": "_files"}
-"""How shtab says that a word completes as a file's name."""
-_METAVARS = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH"}
 
 
 def option(
@@ -96,7 +90,7 @@ class Settings:
 
     @classmethod
     def from_options(cls: type[Kind], given: Mapping[str, Any]) -> Kind:
-        """The settings out of what the command line gave; see :func:`read_options`."""
+        """The settings out of what the command line gave; see :func:`groundwork.command_options.read_options`."""
         return from_dict(cls, given)
 
 
@@ -105,25 +99,26 @@ def _typed_fields(kind: Any) -> tuple[tuple[Field, Any], ...]:
     return tuple((item, hints[item.name]) for item in fields(kind))
 
 
-def _one_of(kind: Any) -> Any:
+def one_of(kind: Any) -> Any:
     """``X`` of ``X | None``, other types as they are."""
     if get_origin(kind) in (Union, UnionType):
         (kind,) = (one for one in get_args(kind) if one is not NoneType)
     return kind
 
 
-def _typed(value: Any) -> str:
-    """As it is typed on the command line."""
-    return ",".join(map(_typed, value)) if isinstance(value, tuple | list) else str(value)
+def typed(value: Any) -> str:
+    """A value as it is typed on the command line, a list with commas."""
+    return ",".join(map(typed, value)) if isinstance(value, tuple | list) else str(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As an error names it, on one line."""
-    return " ".join((repr(value) if isinstance(value, str) else _typed(value)).split())
+    return " ".join((repr(value) if isinstance(value, str) else typed(value)).split())
 
 
-def _choices(item: Field, kind: Any) -> tuple[Any, ...] | None:
-    kind = _one_of(kind)
+def choices_of(item: Field, kind: Any) -> tuple[Any, ...] | None:
+    """The names that a field allows; ``None``: its values are no names."""
+    kind = one_of(kind)
     return item.metadata.get("choices") or (get_args(kind) if get_origin(kind) is Literal else None)
 
 
@@ -139,13 +134,13 @@ def _checked(item: Field, kind: Any, value: Any) -> Any:
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{_name(item)} = {_shown(value)} {error}") from None
+        raise UserError(f"{_name(item)} = {shown(value)} {error}") from None
 
 
 def _kept(item: Field, kind: Any, value: Any) -> Any:
-    if value is None and kind != _one_of(kind):
+    if value is None and kind != one_of(kind):
         return None
-    kind, choices = _one_of(kind), _choices(item, kind)
+    kind, choices = one_of(kind), choices_of(item, kind)
     low, high = item.metadata.get("low"), item.metadata.get("high")
     if get_origin(kind) is tuple:
         inner = get_args(kind)
@@ -177,7 +172,7 @@ def part_of(kind: type[Kind], settings: Any) -> Kind:
     return kind(**{item.name: getattr(settings, item.name) for item, _ in _typed_fields(kind)})
 
 
-# plain values and YAML
+# plain values
 
 
 def from_dict(kind: type[Kind], values: Any, path: str = "") -> Kind:
@@ -193,10 +188,10 @@ def from_dict(kind: type[Kind], values: Any, path: str = "") -> Kind:
     """
     known: dict[str, tuple[Field, Any]] = {item.name: (item, inner) for item, inner in _typed_fields(kind)}
     if not isinstance(values, Mapping):
-        raise UserError(f"{path.rstrip('.') or 'settings'} = {_shown(values)} must be a group of settings")
+        raise UserError(f"{path.rstrip('.') or 'settings'} = {shown(values)} must be a group of settings")
     unknown = ", ".join(sorted(f"{path}{key}" for key in values if key not in known))
     if unknown:
-        raise UserError(f"unknown key {_shown(unknown)[1:-1]}; known are {', '.join(known)}")
+        raise UserError(f"unknown key {shown(unknown)[1:-1]}; known are {', '.join(known)}")
     made = dict(values)
     for name, (item, inner) in known.items():
         if name in made and is_dataclass(inner):
@@ -219,11 +214,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
 
 
-def to_yaml(settings: Any) -> str:
-    """The settings as YAML, itself a preset."""
-    return yaml.safe_dump(to_dict(settings), sort_keys=False)
-
-
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with the leaves of ``over`` written over its own."""
     merged = dict(base)
@@ -233,113 +223,22 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as a string, where scientists mean a number, and keeps the last of repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [(self.construct_object(key, deep=True), key) for key, _ in node.value if not key.tag.endswith(":merge")]
-        for index, (name, key) in enumerate(own):
-            if any(name == earlier for earlier, _ in own[:index]):
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+# by dotted names
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def load_yaml(path: Path) -> Any:
-    """The plain values of a YAML file.
-
-    Raises:
-        UserError: it is no YAML, or a key stands twice, at any depth.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # an impossible date or number is a plain ValueError
-        mark = getattr(error, "problem_mark", None)
-        text = f"{error.problem} in line {mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and mark else error
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(text).split())}") from error
-
-
-# the command line
-
-
-def _leaves(kind: type, prefix: str = "") -> Iterator[tuple[str, Field, Any]]:
+def leaf_fields(kind: type, prefix: str = "") -> Iterator[tuple[str, Field, Any]]:
     """Fields with their dotted names, those of nested settings behind the name of their group."""
     for item, inner in _typed_fields(kind):
         if is_dataclass(inner):
             assert isinstance(inner, type)
-            yield from _leaves(inner, f"{prefix}{item.name}.")
+            yield from leaf_fields(inner, f"{prefix}{item.name}.")
         elif "help" in item.metadata:
             yield f"{prefix}{item.name}", item, inner
 
 
-def add_options(parser: OneLineParser, kind: type) -> None:
-    """One option per field, nested ones as ``--model.norm``; what :func:`option` did not make is no option."""
-    for name, item, kept in _leaves(kind):
-        about, choices, kept = item.metadata, _choices(item, kept), _one_of(kept)
-        listed, required = get_origin(kept) is tuple, item.default is MISSING
-        default = "" if required or item.default is None or item.default is False else _typed(item.default)
-        default = default if about["default_text"] is None else about["default_text"]
-        words = f"{about['help']} Default: {default}." if default else about["help"]
-        more: dict[str, Any] = {"help": words.replace("%", "%%"), "default": argparse.SUPPRESS}
-        if kept is bool and "." not in name and about["metavar"] is None:
-            more["action"] = argparse.BooleanOptionalAction if item.default else "store_true"
-        elif choices is not None and not listed:
-            more["choices"] = choices
-            more["type"] = partial(_spelled_today, about["old_values"] or {})
-        else:
-            usual = item.name.upper() if about["positional"] else "A,B" if listed else _METAVARS[kept]
-            more["metavar"] = about["metavar"] or usual
-        if about["positional"]:
-            flag = ""
-            if listed or not required:
-                more["nargs"] = "?" if not listed else "+" if required else "*"
-            action = parser.add_argument(name, **more)
-        else:
-            flag = f"--{about['flag'] or name.replace('_', '-')}"
-            if about["repeated"]:
-                more["action"] = "append"
-            action = parser.add_argument(flag, dest=name, required=required, **more)
-        if kept is Path or about["positional"]:
-            action.complete = _FILES  # type: ignore[attr-defined]
-        parser.old_names |= dict.fromkeys(about["old"], flag)
-
-
-def _spelled_today(old_values: Mapping[str, str], told: str) -> str:
-    return old_values.get(told, told)
-
-
-def read_options(arguments: argparse.Namespace, kind: type) -> dict[str, Any]:
-    """What the command line gave of the settings, as nested plain values."""
-    values: dict[str, Any] = {}
-    for name, item, inner in _leaves(kind):
-        if not hasattr(arguments, name):
-            continue
-        told = getattr(arguments, name)
-        split = item.metadata["repeated"] or item.metadata["positional"]
-        values[name] = _read(told, inner) if not isinstance(told, list) or not split else _read_each(told, inner)
-    return nested(values)
-
-
-def read_change(kind: type, told: str) -> tuple[str, Any]:
-    """The dotted name of a setting and the plain value that ``SETTING=VALUE`` gives it, as the command line reads it.
-
-    Raises:
-        UserError: it is not that, or no such setting.
-    """
-    name, _, value = told.partition("=")
-    known, leaf = {leaf: inner for leaf, _, inner in _leaves(kind)}, name.strip().replace("-", "_")
-    if "=" not in told or leaf not in known:
-        raise UserError(f"{_shown(told)} is no SETTING=VALUE; settings are {', '.join(known)}")
-    return leaf, _read(value.strip(), known[leaf])
-
-
 def leaves_of(settings: Settings) -> dict[str, Any]:
     """The settings' values by their dotted names; :func:`nested` makes groups of such names."""
-    return {name: reduce(getattr, name.split("."), settings) for name, _, _ in _leaves(type(settings))}
+    return {name: reduce(getattr, name.split("."), settings) for name, _, _ in leaf_fields(type(settings))}
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,27 +248,3 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
         *rooms, last = name.split(".")
         reduce(lambda group, room: group.setdefault(room, {}), rooms, groups)[last] = value
     return groups
-
-
-def said(value: Any) -> str:
-    """A setting's value as one types it; an empty text has a word, too."""
-    return str(value).lower() if isinstance(value, bool) else _typed(value) or "none"
-
-
-def _read_each(told: list[str], kind: Any) -> list[Any]:
-    return [_read(text, get_args(_one_of(kind))[0]) for text in told]
-
-
-def _read(told: Any, kind: Any) -> Any:
-    """A word of the command line as the plain value that it spells; what it cannot be stays a text."""
-    optional, kind = kind != _one_of(kind), _one_of(kind)
-    if get_origin(kind) is tuple:
-        return [_read(part, get_args(kind)[0]) for part in told.strip("[]()").split(",")]
-    if not isinstance(told, str) or (optional and told == "none" and kind is not str):
-        return told if not isinstance(told, str) else None
-    if kind is bool:
-        return yaml.SafeLoader.bool_values.get(told.lower(), told)
-    try:
-        return kind(told) if kind in (int, float) else told
-    except ValueError:
-        return told

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from groundwork.command_line import OneLineParser, run_command
+from groundwork.command_options import add_options, read_options
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.jobs import Executor, LocalExecutor
-from groundwork.options import Settings, add_options, from_dict, load_yaml, option, read_options
+from groundwork.options import Settings, from_dict, option
 from groundwork.slurm import SlurmExecutor, SlurmSettings
+from groundwork.yaml_files import load_yaml
 
 JOBS = "Run this many jobs at a time, each on one thread; 1 takes all threads."
 DISTRIBUTION = "temporal-norm-planner"

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from envs.collect import collect_missing
 from envs.draw import Panel, draw_maze, draw_trajectories, rollout_gif
 from groundwork.files import save_figure, write_atomically
-from groundwork.options import to_yaml
 from groundwork.program import Compute, Jobs, JsonOutput, command_line
+from groundwork.yaml_files import to_yaml
 from planner.animation import animate as animate_plans
 from planner.bench import rates
 from planner.comparison import compare as comparison

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from envs.settings import usual_id
 from groundwork import options
 from groundwork.errors import UserError
-from groundwork.options import Settings, load_yaml, merge, option, to_dict, to_yaml
+from groundwork.options import Settings, merge, option, to_dict
+from groundwork.yaml_files import load_yaml, to_yaml
 from planner.norms import NormKind, norm_facts, packs_of
 from planner.sampling import SamplerKind
 

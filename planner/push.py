@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from envs.settings import collection_of
 from groundwork.errors import UserError
 from groundwork.files import CHECKSUMS, read_checked, write_checksums
-from groundwork.options import to_yaml
 from groundwork.tables import Table, interval_text
+from groundwork.yaml_files import to_yaml
 from planner.config import Config
 from planner.hub import CARD, CONTENT, EMA, require_repo
 from planner.rollout import summarize

@@ -12,8 +12,8 @@ from envs.collect import collect
 from envs.maps import get_map
 from envs.settings import collection_of
 from groundwork.command_line import OneLineParser
+from groundwork.command_options import add_options, read_options
 from groundwork.errors import UserError
-from groundwork.options import add_options, read_options
 from planner.config import (
     Config,
     PaddingMode,

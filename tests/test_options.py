@@ -10,17 +10,10 @@ from typing import Literal
 import pytest
 
 from groundwork.command_line import OneLineParser
+from groundwork.command_options import add_options, read_options
 from groundwork.errors import UserError
-from groundwork.options import (
-    REQUIRED,
-    Settings,
-    add_options,
-    from_dict,
-    load_yaml,
-    option,
-    read_options,
-    to_dict,
-)
+from groundwork.options import REQUIRED, Settings, from_dict, option, to_dict
+from groundwork.yaml_files import load_yaml
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from groundwork.answers import Answers
 from groundwork.errors import UserError
 from groundwork.jobs import Executor, Job, run_jobs
-from groundwork.options import load_yaml
+from groundwork.yaml_files import load_yaml
 from norm_study.reproduce.experiments import EXPERIMENTS, run_experiment
 from planner.renamed import RENAMED
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from groundwork.command_options import said
 from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.intervals import interval_over_seeds, mean_interval
 from groundwork.jobs import Executor, run_jobs
-from groundwork.options import leaves_of, said
+from groundwork.options import leaves_of
 from groundwork.page import page
 from planner.comparison.countable import counted, counting_rule, mark_countable
 from planner.comparison.kept import rollout_job, run_rollout

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from groundwork.command_options import read_change, said
 from groundwork.errors import UserError
 from groundwork.jobs import Executor, Job, run_jobs
-from groundwork.options import leaves_of, merge, nested, read_change, said, to_dict
+from groundwork.options import leaves_of, merge, nested, to_dict
 from planner.comparison.compare import compare, held_equal
 from planner.comparison.kept import rollout_job
 from planner.config import Config, from_dict
