@@ -79,6 +79,20 @@ def test_a_sweep_in_stacks_trains_equal_shapes_as_one_and_then_measures_each(has
     assert [job.after for job in jobs if job.after] == [name for name, runs in trained.items() for _ in runs]
 
 
+def test_each_run_is_rolled_out_at_multiples_of_its_own_horizon(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        sweeping, "rollout_job", lambda run, one, *_: asked.setdefault(run.name, []).append(one.horizon)
+    )
+    monkeypatch.setattr(sweeping, "run_jobs", lambda *_: None)
+    monkeypatch.setattr(sweeping, "compare", lambda *_, **__: None)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    given = {"preset": str(tmp_path / "tiny.yaml"), "out": tmp_path, "norms": ("none",), "horizons": (1, 3)}
+    settings = SweepSettings.from_options(given | {"vary": ("data.horizon=64",)})
+    sweeping.sweep(settings, LocalExecutor(1), "cpu", "")
+    assert asked == {"none": [32, 96], "none-data.horizon=64": [64, 192]}
+
+
 def test_a_sweep_trains_compares_and_does_nothing_twice(command, refused, hash_dataset, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     argv = [
