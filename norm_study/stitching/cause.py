@@ -52,16 +52,8 @@ def cause_rows(run: str | Path, donor: str | Path, settings: CauseSettings, devi
     Raises:
         UserError: no such runs, runs of different mazes or horizons, or a network that is told more than its plan.
     """
-    planner, lender = (Planner.from_run(path, device=device) for path in (run, donor))
-    maze = planner.statistics.maze
-    if maze is None or lender.statistics.maze != maze or lender.config.data != planner.config.data:
-        raise UserError(f"{donor} cannot lend plans to {run}: both must be planners of the same maze and data")
-    if planner.config.model.tell_known:
-        raise UserError(
-            f"{run} has a network that is told which entries are known (model.tell_known); cause exchanges the "
-            "statistics of networks that see their plan alone"
-        )
-    require_one_piece(planner.config, max(settings.multiples) * planner.config.data.horizon, f"cause of {run}")
+    planner, lender = _borrower_and_lender(run, donor, settings, device)
+    maze = planner.statistics.maze_for("cause")
     tasks, own_network = choose_tasks(maze, ("demonstrated", "held_out")), planner.network
     frozen = Frozen.of(planner, load_data(planner.config.data, planner.device).training, seed=settings.seed)
     rows: Rows = []
@@ -94,6 +86,27 @@ def cause_rows(run: str | Path, donor: str | Path, settings: CauseSettings, devi
                     row["own_to_lender_m"] = distance
     about = {"run": Path(run).name, "norm": planner.config.model.norm, "run_seed": planner.config.seed}
     return [about | row for row in rows]
+
+
+def _borrower_and_lender(
+    run: str | Path, donor: str | Path, settings: CauseSettings, device: str
+) -> tuple[Planner, Planner]:
+    """Both planners, if the one can take plans of the other.
+
+    Raises:
+        UserError: it cannot.
+    """
+    planner, lender = (Planner.from_run(path, device=device) for path in (run, donor))
+    maze = planner.statistics.maze
+    if maze is None or lender.statistics.maze != maze or lender.config.data != planner.config.data:
+        raise UserError(f"{donor} cannot lend plans to {run}: both must be planners of the same maze and data")
+    if planner.config.model.tell_known:
+        raise UserError(
+            f"{run} has a network that is told which entries are known (model.tell_known); cause exchanges the "
+            "statistics of networks that see their plan alone"
+        )
+    require_one_piece(planner.config, max(settings.multiples) * planner.config.data.horizon, f"cause of {run}")
+    return planner, lender
 
 
 def _demonstrated_plans(own: Rollout, tasks: Sequence[Task], settings: CauseSettings) -> np.ndarray:
