@@ -86,5 +86,11 @@ def _value(word: str) -> int | str:
 
 RENAMED = Translations(
     files=(_experiments, _leakage, _audits),
-    names=(_grid_cell, Renamed("sizes.place", values={"before": "pre", "after": "post"}), _short_hash, _usual_size),
+    names=(
+        _grid_cell,
+        Renamed("sizes.place", values={"before": "pre", "after": "post"}),
+        Renamed("closed_loop.resample", absent=0),
+        _short_hash,
+        _usual_size,
+    ),
 )

@@ -6,6 +6,9 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
+
+from groundwork.tables import cell_text
 from norm_study.main import main
 from norm_study.stitching.closed_loop import loop_section, modes
 from norm_study.stitching.settings import ClosedLoopSettings
@@ -13,22 +16,43 @@ from norm_study.stitching.settings import ClosedLoopSettings
 CLOSED_LOOP = Path(__file__).resolve().parent.parent / "docs" / "stitching" / "closed_loop"
 
 
-def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path):
-    page = (CLOSED_LOOP / "tables.md").read_text()
+@pytest.mark.parametrize("folder", [CLOSED_LOOP, *CLOSED_LOOP.glob("*/")], ids=lambda folder: folder.name)
+def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path, folder):
+    if folder.name == "rows":
+        pytest.skip("its folder is tested")
+    page = (folder / "tables.md").read_text()
     command = page.partition("`")[2].partition("`")[0]
     runs = [Path(word).name for word in command.split() if word.startswith("runs/")]
-    stored = [next((CLOSED_LOOP / "rows").glob(f"{run}-*")) for run in runs]
+    stored = [next((folder / "rows").glob(f"{run}-*")) for run in runs]
     rows = [row for path in stored for row in json.loads(gzip.decompress(path.read_bytes()))["rows"]]
-    assert len(runs) == len({row["run"] for row in rows}) == 9
-    assert loop_section(rows, list(modes(ClosedLoopSettings())), command).write(tmp_path).markdown() == page
+    assert len(runs) == len({row["run"] for row in rows}) == len(list((folder / "rows").iterdir())) >= 9
+    order = [mode for mode in modes(ClosedLoopSettings()) if any(row["mode"] == mode for row in rows)]
+    assert loop_section(rows, order, command).write(tmp_path).markdown() == page
+
+
+def test_the_difference_to_one_plan_is_that_of_the_same_planners():
+    about = {"norm": "channel", "multiple": 2, "maze": "hash", "split": "held_out", "countable": True, "success": True}
+    rows = [
+        about | {"run": f"seed{seed}", "mode": mode, "plan_valid": episode < count, "planning_ms": 1.0}
+        for seed, counts in enumerate([(0, 4), (2, 6), (6, 10)])
+        for mode, count in zip(("one plan", "best of 2"), counts, strict=True)
+        for episode in range(10)
+    ]
+    plain, best = loop_section(rows, ["one plan", "best of 2"]).tables[0].rows
+    assert plain[5] == "–"
+    assert cell_text(best[5]) == "40 points [15, 59]"  # Newcombe: 20 of 30 against 8
 
 
 def test_modes_differ_in_what_they_say_alone():
-    found = modes(ClosedLoopSettings(every=(35, 70), warm=0.5, sampling_steps=8, best_of=4, episodes=2, seed=3))
+    asked = {"every": (35, 70), "warm": 0.5, "sampling_steps": 8, "best_of": 4, "episodes": 2, "seed": 3}
+    found = modes(ClosedLoopSettings(**asked))
     assert list(found) == [
-        *("one plan", "few evaluations", "best of 4", "every 35 steps, cold", "every 70 steps, cold"),
-        *("every 35 steps, warm", "every 70 steps, warm"),
+        *("one plan", "few evaluations", "best of 4", "steps 8 times again", "every 35 steps, cold"),
+        *("every 70 steps, cold", "every 35 steps, warm", "every 70 steps, warm"),
     ]
+    assert list(modes(ClosedLoopSettings(**asked, resample=0))) == [mode for mode in found if "again" not in mode]
+    again = found.pop("steps 8 times again")
+    assert (again.sampler, again.sampling_steps, again.resample, again.resample_levels) == ("ddpm", None, 8, (0.1, 0.5))
     for mode, asked in found.items():
         assert (asked.episodes, asked.seed) == (2, 3)
         assert (asked.sampler, asked.sampling_steps) == ((None, None) if mode == "one plan" else ("ddim", 8))
@@ -39,12 +63,13 @@ def test_modes_differ_in_what_they_say_alone():
 
 def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_for(tmp_path, tiny_run, capsys):
     argv = ["closed-loop", str(tiny_run), "--horizons", "4", "--episodes", "1", "--jobs", "1", "--best-of", "2"]
-    argv += ["--replan-every", "40", "--sampling-steps", "1", "--out", str(tmp_path)]
+    argv += ["--replan-every", "40", "--sampling-steps", "1", "--resample", "1", "--out", str(tmp_path)]
     assert main(argv) == 0
     (kept,) = (tmp_path / "rows").glob("*.json.gz")
     rows = json.loads(gzip.decompress(kept.read_bytes()))["rows"]
     assert {row["mode"] for row in rows} == {
-        *("one plan", "few evaluations", "best of 2", "every 40 steps, cold", "every 40 steps, warm")
+        *("one plan", "few evaluations", "best of 2", "steps 1 times again", "every 40 steps, cold"),
+        "every 40 steps, warm",
     }
     assert all(("last_plan_valid" in row) == row["mode"].startswith("every") for row in rows)
     by_mode = {
@@ -52,8 +77,8 @@ def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_f
     }
     assert by_mode["every 40 steps, cold"] > by_mode["few evaluations"]  # all plans of an episode count
     lines = [line for line in (tmp_path / "tables.md").read_text().splitlines() if line.startswith("| 4×")]
-    assert len(lines) == 5
-    assert all((line.split(" | ")[5] == "–") != ("every" in line) for line in lines)
+    assert len(lines) == 6
+    assert all((line.split(" | ")[6] == "–") != ("every" in line) for line in lines)
     assert (tmp_path / "hash.png").stat().st_size > 10_000
     before = kept.stat().st_mtime_ns
     assert main(argv) == 0

@@ -86,7 +86,7 @@ LONG = {
         "--paddings zeros --reaches half ", ""
     ),
     "norm-study cause": "--horizons 1 --episodes 2 --decoded-plans 4 --jobs 1 --out cause",
-    "norm-study closed-loop": "--horizons 4 --episodes 1 --replan-every 20 --sampling-steps 1 --best-of 2 "
+    "norm-study closed-loop": "--horizons 4 --episodes 1 --replan-every 20 --sampling-steps 1 --best-of 2 --resample 1 "
     "--jobs 1 --out loop",
     "norm-study stitch --suite fix": "--steps 2 --every 1 --horizons 1,4 --episodes 1 --best-of 1 --out fix "
     "--runs-folder fix/runs",

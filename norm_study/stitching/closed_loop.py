@@ -1,4 +1,4 @@
-"""``norm-study closed-loop``: do replanning, few evaluations or many candidates hide what a norm does to plans?"""
+"""``norm-study closed-loop``: do more evaluations, many candidates or replanning hide what a norm does to plans?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from groundwork.answers import Answers
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
-from groundwork.intervals import student_interval
+from groundwork.intervals import difference_over_seeds, student_interval
 from groundwork.jobs import Job, run_jobs
 from groundwork.options import part_of
 from groundwork.program import Compute, command_line
@@ -23,7 +23,7 @@ from groundwork.section import Picture, Section
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
 from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings
-from norm_study.stitching.summary import MEASURES, Rows, countable, interval, study_cell
+from norm_study.stitching.summary import MEASURES, Rows, by_run, countable, interval, study_cell
 from planner.norms import NORM_TABLE
 from planner.plan import Planner
 from planner.renamed import RENAMED
@@ -37,9 +37,11 @@ CAPTION = (
 )
 NOTE = (
     "*Few evaluations*: DDIM. *Best of N*: the shortest valid plan of N is followed, which takes the map to choose. "
+    "*Steps N times again*: each sampling step between two noise levels is taken again from its result, noised back. "
     "*Every N steps*: the rest of the plan is drawn anew after so many environment steps, cold from pure noise or warm "
-    "from the last plan, as long as enough points are left. Milliseconds are those of all plans of an episode, drawn "
-    "in batches, on cores that other work may have shared."
+    "from the last plan, as long as enough points are left. *To one plan*: the difference of valid first plans, of the "
+    "same planners. Milliseconds are those of all plans of an episode, drawn in batches, on cores that other work may "
+    "have shared."
 )
 
 
@@ -49,6 +51,10 @@ def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
     few = replace(plain, sampler="ddim", sampling_steps=settings.sampling_steps)
     found = {"one plan": plain, "few evaluations": few}
     found[f"best of {settings.best_of}"] = replace(few, best_of=settings.best_of)
+    if settings.resample:
+        found[f"steps {settings.resample} times again"] = replace(
+            plain, sampler="ddpm", resample=settings.resample, resample_levels=settings.resample_levels
+        )
     for start, warm in (("cold", 0.0), ("warm", settings.warm)):
         for every in settings.every:
             found[f"every {every} steps, {start}"] = replace(few, replan_every=every, replan_warm=warm)
@@ -72,9 +78,10 @@ def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
         jobs.append(store.job(asked[-1], partial(_measured, run, settings, compute.device)))
     run_jobs(jobs, options.run_in(options.out), "closed loop")
     rows = [row for question in asked for row in store[question]["rows"]]
+    order = [mode for mode in modes(settings) if any(row["mode"] == mode for row in rows)]
     for maze in _mazes(rows):
-        save_figure(loop_figure(_of(rows, maze), list(modes(settings))), options.out / f"{maze}.png", dpi=150)
-    section = loop_section(rows, list(modes(settings)), command_line())
+        save_figure(loop_figure(_of(rows, maze), order), options.out / f"{maze}.png", dpi=150)
+    section = loop_section(rows, order, command_line())
     write_atomically(options.out / "tables.md", section.write(options.out, "closed_loop").markdown())
     print(options.out / "tables.md")
 
@@ -132,7 +139,7 @@ def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section
     """Tables and figures, a pair for each maze."""
     return Section(
         "Closed loop",
-        "Planners followed in one go, from few evaluations, from many candidates, and with replanning.",
+        "Planners followed in one go, from few or more evaluations, from many candidates, and with replanning.",
         tables=[loop_table(_of(rows, maze), order, maze) for maze in _mazes(rows)],
         pictures=[Picture(f"{maze}.png", f"{maze}. {CAPTION}") for maze in _mazes(rows)],
         notes=[NOTE],
@@ -141,8 +148,20 @@ def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section
 
 
 def _cell(rows: Rows, norm: str, mode: str, multiple: int, measure: str) -> dict[str, Any]:
+    return interval(_held_out(rows, norm, mode, multiple), measure)
+
+
+def _held_out(rows: Rows, norm: str, mode: str, multiple: int) -> Rows:
     chosen = countable(rows, split="held_out", multiple=multiple)
-    return interval([row for row in chosen if (row["norm"], row["mode"]) == (norm, mode)], measure)
+    return [row for row in chosen if (row["norm"], row["mode"]) == (norm, mode)]
+
+
+def _gained(rows: Rows, norm: str, mode: str, multiple: int) -> dict[str, Any]:
+    """Valid first plans of a mode minus those of the first one, of the same planners."""
+    ours, plain = (by_run(_held_out(rows, norm, which, multiple), "plan_valid") for which in (mode, "one plan"))
+    differences = [float(np.mean(ours[run]) - np.mean(plain[run])) for run in ours]
+    one, other = ([value for values in found.values() for value in values] for found in (ours, plain))
+    return difference_over_seeds(differences, (one, other), share=True)
 
 
 def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
@@ -160,9 +179,12 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
                     study_cell(cell, measure) if cell["n"] else "–" for cell, measure in zip(cells, SHOWN, strict=True)
                 ]
                 time = measured(student_interval(spent, (0, math.inf)), ".0f", " ms")
-                lines.append([f"{multiple}×", norm, mode, *known, f"{cells[0]['n']} {cells[0]['over']}", time])
-    names = [f"held-out {MEASURES[measure].label}" for measure in SHOWN]
-    return Table(["horizon", "norm", "mode", *names, "n", "planning"], lines, maze)
+                difference = _gained(rows, norm, mode, multiple)
+                gained = "–" if mode == order[0] else study_cell(difference, SHOWN[1], " points")
+                count = f"{cells[0]['n']} {cells[0]['over']}"
+                lines.append([f"{multiple}×", norm, mode, *known[:2], gained, known[2], count, time])
+    success, valid, last = (f"held-out {MEASURES[measure].label}" for measure in SHOWN)
+    return Table(["horizon", "norm", "mode", success, valid, "to one plan", last, "n", "planning"], lines, maze)
 
 
 def _runs(rows: Rows) -> list[str]:
@@ -180,7 +202,7 @@ def loop_figure(rows: Rows, order: Sequence[str]) -> Figure:
             for at, norm in enumerate(norms):
                 cells = [_cell(rows, norm, mode, multiple, measure) for mode in order]
                 there = [place for place, cell in enumerate(cells) if cell["n"]]
-                places = np.array(there) + 0.2 * (at - (len(norms) - 1) / 2)
+                places = np.array(there) + min(0.2, 0.8 / len(norms)) * (at - (len(norms) - 1) / 2)
                 look = {"color": NORM_TABLE[norm].color, "marker": NORM_TABLE[norm].marker, "ls": "none", "label": norm}
                 plot_intervals(axis, places, [cells[place] for place in there], **look)
             axis.set(ylim=(-4, 104))

@@ -252,6 +252,16 @@ class ClosedLoopSettings(Settings):
     )
     sampling_steps: int = option(16, "All modes but the first draw plans by DDIM with this many evaluations.", low=1)
     best_of: int = option(16, "One mode follows the shortest valid plan of this many.", low=1)
+    resample: int = option(
+        8, "One mode takes each of the run's sampling steps this often again; 0 leaves it out.", low=0, high=1000
+    )
+    resample_levels: tuple[float, float] = option(
+        (0.1, 0.5),
+        "It does so between these shares of the noise levels.",
+        low=0,
+        high=1,
+        metavar="LOW,HIGH",
+    )
     seed: int = option(0, "The seed of starts, goals, plans and noise.", low=0)
 
 
