@@ -89,7 +89,7 @@ RENAMED = Translations(
     names=(
         _grid_cell,
         Renamed("sizes.place", values={"before": "pre", "after": "post"}),
-        Renamed("closed_loop.resample", absent=0),
+        Renamed("closed_loop.ways", absent=["few", "best", "cold", "warm"]),
         _short_hash,
         _usual_size,
     ),

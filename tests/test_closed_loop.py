@@ -50,7 +50,9 @@ def test_modes_differ_in_what_they_say_alone():
         *("one plan", "few evaluations", "best of 4", "steps 8 times again", "every 35 steps, cold"),
         *("every 70 steps, cold", "every 35 steps, warm", "every 70 steps, warm"),
     ]
-    assert list(modes(ClosedLoopSettings(**asked, resample=0))) == [mode for mode in found if "again" not in mode]
+    assert list(modes(ClosedLoopSettings(**asked, ways=("warm", "again")))) == [
+        *("one plan", "steps 8 times again", "every 35 steps, warm", "every 70 steps, warm")
+    ]
     again = found.pop("steps 8 times again")
     assert (again.sampler, again.sampling_steps, again.resample, again.resample_levels) == ("ddpm", None, 8, (0.1, 0.5))
     for mode, asked in found.items():

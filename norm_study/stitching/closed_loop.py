@@ -22,7 +22,7 @@ from groundwork.program import Compute, command_line
 from groundwork.section import Picture, Section
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
-from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings
+from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings, Way
 from norm_study.stitching.summary import MEASURES, Rows, by_run, countable, interval, study_cell
 from planner.norms import NORM_TABLE
 from planner.plan import Planner
@@ -49,16 +49,19 @@ def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
     """How plans are drawn and followed, by what a reader calls it."""
     plain = RolloutSettings(episodes=settings.episodes, seed=settings.seed)
     few = replace(plain, sampler="ddim", sampling_steps=settings.sampling_steps)
-    found = {"one plan": plain, "few evaluations": few}
-    found[f"best of {settings.best_of}"] = replace(few, best_of=settings.best_of)
-    if settings.resample:
-        found[f"steps {settings.resample} times again"] = replace(
-            plain, sampler="ddpm", resample=settings.resample, resample_levels=settings.resample_levels
-        )
-    for start, warm in (("cold", 0.0), ("warm", settings.warm)):
-        for every in settings.every:
-            found[f"every {every} steps, {start}"] = replace(few, replan_every=every, replan_warm=warm)
-    return found
+    again = replace(plain, sampler="ddpm", resample=settings.resample, resample_levels=settings.resample_levels)
+    cold = {f"every {every} steps": replace(few, replan_every=every) for every in settings.every}
+    found: dict[Way, dict[str, RolloutSettings]] = {
+        "few": {"few evaluations": few},
+        "best": {f"best of {settings.best_of}": replace(few, best_of=settings.best_of)},
+        "again": {f"steps {settings.resample} times again": again},
+        "cold": {f"{mode}, cold": asked for mode, asked in cold.items()},
+        "warm": {f"{mode}, warm": replace(asked, replan_warm=settings.warm) for mode, asked in cold.items()},
+    }
+    asked = {"one plan": plain}
+    for way in found:
+        asked |= found[way] if way in settings.ways else {}
+    return asked
 
 
 def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:

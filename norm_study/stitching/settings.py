@@ -48,6 +48,7 @@ class RateSettings(Settings):
     episodes: int = option(10, "Measure this many episodes per task.", low=1)
 
 
+Way = Literal["few", "best", "again", "cold", "warm"]
 Suite = Literal["factors", "dose", "chances", "rates", "fix"]
 OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 QUICK: dict[str, Any] = {
@@ -240,6 +241,11 @@ class CauseOptions(CauseSettings, Jobs):
 class ClosedLoopSettings(Settings):
     """How plans are followed."""
 
+    ways: tuple[Way, ...] = option(
+        get_args(Way),
+        "Beside one plan followed to its end, follow plans from few evaluations, the best of several, from steps taken "
+        "again, and drawn anew, cold and warm.",
+    )
     multiples: tuple[int, ...] = option(
         (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
     )
@@ -252,9 +258,7 @@ class ClosedLoopSettings(Settings):
     )
     sampling_steps: int = option(16, "All modes but the first draw plans by DDIM with this many evaluations.", low=1)
     best_of: int = option(16, "One mode follows the shortest valid plan of this many.", low=1)
-    resample: int = option(
-        8, "One mode takes each of the run's sampling steps this often again; 0 leaves it out.", low=0, high=1000
-    )
+    resample: int = option(8, "One mode takes each of the run's sampling steps this often again.", low=1, high=1000)
     resample_levels: tuple[float, float] = option(
         (0.1, 0.5),
         "It does so between these shares of the noise levels.",
