@@ -20,7 +20,7 @@ from planner.rollout import RolloutSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 STITCHING = sorted(
-    path.parent for path in (ROOT / "docs" / "stitching").rglob("rows") if path.parent.name != "closed_loop"
+    path.parent for path in (ROOT / "docs" / "stitching").rglob("rows") if "closed_loop" not in path.parts
 )
 
 
