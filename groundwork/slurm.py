@@ -159,8 +159,11 @@ class SlurmExecutor:
         executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.settings.timeouts)
         executor.update_parameters(**self.settings.parameters(self.name))
         for array in self._arrays(chains):
-            with executor.batch():
-                jobs = [executor.submit(pack) for pack in array]
+            try:
+                with executor.batch():
+                    jobs = [executor.submit(pack) for pack in array]
+            except submitit.core.utils.FailedJobError as error:
+                raise UserError(f"the cluster refused the jobs: {str(error).strip().splitlines()[-1]}") from error
             for job, pack in zip(jobs, array, strict=True):
                 for place, chain in enumerate(pack.chains):
                     submitted[chain] = (job.job_id, place)

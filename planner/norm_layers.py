@@ -20,6 +20,11 @@ def _with_digits(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def _as_weight(x: Tensor, weight: Tensor) -> Tensor:
+    """A norm's output in the precision of a network that is half precision itself, as torch's own norms give it."""
+    return x.to(weight.dtype) if weight.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class BatchNorm(nn.BatchNorm1d):
     """BatchNorm over any trailing dimensions."""
 
@@ -70,7 +75,8 @@ class WindowedGroupNorm(nn.Module):
         mean_BGT, square_BGT = self._averaged(torch.cat((x_BGCT.mean(2), x_BGCT.square().mean(2)), 1)).chunk(2, 1)
         scale_BGT = ((square_BGT - mean_BGT.square()).clamp_min(0) + self.eps).rsqrt()
         normalized = (x_BGCT - mean_BGT[:, :, None]) * scale_BGT[:, :, None]
-        return rearrange(normalized, "b g c t -> b (g c) t") * self.weight[:, None] + self.bias[:, None]
+        scaled = rearrange(normalized, "b g c t -> b (g c) t") * self.weight[:, None] + self.bias[:, None]
+        return _as_weight(scaled, self.weight)
 
 
 class PackNorm(nn.Module):
@@ -170,7 +176,7 @@ class ChannelNorm(nn.Module):
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Normalizes (B, C, …) over the channels of each group."""
         flat = x_BCT.reshape(len(x_BCT), self.groups, self.num_channels // self.groups, -1)
-        return self._normalized(_with_digits(flat)).view(x_BCT.shape)
+        return _as_weight(self._normalized(_with_digits(flat)).view(x_BCT.shape), self.weight)
 
     def _normalized(self, x: Tensor) -> Tensor:
         """The norm of (B, G, C/G, T)."""

@@ -37,8 +37,10 @@ def pick_device(name: str) -> torch.device:
     """The device that ``auto``, ``cpu`` or ``cuda`` means here.
 
     Raises:
-        UserError: ``cuda`` without such a device.
+        UserError: another name, or ``cuda`` without such a device.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device = {name} is not one of auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device = cuda, but this machine has no CUDA device; allowed here: auto, cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
@@ -145,7 +147,7 @@ class Planner:
         starts, goals = self._problem(start, goal)
         if num_plans < 1:
             raise UserError(f"num_plans = {num_plans} must be at least 1")
-        horizon = horizon or self.config.data.horizon
+        horizon = self.config.data.horizon if horizon is None else horizon
         check_horizon(horizon, self.config.model.dim_mults, self.config.model.num_packs)
         if not 0 <= seed < 2**63:
             raise UserError(f"seed = {seed} must be from 0 to {2**63 - 1}")
@@ -187,7 +189,7 @@ class Planner:
         Raises:
             UserError: what :meth:`plan` raises, or several horizons with a warm start, whose last plan has but one.
         """
-        counts = sampling.drawn_at(horizon or self.config.data.horizon, self.unit)
+        counts = sampling.drawn_at(self.config.data.horizon if horizon is None else horizon, self.unit)
         if len(counts) > 1 and sampling.replan_warm:
             raise UserError("replan_warm begins from a plan of the whole horizon: horizon_shares must be 1")
         one, drawn = replace(sampling, best_of=1, horizon_shares=(1.0,)), []
@@ -275,7 +277,10 @@ class Planner:
             starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
         for name, values, size in (("start", starts, layout.state_dim), ("goal", goals, layout.goal_dims)):
             if values.ndim != 2 or values.shape[1] != size:
-                raise UserError(f"{name} has {values.shape[-1]} values; {self.statistics.environment} needs {size}")
+                fewer = "2 or " if name == "start" and maze is not None and size > 2 else ""
+                raise UserError(
+                    f"{name} has {values.shape[-1]} values; {self.statistics.environment} needs {fewer}{size}"
+                )
             if not np.isfinite(values).all():
                 raise UserError(f"{name} = {values.tolist()} is not finite")
         try:

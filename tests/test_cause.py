@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from groundwork.errors import UserError
 from norm_study.main import main
 from norm_study.stitching.cause_study import CLAIMS, RULES
 from norm_study.stitching.statistics import own_moments, recorded, ruled, windowed_moments
@@ -63,7 +64,7 @@ def test_recorded_statistics_are_those_of_every_layer_and_a_borrower_is_normaliz
 
 
 def test_a_network_without_groupnorm_has_no_statistics_to_take_over():
-    with pytest.raises(ValueError, match="no GroupNorm"), ruled(nn.Conv1d(1, 1, 1), own_moments):
+    with pytest.raises(UserError, match="no GroupNorm"), ruled(nn.Conv1d(1, 1, 1), own_moments):
         pass
 
 

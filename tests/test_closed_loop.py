@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_modes_differ_in_what_they_say_alone():
         assert asked.replan_warm == (0.5 if "warm" in mode else 0)
 
 
-def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_for(tmp_path, tiny_run, capsys):
+def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_for(tmp_path, tiny_run):
     argv = ["closed-loop", str(tiny_run), "--horizons", "4", "--episodes", "1", "--jobs", "1", "--best-of", "2"]
     argv += ["--replan-every", "40", "--sampling-steps", "1", "--resample", "1", "--out", str(tmp_path)]
     assert main(argv) == 0
@@ -85,6 +86,14 @@ def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_f
     before = kept.stat().st_mtime_ns
     assert main(argv) == 0
     assert kept.stat().st_mtime_ns == before
-    capsys.readouterr()
-    assert main(["closed-loop", "--out", str(tmp_path)]) == 2
-    assert "needs RUN …" in capsys.readouterr().err
+
+
+def test_what_would_count_twice_or_has_nothing_to_show_is_refused(tmp_path, tiny_run, refused):
+    assert "needs RUN …" in refused("norm_study.main", "closed-loop", "--out", tmp_path)
+    shutil.copytree(tiny_run, tmp_path / "again")
+    for runs in ([tiny_run, tiny_run], [tiny_run, tmp_path / "again"]):
+        for study in (["closed-loop", "--out", tmp_path], ["cause", "--lender", tiny_run], ["stitch"]):
+            said = refused("norm_study.main", *study, *runs)
+            assert "would count as those of two seeds" in said
+    said = refused("norm_study.main", "closed-loop", "umaze", "--out", tmp_path)
+    assert "umaze has no held-out task that can be done in plans of 1×, 2× its horizon" in said

@@ -184,6 +184,16 @@ def test_a_run_that_may_only_be_read_plans_and_is_compared_and_cannot_be_trained
     assert "Read-only" in refused("planner.main", "train", run / "config.yaml", "--run", disk / "other")
 
 
+def test_a_training_that_failed_before_its_first_step_leaves_its_folder_to_another(tiny, hash_dataset, tmp_path):
+    with pytest.raises(UserError, match="nope is no run folder"):
+        train(tiny(init_from="nope"), tmp_path / "run", "cpu", progress=False)
+    with pytest.raises(UserError, match="not finite"):
+        train(tiny(learning_rate=1e30), tmp_path / "run", "cpu", progress=False)
+    assert train(tiny(), tmp_path / "run", "cpu", progress=False).done
+    with pytest.raises(UserError, match="holds a run with init_from = none, not nope"):
+        train(tiny(init_from="nope"), tmp_path / "run", "cpu", progress=False)
+
+
 def test_a_folder_below_a_file_is_one_line(refused, tiny_run, tmp_path):
     (tmp_path / "file").write_text("")
     below = tmp_path / "file" / "run"

@@ -200,6 +200,12 @@ def test_quick_borrows_the_slow_parts_and_says_so(tmp_path, tiny_parts, capsys):
     }
 
 
+def test_a_prefix_of_no_part_is_refused_with_those_known(tmp_path, tiny_parts, refused):
+    said = refused("norm_study.main", "reproduce", "--only", "nope", "--out", tmp_path / "out")
+    assert "only = nope begins no part of budget quick; its parts are localize-none, localize-instance" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_page_needs_nothing_from_outside(tmp_path, tiny_parts):
     run_parts(tiny_parts, tmp_path / "rows", torch.device("cpu"), LocalExecutor())
     write_results(tmp_path, collect(tiny_parts, tmp_path / "rows", None))

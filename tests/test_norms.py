@@ -1,3 +1,4 @@
+import copy
 import math
 import subprocess
 import sys
@@ -172,6 +173,16 @@ def test_equals_torchs_layer_and_its_gradients(kind):
 def test_half_precision_inputs_get_full_precision_statistics(kind):
     layer, x = norm(kind).float(), (values() + 20).bfloat16()
     assert torch.allclose(layer(x), layer(x.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [*PER_STEP, "group_window", "cumulative", "dyt", "derf"])
+def test_a_norm_in_half_precision_answers_in_it(kind, dtype):
+    layer, x = norm(kind).to(dtype), values().to(dtype).requires_grad_()
+    y = layer(x)
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == dtype
+    assert torch.allclose(y.float(), copy.deepcopy(layer).float()(x.detach().float()), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("kind", PER_STEP)

@@ -198,6 +198,17 @@ def test_summary_counts_failures_as_the_limit_and_splits_apart(oracle):
     assert summary["held_out"]["success"]["n"] == 2
 
 
+def test_an_interval_ends_where_its_measure_does():
+    rows = [
+        {"split": "held_out", "free_share": share, "steps_to_goal": steps, "score": score}
+        for share, steps, score in ((0.4, 5, -5.0), (1.0, 300, 40.0))
+    ]
+    found = summarize(rows)["held_out"]
+    assert (found["free_share"]["low"], found["free_share"]["high"]) == (0, 1)
+    assert found["steps_to_goal"]["low"] == 0 < found["steps_to_goal"]["high"]
+    assert found["score"]["low"] < -5
+
+
 def test_a_map_that_holds_nothing_out_gives_its_demonstrated_tasks():
     umaze = get_map("umaze")
     assert choose_tasks(umaze, ["demonstrated", "held_out"]) == list(umaze.tasks)

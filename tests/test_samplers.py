@@ -6,6 +6,7 @@ import pytest
 from groundwork.errors import UserError
 from planner.comparison.sampler_ablation import AblationSettings, ablate, fewest_steps
 from planner.sampling import SAMPLERS
+from planner.training.run import RunFolder
 
 
 def test_the_fewest_steps_are_those_whose_lower_bound_stays_above_minus_three_points():
@@ -18,7 +19,7 @@ def test_the_fewest_steps_are_those_whose_lower_bound_stays_above_minus_three_po
 
 
 def test_every_setting_is_measured_on_the_same_episodes_and_kept(tiny_run, tmp_path):
-    settings = AblationSettings(("ddim",), (1, 4, 1000), ("straight",), 1)
+    settings = AblationSettings(("ddim",), (1, 4), ("straight",), 1)
     table = ablate(tiny_run, settings, tmp_path, "cpu", "planner samplers")
     entries = json.loads((tmp_path / "samplers.json").read_text())["summary"]["settings"]
     assert [(entry["sampler"], entry["steps"]) for entry in entries][1:] == [("ddim", 1), ("ddim", 4)]
@@ -31,6 +32,13 @@ def test_every_setting_is_measured_on_the_same_episodes_and_kept(tiny_run, tmp_p
     assert len({tuple(value) for value in episodes.values()}) == 1
     assert "Fewest steps" in table.read_text() or "No setting" in table.read_text()
     assert (tmp_path / "samplers.png").stat().st_size > 1000
+
+
+def test_more_steps_than_the_training_has_levels_are_refused_if_asked_for_and_left_out_if_not(tiny_run, tmp_path):
+    with pytest.raises(UserError, match=r"sampling_steps = 1000 must be at most the \d+ levels of .*'s training"):
+        ablate(tiny_run, AblationSettings(("ddim",), (1, 1000), ("straight",), 1), tmp_path, "cpu", "")
+    assert max(AblationSettings().steps) > RunFolder(tiny_run).config().diffusion.train_steps
+    ablate(tiny_run, AblationSettings(("ddim",), tasks=("straight",), episodes=1), tmp_path, "cpu", "")
 
 
 def test_what_is_no_sampler_is_refused():

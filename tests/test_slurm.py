@@ -163,6 +163,12 @@ def test_an_error_on_the_cluster_is_told_in_one_line(slurm, tmp_path):
     assert len(answers_in(tmp_path)) == 2
 
 
+def test_what_the_cluster_refuses_is_one_line(slurm, tmp_path):
+    asked = SlurmExecutor(replace(SMALL, partition="nowhere"), tmp_path / "jobs")
+    with pytest.raises(UserError, match=r"the cluster refused the jobs: .*artition"):
+        run_jobs(jobs_in(tmp_path, 1), asked, "jobs")
+
+
 def test_a_dry_run_says_what_would_be_submitted_and_submits_nothing(slurm, tmp_path, capsys):
     dry = SlurmExecutor(SMALL, tmp_path / "jobs", 2, dry_run=True)
     with pytest.raises(SystemExit):

@@ -93,6 +93,13 @@ def test_each_run_is_rolled_out_at_multiples_of_its_own_horizon(tmp_path, monkey
     assert asked == {"none": [32, 96], "none-data.horizon=64": [64, 192]}
 
 
+def test_a_sweep_of_unknown_tasks_trains_nothing(refused, hash_dataset, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    asked = [tmp_path / "tiny.yaml", "--norms", "none", "--tasks", "nope", "--out", tmp_path / "out"]
+    assert "tasks = 'nope' is not among" in refused("planner.main", "sweep", *asked)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sweep_trains_compares_and_does_nothing_twice(command, refused, hash_dataset, tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     argv = [

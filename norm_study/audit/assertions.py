@@ -210,8 +210,8 @@ class _Test:
                     return violation
         if not asked:
             raise UserError(
-                f"an input of {self.length} steps has none beyond left = {self.left}, right = {self.right} of any cut: "
-                "take a longer one"
+                f"an input of {self.length} entries on axis {self.dim} has none beyond left = {self.left}, right = "
+                f"{self.right} of any cut: take a longer one"
             )
         return None
 

@@ -220,7 +220,9 @@ def check_arguments(
     for i, (value, dim) in enumerate(zip(given, dims, strict=True)):
         if dim is None:
             continue
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor):
+            raise UserError(f"input {i} has a time axis, so it must be a tensor, not {type(value).__name__}")
+        if not value.is_floating_point():
             raise UserError(f"input {i} has a time axis, so it must be a floating-point tensor: pass embeddings")
         if not -value.ndim <= dim < value.ndim:
             raise UserError(f"time_dims: input {i} of shape {list(value.shape)} has no axis {dim}")

@@ -100,7 +100,7 @@ def refusal(
     if any(owners[id(parameter)] > 1 for parameter in norm.parameters()):
         return "another module shares its weight; exchange both by hand, or leave them"
     if not norm_facts(to).fits(channels, groups):
-        return f"groups = {groups} cannot share out its {channels} channels"
+        return f"groups = {groups} cannot share out its {channels} channels under norm = {to}"
     return None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from groundwork.errors import UserError
 from groundwork.files import write_atomically
 from groundwork.jobs import Executor
 from groundwork.page import page
@@ -99,12 +100,18 @@ def reproduce(budget: Budget, out: Path, full_rows: Path, device: torch.device, 
     """Runs the budget's parts, those whose names begin with ``only``, then writes figures, claims and the page.
 
     Prints one line per claim. Parts that the budget leaves out come from ``full_rows``.
+
+    Raises:
+        UserError: no part begins so.
     """
+    parts = load_parts(parts_file())
+    chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
+    if not chosen:
+        names = ", ".join(part.name for part in parts if budget in part.budgets)
+        raise UserError(f"only = {only} begins no part of budget {budget}; its parts are {names}")
     write_atomically(
         out / "provenance.json", json.dumps({"budget": budget, **provenance(None, device)}, indent=1) + "\n"
     )
-    parts = load_parts(parts_file())
-    chosen = [part for part in parts if budget in part.budgets and part.name.startswith(only)]
     run_parts(chosen, out / "rows", device, executor)
     write_results(out, collect(parts, out / "rows", full_rows if budget == "quick" else None))
 

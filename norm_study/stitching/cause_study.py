@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import nn
 
 from groundwork.answers import Answers
 from groundwork.errors import UserError
@@ -25,7 +26,7 @@ from norm_study.stitching.cause import cause_rows, decoded_rows
 from norm_study.stitching.settings import CauseOptions, CauseSettings
 from norm_study.stitching.summary import Rows, countable, interval, study_cell
 from planner.renamed import RENAMED
-from planner.training.run import find_run
+from planner.training.run import find_run, find_runs
 
 RULES = {
     "own": "its own, as trained",
@@ -59,8 +60,12 @@ def cause(options: CauseOptions, compute: Compute) -> None:
     settings, store = part_of(CauseSettings, options), Answers(options.out / "cause", RENAMED, _label, compressed=True)
     jobs: list[Job] = []
     asked, seeds = [], []
-    for run, lender in zip(runs, lenders, strict=True):
-        config = find_run(run).config()
+    for folder, run, lender in zip(find_runs(runs), runs, lenders, strict=True):
+        config = folder.config()
+        if not any(isinstance(module, nn.GroupNorm) for module in folder.load_network().modules()):
+            raise UserError(
+                f"{run} has no GroupNorm whose statistics could be taken over: its norm is {config.model.norm}"
+            )
         seeds.append(config.seed)
         about = {"name": Path(run).name, "run": config, "lender": find_run(lender).config()}
         asked.append({"cause": settings, **about})

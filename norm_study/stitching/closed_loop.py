@@ -22,13 +22,14 @@ from groundwork.program import Compute, command_line
 from groundwork.section import Picture, Section
 from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
+from norm_study.stitching.measurement import check_held_out
 from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings, Way
 from norm_study.stitching.summary import MEASURES, Rows, by_run, countable, interval, study_cell
 from planner.norms import NORM_TABLE
 from planner.plan import Planner
 from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
-from planner.training.run import find_run
+from planner.training.run import find_run, find_runs
 
 SHOWN = ("success", "plan_valid", "last_plan_valid")
 CAPTION = (
@@ -68,10 +69,12 @@ def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
     """Rolls every run out in every mode, and writes rows, table and figure.
 
     Raises:
-        UserError: no runs.
+        UserError: no runs, one twice, or one whose map has no held-out task that can be done.
     """
     if not options.runs:
         raise UserError("closed-loop needs RUN …")
+    for folder in find_runs(options.runs):
+        check_held_out(folder, options.multiples)
     settings, store = part_of(ClosedLoopSettings, options), Answers(options.out / "rows", RENAMED, _label, True)
     asked = []
     jobs: list[Job] = []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from envs.maze_map import MazeMap, Task
+from groundwork.errors import UserError
 from norm_study.stitching.novelty import NearestWindows, distinct_routes
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import Rows
@@ -20,6 +21,7 @@ from planner.comparison.figures import example_tasks
 from planner.data import load_data
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
+from planner.training.run import RunFolder
 
 PIECE_POINTS = 16
 
@@ -72,6 +74,24 @@ def example_plans(run: str | Path, multiple: int, num_plans: int = 6, device: st
         "tasks": [f"{task.family}\n({task.split.replace('_', ' ')})" for task in tasks],
         "plans": np.round(plans.astype(float), 3).tolist(),
     }
+
+
+def check_held_out(run: RunFolder, multiples: Sequence[int]) -> None:
+    """Refuses a run of which nothing could be said.
+
+    Raises:
+        UserError: no held-out task of its map can be done at any of these multiples of its horizon.
+    """
+    statistics, horizon = run.statistics(), run.config().data.horizon
+    maze = statistics.maze_for(str(run.path))
+    held_out = [task for task in maze.tasks if task.split == "held_out"]
+    for multiple in multiples:
+        if any(can_be_done(maze, task, multiple * horizon, statistics.median_step_m) for task in held_out):
+            return
+    times = ", ".join(f"{multiple}×" for multiple in multiples)
+    raise UserError(
+        f"{run.path.name}: map {maze.name} has no held-out task that can be done in plans of {times} its horizon"
+    )
 
 
 def _rows_at(

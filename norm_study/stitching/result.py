@@ -12,10 +12,10 @@ import torch
 
 from groundwork.errors import UserError
 from norm_study.stitching.intervention import InterventionSettings, intervention_rows
-from norm_study.stitching.measurement import example_plans, stitch_rows
+from norm_study.stitching.measurement import check_held_out, example_plans, stitch_rows
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.training.run import find_run
+from planner.training.run import find_run, find_runs
 
 
 def measure(runs: Sequence[str], settings: StitchSettings, device: str) -> dict[str, Any]:
@@ -28,9 +28,11 @@ def measure(runs: Sequence[str], settings: StitchSettings, device: str) -> dict[
         UserError: runs that differ otherwise, or two of one name.
     """
     started = time.perf_counter()
-    configs = {replace(find_run(run).config(), seed=0) for run in runs}
+    folders = find_runs(runs)
+    configs = {replace(folder.config(), seed=0) for folder in folders}
     if len(configs) > 1 or len({Path(run).name for run in runs}) < len(runs):
-        raise UserError("--run: give runs that differ in their seed alone, each with a name of its own")
+        raise UserError("RUN …: give runs that differ in their seed alone, each with a name of its own")
+    check_held_out(folders[0], settings.multiples)
     rows = [row for run in runs for row in stitch_rows(run, settings, device)]
     moved = [row for run in runs for row in intervention_rows(run, InterventionSettings(), device)]
     names = [Path(run).name for run in runs]

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from groundwork.errors import UserError
 from planner.data import Windows
 from planner.diffusion import make_schedule
 from planner.plan import Planner
@@ -64,11 +65,11 @@ def ruled(network: nn.Module, rule: Rule) -> Iterator[None]:
     """Every GroupNorm of a network normalizes by ``rule`` while the context lasts.
 
     Raises:
-        ValueError: the network has no GroupNorm.
+        UserError: the network has no GroupNorm.
     """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.GroupNorm)}
     if not layers:
-        raise ValueError("the network has no GroupNorm whose statistics could be taken over")
+        raise UserError("the network has no GroupNorm whose statistics could be taken over")
 
     def forward(name: str, layer: nn.GroupNorm, x_BCT: Tensor) -> Tensor:
         x_BGCT = rearrange(x_BCT, "b (g c) t -> b g c t", g=layer.num_groups)

@@ -29,7 +29,7 @@ from planner.measures import MEASURES, held, plan_measures
 from planner.norms import in_legend_order
 from planner.plan import Planner, pick_device
 from planner.rollout import RolloutSettings
-from planner.training.run import RunFolder, find_run, provenance
+from planner.training.run import RunFolder, find_runs, provenance
 
 REFERENCE_WINDOWS = 2000
 LONGEST_LABEL = 48
@@ -204,9 +204,7 @@ def compare(
 
 def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The runs, if they are finished, each there once, and on one maze."""
-    folders = [find_run(path) for path in paths]
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as those of two seeds")
+    folders = find_runs(paths)
     for folder in folders:
         if not folder.done:
             raise UserError(f"{folder.path} is not finished: `planner train` with the same settings continues it")

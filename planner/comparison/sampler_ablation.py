@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
 from groundwork.intervals import mean_interval, paired_difference
 from groundwork.section import Picture, Section
@@ -50,7 +51,12 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     planner = Planner.from_run(run, device=device)
     levels = planner.config.diffusion.train_steps
     choose_tasks(planner.statistics.maze_for(f"samplers of {run}"), settings.tasks)
-    pairs = [(sampler, steps) for sampler in settings.samplers for steps in settings.steps if steps <= levels]
+    asked_steps = [steps for steps in settings.steps if steps <= levels]
+    if len(asked_steps) < len(settings.steps) and settings.steps != type(settings)().steps:
+        raise UserError(
+            f"sampling_steps = {max(settings.steps)} must be at most the {levels} levels of {run}'s training"
+        )
+    pairs = [(sampler, steps) for sampler in settings.samplers for steps in asked_steps]
     pairs = list(dict.fromkeys([("ddpm", levels), *pairs]))
     reference: list[bool] = []
     entries, rows = [], []

@@ -13,7 +13,9 @@ from groundwork.options import leaves_of, merge, nested, to_dict
 from planner.comparison.compare import compare, held_equal
 from planner.comparison.kept import rollout_job
 from planner.config import Config, from_dict
+from planner.data import load_data
 from planner.norms import packs_of
+from planner.rollout import choose_tasks
 from planner.settings import RolloutSettings, SweepSettings
 from planner.training.stacked import stacks
 from planner.training.train import stack_job
@@ -64,8 +66,10 @@ def sweep(settings: SweepSettings, executor: Executor, device: str, command: str
         The path of the page.
 
     Raises:
-        UserError: a run failed, told when the others are done; or its folder holds a run of other settings.
+        UserError: no such tasks; a run failed, told when the others are done; or its folder holds a run of other
+            settings.
     """
+    choose_tasks(load_data(settings.config.data).statistics.maze_for("sweep"), settings.tasks)
     folder = settings.runs_folder or settings.out
     runs = {folder / name: config for name, config in swept(settings)}
     asked, multiples = RolloutSettings(episodes=settings.episodes), list(dict.fromkeys(settings.horizons))

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from groundwork.claims import Claim
+from groundwork.command_options import said
 from groundwork.errors import UserError
 from groundwork.files import CHECKSUMS, read_json, verify_checksums, write_atomically, write_checksums
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml, what_trains
@@ -104,13 +105,14 @@ class RunFolder:
         Raises:
             UserError: the folder holds a run of other settings or data.
         """
-        if (self.path / "config.yaml").exists():
+        if (self.path / "config.yaml").exists() and self._has_begun():
             stored = self.config()
             if what_trains(stored) != what_trains(config):
                 name, old, new = _first_difference(to_dict(what_trains(stored)), to_dict(what_trains(config)))
                 further = f", where init_from = {self.path} trains on from its weights" if name == "steps" else ""
                 raise UserError(
-                    f"{self.path} holds a run with {name} = {old}, not {new}: take another --run folder{further}"
+                    f"{self.path} holds a run with {name} = {said(old)}, not {said(new)}: "
+                    f"take another --run folder{further}"
                 )
             began, now = (json.dumps(known.to_dict()) for known in (self.statistics(), statistics))
             if began != now:
@@ -127,6 +129,10 @@ class RunFolder:
         write_atomically(self.path / "provenance.json", json.dumps(origin, indent=2))
         write_atomically(self.path / "data.json", json.dumps(statistics.to_dict()))
         self._write_settings(config)
+
+    def _has_begun(self) -> bool:
+        """Whether anything of a training is there; one that failed at once leaves its settings alone."""
+        return self.done or bool(self.checkpoints()) or bool(self.metrics())
 
     def _write_settings(self, config: Config) -> None:
         write_atomically(self.path / "config.yaml", to_yaml(config))
@@ -314,6 +320,26 @@ def find_run(path: str | Path) -> RunFolder:
         return RunFolder(SHIPPED / path)
     shipped = ", ".join(shipped_names())
     raise UserError(f"{path} is no run folder and no shipped planner; shipped are {shipped or 'none'}")
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """The runs of several folders, or shipped planners, each of them a training of its own.
+
+    Raises:
+        UserError: one is missing; one is named twice, or two are of the same settings and seed.
+    """
+    folders = [find_run(path) for path in paths]
+    if len({folder.path.resolve() for folder in folders}) < len(folders):
+        raise UserError("a run is named twice: its episodes would count as those of two seeds")
+    first: dict[Config, Path] = {}
+    for folder in folders:
+        twin = first.setdefault(what_trains(folder.config()), folder.path)
+        if twin != folder.path:
+            raise UserError(
+                f"{twin} and {folder.path} are trainings of the same settings and seed: their episodes would count as "
+                "those of two seeds"
+            )
+    return folders
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any]:
