@@ -95,7 +95,7 @@ def test_samples_of_a_batch_are_apart_in_evaluation_and_not_in_training():
     assert_independent_batch(network.eval(), torch.randn(4, 3, 20))
     with pytest.raises(AssertionError, match=r"sample \d hears the input of sample \d.*'1' \(BatchNorm1d\)"):
         assert_independent_batch(network, torch.randn(4, 3, 20), training=True)
-    with pytest.raises(UserError, match="1 step"):
+    with pytest.raises(UserError, match="1 entries on axis 0"):
         assert_independent_batch(network, torch.randn(1, 3, 20))
 
 

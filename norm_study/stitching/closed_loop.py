@@ -29,7 +29,7 @@ from planner.norms import NORM_TABLE
 from planner.plan import Planner
 from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
-from planner.training.run import find_run, find_runs
+from planner.training.run import find_run, find_seeds
 
 SHOWN = ("success", "plan_valid", "last_plan_valid")
 CAPTION = (
@@ -73,7 +73,7 @@ def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
     """
     if not options.runs:
         raise UserError("closed-loop needs RUN …")
-    for folder in find_runs(options.runs):
+    for folder in find_seeds(options.runs):
         check_held_out(folder, options.multiples)
     settings, store = part_of(ClosedLoopSettings, options), Answers(options.out / "rows", RENAMED, _label, True)
     asked = []

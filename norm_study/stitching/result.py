@@ -15,7 +15,7 @@ from norm_study.stitching.intervention import InterventionSettings, intervention
 from norm_study.stitching.measurement import check_held_out, example_plans, stitch_rows
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.training.run import find_run, find_runs
+from planner.training.run import find_run, find_seeds
 
 
 def measure(runs: Sequence[str], settings: StitchSettings, device: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def measure(runs: Sequence[str], settings: StitchSettings, device: str) -> dict[
         UserError: runs that differ otherwise, or two of one name.
     """
     started = time.perf_counter()
-    folders = find_runs(runs)
+    folders = find_seeds(runs)
     configs = {replace(folder.config(), seed=0) for folder in folders}
     if len(configs) > 1 or len({Path(run).name for run in runs}) < len(runs):
         raise UserError("RUN …: give runs that differ in their seed alone, each with a name of its own")

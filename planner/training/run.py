@@ -323,14 +323,24 @@ def find_run(path: str | Path) -> RunFolder:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """The runs of several folders, or shipped planners, each of them a training of its own.
+    """The runs of several folders, or shipped planners, each named once.
 
     Raises:
-        UserError: one is missing; one is named twice, or two are of the same settings and seed.
+        UserError: one is missing or named twice.
     """
     folders = [find_run(path) for path in paths]
     if len({folder.path.resolve() for folder in folders}) < len(folders):
         raise UserError("a run is named twice: its episodes would count as those of two seeds")
+    return folders
+
+
+def find_seeds(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """The runs of several folders, or shipped planners, each of them a training of its own.
+
+    Raises:
+        UserError: one is missing or named twice, or two are of the same settings and seed.
+    """
+    folders = find_runs(paths)
     first: dict[Config, Path] = {}
     for folder in folders:
         twin = first.setdefault(what_trains(folder.config()), folder.path)
