@@ -26,7 +26,7 @@ def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path, folder):
     runs = [Path(word).name for word in command.split() if word.startswith("runs/")]
     stored = [next((folder / "rows").glob(f"{run}-*")) for run in runs]
     rows = [row for path in stored for row in json.loads(gzip.decompress(path.read_bytes()))["rows"]]
-    assert len(runs) == len({row["run"] for row in rows}) == len(list((folder / "rows").iterdir())) >= 9
+    assert len(runs) == len({row["run"] for row in rows}) == len(list((folder / "rows").iterdir())) >= 3
     order = [mode for mode in modes(ClosedLoopSettings()) if any(row["mode"] == mode for row in rows)]
     assert loop_section(rows, order, command).write(tmp_path).markdown() == page
 

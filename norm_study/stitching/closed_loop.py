@@ -200,11 +200,14 @@ def _runs(rows: Rows) -> list[str]:
 def loop_figure(rows: Rows, order: Sequence[str]) -> Figure:
     """A column per multiple, a row per measure; modes along the axis, norms by their own looks."""
     multiples = sorted({row["multiple"] for row in rows if row["countable"] and row["split"] == "held_out"})
-    figure = Figure(figsize=(4.2 * len(multiples) + 1.4, 6.6), layout="constrained")
-    axes = figure.subplots(len(SHOWN), len(multiples), squeeze=False, sharex=True, sharey=True)
+    shown = [measure for measure in SHOWN if any(measure in row for row in rows)]
+    figure = Figure(
+        figsize=(max(2.2, 0.42 * len(order)) * len(multiples) + 1.4, 2.2 * len(shown)), layout="constrained"
+    )
+    axes = figure.subplots(len(shown), len(multiples), squeeze=False, sharex=True, sharey=True)
     norms = _norms(rows)
     for column, multiple in enumerate(multiples):
-        for axis, measure in zip(axes[:, column], SHOWN, strict=True):
+        for axis, measure in zip(axes[:, column], shown, strict=True):
             for at, norm in enumerate(norms):
                 cells = [_cell(rows, norm, mode, multiple, measure) for mode in order]
                 there = [place for place, cell in enumerate(cells) if cell["n"]]
@@ -214,7 +217,7 @@ def loop_figure(rows: Rows, order: Sequence[str]) -> Figure:
             axis.set(ylim=(-4, 104))
         axes[0, column].set_title(f"{multiple}× training horizon")
         axes[-1, column].set_xticks(range(len(order)), order, rotation=35, ha="right")
-    for axis, measure in zip(axes[:, 0], SHOWN, strict=True):
+    for axis, measure in zip(axes[:, 0], shown, strict=True):
         axis.set_ylabel(f"{MEASURES[measure].label} (%)")
     open_axes(axes.flat)
     legend_outside(figure, axes[0, 0])
