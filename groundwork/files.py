@@ -11,9 +11,12 @@ import hashlib
 import io
 import json
 import os
+import signal
+import threading
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +49,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:  # a full disk should not keep what did not fit
         aside.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def interrupt_waits() -> Iterator[None]:
+    """Ctrl-C comes after the context: a library that swallows it would tell of a damaged file instead."""
+    if threading.current_thread() is not threading.main_thread():  # it never comes there
+        yield
+        return
+    told: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if told:
+            raise KeyboardInterrupt
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from groundwork.errors import UserError
-from groundwork.files import read_json
+from groundwork.files import interrupt_waits, read_json
 from groundwork.options import from_dict
 from planner.config import ModelConfig
 from planner.unet import TemporalUNet
@@ -57,7 +57,8 @@ def load_weights(network: TemporalUNet, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing; weights are read from safetensors only")
     try:
-        tensors = load_file(path)
+        with interrupt_waits():
+            tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from error
     expected = network.state_dict()

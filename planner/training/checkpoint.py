@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundwork.errors import UserError
-from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
+from groundwork.files import interrupt_waits, read_json, verify_checksums, write_atomically, write_checksums
 from planner.unet import TemporalUNet
 from planner.unet_files import SETTINGS_FILE, WEIGHTS_FILE, load_weights, read_settings
 
@@ -84,7 +84,8 @@ def read_optimizer(folder: Path, parameters: Sequence[Tensor]) -> tuple[int, dic
     path, remedy = folder / "optimizer.safetensors", _remedy(folder)
     verify_checksums(folder, [path.name, "state.json"], remedy)
     try:
-        tensors = load_file(path)
+        with interrupt_waits():
+            tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from error
     state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(parameters))}
