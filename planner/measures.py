@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +40,7 @@ class Measure:
         column: whether a comparison has a column for it.
         headline: whether a comparison begins with it, in its chart and its first table.
         known_with: the measure that must be known where this one shall be shown.
+        least: what it cannot be below.
     """
 
     label: str
@@ -51,6 +53,12 @@ class Measure:
     column: bool = False
     headline: bool = False
     known_with: str | None = None
+    least: float = 0.0
+
+    @property
+    def within(self) -> tuple[float, float]:
+        """What it can be: intervals end there."""
+        return self.least, 1.0 if self.share else math.inf
 
     def cell(self, interval: Mapping[str, Any] | None) -> Cell:
         """A mean with its interval as a table shows it; "–" where it was not measured."""
@@ -85,9 +93,9 @@ MEASURES: dict[str, Measure] = {
     "last_plan_valid": Measure("last plan valid", "plan", "higher", share=True),
     "path_avoids": Measure("paths that avoid the region", "execution", "higher", share=True),
     # Told where the tasks have references to score by, which are D4RL's protocols.
-    "score": Measure("score", "execution", "higher", digits=1, column=True, known_with="score_expert"),
+    "score": Measure("score", "execution", "higher", digits=1, column=True, known_with="score_expert", least=-math.inf),
     "score_expert": Measure(
-        "score, expert 100", "execution", "higher", digits=1, column=True, known_with="score_expert"
+        "score, expert 100", "execution", "higher", digits=1, column=True, known_with="score_expert", least=-math.inf
     ),
 }
 """Every measure of an episode by the name that rows have for it, in the order of tables."""

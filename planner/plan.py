@@ -25,7 +25,8 @@ from planner.hub import EMA, fetch
 from planner.sampler import Conditions, Resampling, WarmStart, sample
 from planner.sampling import Choice, Sampling
 from planner.training.checkpoint import read_network
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 from planner.unet import TemporalUNet
 
 PLANS_PER_BATCH = 1024

@@ -20,7 +20,8 @@ from groundwork.yaml_files import to_yaml
 from planner.config import Config
 from planner.hub import CARD, CONTENT, EMA, require_repo
 from planner.rollout import summarize
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 from planner.unet_files import WEIGHTS_FILE
 
 OURS = "Demonstrations of a scripted expert on MuJoCo, collected with `maze-data collect` of this project; MIT licence."

@@ -18,7 +18,7 @@ from envs.point_maze import make_env
 from envs.side_by_side import SideBySide
 from envs.worlds import World
 from groundwork.errors import UserError
-from groundwork.intervals import mean_intervals
+from groundwork.intervals import mean_interval
 from planner.execution import SETTLING_STEPS, execute
 from planner.measures import LEAVING_DISTANCE_M, MEASURES, execution_measures, plan_measures
 from planner.plan import Planner
@@ -219,13 +219,10 @@ def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, A
     """Per split, mean, median and 95 % interval over episodes of each measure that the rows hold."""
     splits = sorted({row["split"] for row in rows})
     names = [name for name in MEASURES if any(name in row for row in rows)]
-    found = {split: mean_intervals([row for row in rows if row["split"] == split], names) for split in splits}
-    return {split: {name: _possible(name, one) for name, one in by_name.items()} for split, by_name in found.items()}
-
-
-def _possible(name: str, interval: dict[str, Any]) -> dict[str, Any]:
-    """An interval that ends where its measure does."""
-    measure = MEASURES[name]
-    least, most = (0.0, 1.0) if measure.share else (-math.inf if name.startswith("score") else 0.0, math.inf)
-    ends = {end: interval[end] for end in ("low", "high") if interval[end] is not None}
-    return interval | {end: min(most, max(least, value)) for end, value in ends.items()}
+    return {
+        split: {
+            name: mean_interval([row[name] for row in rows if row["split"] == split], MEASURES[name].within)
+            for name in names
+        }
+        for split in splits
+    }

@@ -44,23 +44,28 @@ class RolloutSettings(Sampling):
         return self.seed * 1_000_003 + first + 7919 * step
 
 
+STEPS = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of network evaluations that the ablation of samplers tries."""
+
+
 @dataclass(frozen=True)
 class AblationSettings(Settings):
     """What is tried.
 
     Attributes:
         samplers: each with every number of steps.
-        steps: network evaluations per plan; those above the training's noise levels are left out.
+        steps: network evaluations per plan; ``None``: those of :data:`STEPS` up to the training's noise levels.
         tasks: splits, families or names.
         episodes: per task.
         seed: of starts, goals and plans, the same for every setting, so that episodes pair.
     """
 
     samplers: tuple[SamplerKind, ...] = option(tuple(SAMPLERS), "The samplers to try.")
-    steps: tuple[int, ...] = option(
-        (1, 2, 4, 8, 16, 32, 64),
+    steps: tuple[int, ...] | None = option(
+        None,
         "The numbers of network evaluations per plan to try.",
         low=1,
+        default_text=f"{','.join(map(str, STEPS))}, up to the training's noise levels",
         flag="sampling-steps",
         old=("--steps",),
     )

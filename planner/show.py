@@ -16,7 +16,8 @@ from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.comparison.run_facts import network_facts, run_facts
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_COLUMNS = 40

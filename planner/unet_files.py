@@ -48,6 +48,20 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not key.startswith("_")}
 
 
+def read_tensors(path: Path, remedy: str = "") -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file.
+
+    Raises:
+        UserError: damaged; the line ends with the remedy, if there is one.
+    """
+    try:
+        with interrupt_waits():
+            return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        further = f"; {remedy}" if remedy else ""
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}){further}") from error
+
+
 def load_weights(network: TemporalUNet, path: Path) -> None:
     """Weights out of a safetensors file into a network, which evaluates from then on.
 
@@ -56,11 +70,7 @@ def load_weights(network: TemporalUNet, path: Path) -> None:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; weights are read from safetensors only")
-    try:
-        with interrupt_waits():
-            tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())})") from error
+    tensors = read_tensors(path)
     expected = network.state_dict()
     for name in expected:
         if name not in tensors:

@@ -29,17 +29,24 @@ def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path, folder):
     assert loop_section(rows, order, command).write(tmp_path).markdown() == page
 
 
-def test_the_difference_to_one_plan_is_that_of_the_same_planners():
-    about = {"norm": "channel", "multiple": 2, "maze": "hash", "split": "held_out", "countable": True, "success": True}
+def test_differences_are_those_to_the_same_planners_and_to_group_with_the_same_seeds():
+    about = {"multiple": 2, "maze": "hash", "split": "held_out", "countable": True, "planning_ms": 1.0}
     rows = [
-        about | {"run": f"seed{seed}", "mode": mode, "plan_valid": episode < count, "planning_ms": 1.0}
+        about
+        | {"norm": norm, "run": f"{norm}-{seed}", "run_seed": seed, "mode": mode}
+        | {"success": norm == "channel" or episode < count, "plan_valid": episode < count}
+        for norm in ("group", "channel")
         for seed, counts in enumerate([(0, 4), (2, 6), (6, 10)])
         for mode, count in zip(("one plan", "best of 2"), counts, strict=True)
         for episode in range(10)
     ]
-    plain, best = loop_section(rows, ["one plan", "best of 2"]).tables[0].rows
-    assert plain[5] == "–"
-    assert cell_text(best[5]) == "40 points [15, 59]"  # Newcombe: 20 of 30 against 8
+    table = loop_section(rows, ["one plan", "best of 2"]).tables[0]
+    told = [[cell_text(cell) for cell in line[3:8]] for line in table.rows]
+    assert table.columns[3:8] == ["success", "to one plan", "to group", "valid plans", "to one plan"]
+    assert [line[1] for line in told] == ["–", "40 points [15, 59]", "–", "0 points [-11, 11]"]  # Newcombe
+    assert [line[2] for line in told][:2] == ["–", "–"]
+    assert [line[2].split(" ")[0] for line in told][2:] == ["73", "33"]
+    assert [line[4] for line in told] == ["–", "40 points [15, 59]"] * 2
 
 
 def test_modes_differ_in_what_they_say_alone():
@@ -79,7 +86,7 @@ def test_the_study_rolls_out_in_every_mode_once_and_says_what_it_has_no_number_f
     assert by_mode["every 40 steps, cold"] > by_mode["few evaluations"]  # all plans of an episode count
     lines = [line for line in (tmp_path / "tables.md").read_text().splitlines() if line.startswith("| 4×")]
     assert len(lines) == 6
-    assert all((line.split(" | ")[6] == "–") != ("every" in line) for line in lines)
+    assert all((line.split(" | ")[8] == "–") != ("every" in line) for line in lines)
     assert (tmp_path / "hash.png").stat().st_size > 10_000
     before = kept.stat().st_mtime_ns
     assert main(argv) == 0

@@ -29,7 +29,8 @@ from planner.config import (
 )
 from planner.data import load_data
 from planner.norms import NORM_KINDS
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 from planner.training.train import train
 from planner.training.trainer import Trainer, make_network
 

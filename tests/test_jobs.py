@@ -260,5 +260,5 @@ def test_nothing_but_the_executors_starts_processes():
     assert starters == {
         "groundwork/jobs.py": {"multiprocessing"},
         "groundwork/slurm.py": {"subprocess"},  # asks the cluster for its jobs
-        "planner/training/run.py": {"subprocess"},
+        "planner/training/provenance.py": {"subprocess"},
     }  # git's commit

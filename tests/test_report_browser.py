@@ -17,7 +17,7 @@ from norm_study.audit.report import audit_section
 from norm_study.main import main
 from planner.comparison.compare import compare
 from planner.rollout import RolloutSettings
-from planner.training.run import SHIPPED
+from planner.training.find import SHIPPED
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 STUDIES = [folder for name in ("localization", "stitching", "hash", "audit") if (folder := DOCS / name).is_dir()]

@@ -6,6 +6,7 @@ import pytest
 from groundwork.errors import UserError
 from planner.comparison.sampler_ablation import AblationSettings, ablate, fewest_steps
 from planner.sampling import SAMPLERS
+from planner.settings import STEPS
 from planner.training.run import RunFolder
 
 
@@ -37,8 +38,11 @@ def test_every_setting_is_measured_on_the_same_episodes_and_kept(tiny_run, tmp_p
 def test_more_steps_than_the_training_has_levels_are_refused_if_asked_for_and_left_out_if_not(tiny_run, tmp_path):
     with pytest.raises(UserError, match=r"sampling_steps = 1000 must be at most the \d+ levels of .*'s training"):
         ablate(tiny_run, AblationSettings(("ddim",), (1, 1000), ("straight",), 1), tmp_path, "cpu", "")
-    assert max(AblationSettings().steps) > RunFolder(tiny_run).config().diffusion.train_steps
+    levels = RunFolder(tiny_run).config().diffusion.train_steps
+    assert max(STEPS) > levels
     ablate(tiny_run, AblationSettings(("ddim",), tasks=("straight",), episodes=1), tmp_path, "cpu", "")
+    stored = json.loads((tmp_path / "samplers.json").read_text())
+    assert stored["config"]["steps"] == [steps for steps in STEPS if steps <= levels]
 
 
 def test_what_is_no_sampler_is_refused():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from planner.plan import Planner
-from planner.training import run as run_module
+from planner.training import find as find_module
 from planner.training.run import RunFolder
 from planner.training.train import train
 
@@ -22,7 +22,7 @@ def shipped(tiny_run, tmp_path, monkeypatch):
     """``tiny`` is shipped, and the working folder is empty."""
     command = ["env", f"WEIGHTS={tmp_path / 'weights'}", str(SHIP), str(tiny_run), "tiny"]
     subprocess.run(command, check=True, capture_output=True, timeout=20)
-    monkeypatch.setattr(run_module, "SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr(find_module, "SHIPPED", tmp_path / "weights")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return tmp_path / "weights"
@@ -104,7 +104,7 @@ def test_an_unfinished_run_and_a_name_that_is_taken_are_not_shipped(shipped, tin
         assert subprocess.run(command, capture_output=True, timeout=20).returncode == 2
 
 
-@pytest.mark.parametrize("name", run_module.shipped_names() or ["none"])
+@pytest.mark.parametrize("name", find_module.shipped_names() or ["none"])
 def test_what_is_shipped_loads(name):
     if name == "none":
         pytest.skip("nothing is shipped yet")

@@ -15,7 +15,8 @@ import torch
 from planner.comparison import kept
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
-from planner.training.run import RunFolder, shipped_names
+from planner.training.find import shipped_names
+from planner.training.run import RunFolder
 from planner.training.train import train
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"

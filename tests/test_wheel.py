@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.training.run import SHIPPED, RunFolder, shipped_names
+from planner.training.find import SHIPPED, shipped_names
+from planner.training.run import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {

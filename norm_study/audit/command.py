@@ -23,7 +23,7 @@ from planner.data import TrajectoryLayout
 from planner.diffusion import make_schedule
 from planner.plan import pick_device
 from planner.sampler import Conditions, sample
-from planner.training.run import find_run
+from planner.training.find import find_run
 from planner.unet import TemporalUNet
 
 PLANS, SAMPLING_STEPS = 2, 20

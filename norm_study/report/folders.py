@@ -17,7 +17,8 @@ from norm_study.stitching.grid import all_runs
 from norm_study.stitching.tables import study_section
 from planner.comparison.report import comparison_section
 from planner.comparison.sampler_ablation import ablation_section
-from planner.training.run import RunFolder, find_run, shipped_names
+from planner.training.find import find_run, shipped_names
+from planner.training.run import RunFolder
 
 KINDS = (
     "planner train (config.yaml), planner compare (comparison.json), norm-study reproduce (claims.json), "

@@ -31,7 +31,7 @@ from norm_study.reproduce.init_bias_figures import INIT_BIAS_FIGURES
 from norm_study.reproduce.init_bias_tables import shares_table, training_table
 from norm_study.reproduce.parts import Budget, Collected, collect, load_parts, parts_file, run_parts
 from planner.norms import norm_facts
-from planner.training.run import provenance
+from planner.training.provenance import provenance
 
 FIGURES = {**LOCALIZATION_FIGURES, **INIT_BIAS_FIGURES}
 SIZES = (

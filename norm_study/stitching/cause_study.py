@@ -26,7 +26,7 @@ from norm_study.stitching.cause import cause_rows, decoded_rows
 from norm_study.stitching.settings import CauseOptions, CauseSettings
 from norm_study.stitching.summary import Rows, countable, interval, study_cell
 from planner.renamed import RENAMED
-from planner.training.run import find_run, find_seeds
+from planner.training.find import find_run, find_seeds
 
 RULES = {
     "own": "its own, as trained",
@@ -62,7 +62,7 @@ def cause(options: CauseOptions, compute: Compute) -> None:
     asked, seeds = [], []
     for folder, run, lender in zip(find_seeds(runs), runs, lenders, strict=True):
         config = folder.config()
-        if not any(isinstance(module, nn.GroupNorm) for module in folder.load_network().modules()):
+        if not any(isinstance(module, nn.GroupNorm) for module in folder.make_network().modules()):
             raise UserError(
                 f"{run} has no GroupNorm whose statistics could be taken over: its norm is {config.model.norm}"
             )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from groundwork.answers import Answers
 from groundwork.errors import UserError
 from groundwork.files import save_figure, write_atomically
-from groundwork.intervals import difference_over_seeds, student_interval
+from groundwork.intervals import student_interval
 from groundwork.jobs import Job, run_jobs
 from groundwork.options import part_of
 from groundwork.program import Compute, command_line
@@ -24,14 +24,15 @@ from groundwork.style import legend_outside, open_axes, plot_intervals
 from groundwork.tables import Cell, Table, measured
 from norm_study.stitching.measurement import check_held_out
 from norm_study.stitching.settings import ClosedLoopOptions, ClosedLoopSettings, Way
-from norm_study.stitching.summary import MEASURES, Rows, by_run, countable, interval, study_cell
+from norm_study.stitching.summary import MEASURES, Rows, countable, difference, interval, study_cell
 from planner.norms import NORM_TABLE
 from planner.plan import Planner
 from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings, can_be_done, choose_tasks, rollout
-from planner.training.run import find_run, find_seeds
+from planner.training.find import find_run, find_seeds
 
 SHOWN = ("success", "plan_valid", "last_plan_valid")
+POINTS = " points"
 CAPTION = (
     "Held-out tasks: success, valid first plans, and valid last plans where plans are drawn anew. Intervals: 95 %, "
     "over training seeds where there are three."
@@ -40,9 +41,9 @@ NOTE = (
     "*Few evaluations*: DDIM. *Best of N*: the shortest valid plan of N is followed, which takes the map to choose. "
     "*Steps N times again*: each sampling step between two noise levels is taken again from its result, noised back. "
     "*Every N steps*: the rest of the plan is drawn anew after so many environment steps, cold from pure noise or warm "
-    "from the last plan, as long as enough points are left. *To one plan*: the difference of valid first plans, of the "
-    "same planners. Milliseconds are those of all plans of an episode, drawn in batches, on cores that other work may "
-    "have shared."
+    "from the last plan, as long as enough points are left. *To one plan*, *to group*: the difference to the same "
+    "planners with one plan, and to those of `group` with the same seeds. Milliseconds are those of all plans of an "
+    "episode, drawn in batches, on cores that other work may have shared."
 )
 
 
@@ -162,39 +163,47 @@ def _held_out(rows: Rows, norm: str, mode: str, multiple: int) -> Rows:
     return [row for row in chosen if (row["norm"], row["mode"]) == (norm, mode)]
 
 
-def _gained(rows: Rows, norm: str, mode: str, multiple: int) -> dict[str, Any]:
-    """Valid first plans of a mode minus those of the first one, of the same planners."""
-    ours, plain = (by_run(_held_out(rows, norm, which, multiple), "plan_valid") for which in (mode, "one plan"))
-    differences = [float(np.mean(ours[run]) - np.mean(plain[run])) for run in ours]
-    one, other = ([value for values in found.values() for value in values] for found in (ours, plain))
-    return difference_over_seeds(differences, (one, other), share=True)
-
-
 def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
     """One line per multiple, norm and mode, of the held-out tasks that can be done."""
     lines: list[list[Cell]] = []
     for multiple in sorted({row["multiple"] for row in rows}):
         for norm in _norms(rows):
             for mode in order:
-                cells = [_cell(rows, norm, mode, multiple, measure) for measure in SHOWN]
-                if not cells[0]["n"]:
+                own = _held_out(rows, norm, mode, multiple)
+                if not own:
                     continue
-                own = [row for row in rows if (row["norm"], row["mode"], row["multiple"]) == (norm, mode, multiple)]
-                spent = [float(np.mean([row["planning_ms"] for row in own if row["run"] == run])) for run in _runs(own)]
-                known = [
-                    study_cell(cell, measure) if cell["n"] else "–" for cell, measure in zip(cells, SHOWN, strict=True)
-                ]
-                time = measured(student_interval(spent, (0, math.inf)), ".0f", " ms")
-                difference = _gained(rows, norm, mode, multiple)
-                gained = "–" if mode == order[0] else study_cell(difference, SHOWN[1], " points")
-                count = f"{cells[0]['n']} {cells[0]['over']}"
-                lines.append([f"{multiple}×", norm, mode, *known[:2], gained, known[2], count, time])
-    success, valid, last = (f"held-out {MEASURES[measure].label}" for measure in SHOWN)
-    return Table(["horizon", "norm", "mode", success, valid, "to one plan", last, "n", "planning"], lines, maze)
+                plain, group = (_held_out(rows, *of, multiple) for of in ((norm, order[0]), ("group", mode)))
+                success, valid, last = (interval(own, measure) for measure in SHOWN)
+                spent = _spent_ms(
+                    [row for row in rows if (row["norm"], row["mode"], row["multiple"]) == (norm, mode, multiple)]
+                )
+                lines.append(
+                    [
+                        f"{multiple}×",
+                        norm,
+                        mode,
+                        study_cell(success, SHOWN[0]),
+                        "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[0]), SHOWN[0], POINTS),
+                        "–"
+                        if norm == "group"
+                        else study_cell(difference(own, group, SHOWN[0], of="run_seed"), SHOWN[0], POINTS),
+                        study_cell(valid, SHOWN[1]),
+                        "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[1]), SHOWN[1], POINTS),
+                        study_cell(last, SHOWN[2]) if last["n"] else "–",
+                        f"{success['n']} {success['over']}",
+                        measured(student_interval(spent, (0, math.inf)), ".0f", " ms"),
+                    ]
+                )
+    columns = ["success", "to one plan", "to group", "valid plans", "to one plan", "last plan valid", "n", "planning"]
+    return Table(["horizon", "norm", "mode", *columns], lines, f"{maze}, held-out tasks")
 
 
-def _runs(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(row["run"] for row in rows))
+def _spent_ms(rows: Rows) -> list[float]:
+    """The mean time of planning of each run."""
+    by_run: dict[str, list[float]] = {}
+    for row in rows:
+        by_run.setdefault(row["run"], []).append(row["planning_ms"])
+    return [float(np.mean(times)) for times in by_run.values()]
 
 
 def loop_figure(rows: Rows, order: Sequence[str]) -> Figure:

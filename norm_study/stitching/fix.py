@@ -26,7 +26,8 @@ from norm_study.stitching.summary import Rows, countable, interval, study_cell
 from planner.config import Config
 from planner.norms import NormKind
 from planner.renamed import RENAMED
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 from planner.training.train import train_job
 
 FINE_TUNING_RATE = 1e-3

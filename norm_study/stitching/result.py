@@ -15,7 +15,7 @@ from norm_study.stitching.intervention import InterventionSettings, intervention
 from norm_study.stitching.measurement import check_held_out, example_plans, stitch_rows
 from norm_study.stitching.settings import StitchSettings
 from norm_study.stitching.summary import summarize
-from planner.training.run import find_run, find_seeds
+from planner.training.find import find_run, find_seeds
 
 
 def measure(runs: Sequence[str], settings: StitchSettings, device: str) -> dict[str, Any]:

@@ -73,17 +73,17 @@ def _splits(rows: Rows, multiple: int) -> dict[str, Any]:
     return {
         "demonstrated": {name: interval(demonstrated, name) for name in MEASURES},
         "held_out": {name: interval(held_out, name) for name in MEASURES},
-        "gap": {name: _gap(demonstrated, held_out, name) for name in GAP_MEASURES},
+        "gap": {name: difference(demonstrated, held_out, name) for name in GAP_MEASURES},
     }
 
 
-def by_run(rows: Rows, name: str) -> dict[str, list[float]]:
-    """The values of a measure by training run; rows without it are left out."""
-    values: dict[str, list[float]] = {}
+def by_run(rows: Rows, name: str, of: str = "run") -> dict[Any, list[float]]:
+    """The values of a measure by training run, or by another entry of the rows; rows without it are left out."""
+    values: dict[Any, list[float]] = {}
     taken = FLAWS.get(name, lambda row: row.get(name))
     for row in rows:
         if (value := taken(row)) is not None:
-            values.setdefault(row["run"], []).append(value)
+            values.setdefault(row[of], []).append(value)
     return values
 
 
@@ -92,8 +92,9 @@ def interval(rows: Rows, name: str) -> dict[str, Any]:
     return interval_over_seeds(list(by_run(rows, name).values()), share=MEASURES[name].share)
 
 
-def _gap(demonstrated: Rows, held_out: Rows, name: str) -> dict[str, Any]:
-    first, second = by_run(demonstrated, name), by_run(held_out, name)
+def difference(ours: Rows, reference: Rows, name: str, of: str = "run") -> dict[str, Any]:
+    """A measure's mean difference with its interval, paired by training run, or by another entry of the rows."""
+    first, second = by_run(ours, name, of), by_run(reference, name, of)
     differences = [float(np.mean(first[run]) - np.mean(second[run])) for run in first if run in second]
     one, other = ([value for values in found.values() for value in values] for found in (first, second))
     return difference_over_seeds(differences, (one, other), share=MEASURES[name].share)

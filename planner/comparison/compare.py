@@ -29,7 +29,9 @@ from planner.measures import MEASURES, held, plan_measures
 from planner.norms import in_legend_order
 from planner.plan import Planner, pick_device
 from planner.rollout import RolloutSettings
-from planner.training.run import RunFolder, find_runs, provenance
+from planner.training.find import find_runs
+from planner.training.provenance import provenance
+from planner.training.run import RunFolder
 
 REFERENCE_WINDOWS = 2000
 LONGEST_LABEL = 48

@@ -13,7 +13,8 @@ from groundwork.jobs import Job
 from planner.plan import Planner
 from planner.renamed import RENAMED
 from planner.rollout import RolloutSettings, choose_tasks, rollout
-from planner.training.run import RunFolder, find_run
+from planner.training.find import find_run
+from planner.training.run import RunFolder
 
 Rows = list[dict[str, Any]]
 

@@ -6,7 +6,8 @@ import gzip
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from planner.measures import MEASURES
 from planner.plan import Planner
 from planner.rollout import choose_tasks
 from planner.sampling import Sampling
-from planner.settings import AblationSettings, RolloutSettings
+from planner.settings import STEPS, AblationSettings, RolloutSettings
 
 MARGIN = 0.03
 """Not worse: the lower 95 % bound of the paired difference in success lies above minus this."""
@@ -51,13 +52,10 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     planner = Planner.from_run(run, device=device)
     levels = planner.config.diffusion.train_steps
     choose_tasks(planner.statistics.maze_for(f"samplers of {run}"), settings.tasks)
-    asked_steps = [steps for steps in settings.steps if steps <= levels]
-    if len(asked_steps) < len(settings.steps) and settings.steps != type(settings)().steps:
-        raise UserError(
-            f"sampling_steps = {max(settings.steps)} must be at most the {levels} levels of {run}'s training"
-        )
-    pairs = [(sampler, steps) for sampler in settings.samplers for steps in asked_steps]
-    pairs = list(dict.fromkeys([("ddpm", levels), *pairs]))
+    tried = settings.steps or tuple(steps for steps in STEPS if steps <= levels)
+    if max(tried) > levels:
+        raise UserError(f"sampling_steps = {max(tried)} must be at most the {levels} levels of {run}'s training")
+    pairs = list(dict.fromkeys([("ddpm", levels), *product(settings.samplers, tried)]))
     reference: list[bool] = []
     entries, rows = [], []
     for sampler, steps in tqdm(pairs, desc="samplers", unit="setting"):
@@ -79,7 +77,7 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
         "run": Path(run).name,
         "norm": planner.config.model.norm,
         "threads": torch.get_num_threads(),
-        **asdict(settings),
+        **asdict(replace(settings, steps=tried)),
     }
     write_atomically(out / "samplers_rows.json.gz", gzip.compress(json.dumps(rows).encode(), mtime=0))
     write_atomically(

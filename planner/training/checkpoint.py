@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from groundwork.errors import UserError
-from groundwork.files import interrupt_waits, read_json, verify_checksums, write_atomically, write_checksums
+from groundwork.files import read_json, verify_checksums, write_atomically, write_checksums
 from planner.unet import TemporalUNet
-from planner.unet_files import SETTINGS_FILE, WEIGHTS_FILE, load_weights, read_settings
+from planner.unet_files import SETTINGS_FILE, WEIGHTS_FILE, load_weights, read_settings, read_tensors
 
 OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of each parameter."""
@@ -83,11 +83,7 @@ def read_optimizer(folder: Path, parameters: Sequence[Tensor]) -> tuple[int, dic
     """
     path, remedy = folder / "optimizer.safetensors", _remedy(folder)
     verify_checksums(folder, [path.name, "state.json"], remedy)
-    try:
-        with interrupt_waits():
-            tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from error
+    tensors = read_tensors(path, remedy)
     state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(parameters))}
     for key, value in tensors.items():
         index, _, name = key.partition(".")

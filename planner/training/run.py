@@ -17,11 +17,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,38 +33,11 @@ from groundwork.files import CHECKSUMS, read_json, verify_checksums, write_atomi
 from planner.config import Config, from_dict, load_preset, to_dict, to_yaml, what_trains
 from planner.data import DataStatistics
 from planner.training.checkpoint import read_network, read_optimizer, write_checkpoint
+from planner.training.provenance import provenance
 from planner.unet import TemporalUNet
 
 METRICS = {"step", "loss", "gradient_norm", "learning_rate", "steps_per_second"}
 """What every row of ``metrics.jsonl`` holds."""
-SHIPPED = Path(__file__).resolve().parent.parent / "weights"
-_PACKAGES = ("torch", "diffusers", "gymnasium", "gymnasium-robotics", "mujoco", "minari", "numpy", "scipy")
-
-
-def provenance(seed: int | None, device: torch.device) -> dict[str, Any]:
-    """What a reader needs to repeat a run: versions, commit, seed (if one), device and thread count."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "git_commit": git("rev-parse", "HEAD"),
-        "git_dirty": None if status is None else bool(status),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "seed": seed,
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 class RunFolder:
@@ -301,55 +271,6 @@ def _metrics_row(line: str) -> dict[str, Any] | None:
     if not isinstance(row, dict) or not set(row) >= METRICS or type(row["step"]) is not int:
         return None
     return row if all(isinstance(row[name], int | float) for name in METRICS) else None
-
-
-def shipped_names() -> list[str]:
-    """The names of the trained planners that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob("*/config.yaml"))
-
-
-def find_run(path: str | Path) -> RunFolder:
-    """The run of a folder, or the shipped planner of that name where no folder is so called.
-
-    Raises:
-        UserError: neither.
-    """
-    if Path(path).is_dir():
-        return RunFolder(path)
-    if str(path) in shipped_names():
-        return RunFolder(SHIPPED / path)
-    shipped = ", ".join(shipped_names())
-    raise UserError(f"{path} is no run folder and no shipped planner; shipped are {shipped or 'none'}")
-
-
-def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """The runs of several folders, or shipped planners, each named once.
-
-    Raises:
-        UserError: one is missing or named twice.
-    """
-    folders = [find_run(path) for path in paths]
-    if len({folder.path.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is named twice: its episodes would count as those of two seeds")
-    return folders
-
-
-def find_seeds(paths: Sequence[str | Path]) -> list[RunFolder]:
-    """The runs of several folders, or shipped planners, each of them a training of its own.
-
-    Raises:
-        UserError: one is missing or named twice, or two are of the same settings and seed.
-    """
-    folders = find_runs(paths)
-    first: dict[Config, Path] = {}
-    for folder in folders:
-        twin = first.setdefault(what_trains(folder.config()), folder.path)
-        if twin != folder.path:
-            raise UserError(
-                f"{twin} and {folder.path} are trainings of the same settings and seed: their episodes would count as "
-                "those of two seeds"
-            )
-    return folders
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any]:

@@ -19,9 +19,10 @@ from planner.config import Config, what_trains
 from planner.data import load_data
 from planner.plan import pick_device
 from planner.training.distributed import joined
+from planner.training.find import find_run
 from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
-from planner.training.run import RunFolder, find_run
+from planner.training.run import RunFolder
 from planner.training.stacked import Stack, check_stack, update_together
 from planner.training.trackers import TrackerName
 from planner.training.trainer import Trainer, learning_rate
