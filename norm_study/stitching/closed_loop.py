@@ -166,6 +166,7 @@ def _held_out(rows: Rows, norm: str, mode: str, multiple: int) -> Rows:
 def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
     """One line per multiple, norm and mode, of the held-out tasks that can be done."""
     lines: list[list[Cell]] = []
+    beside_group = {"group"} < set(_norms(rows))
     for multiple in sorted({row["multiple"] for row in rows}):
         for norm in _norms(rows):
             for mode in order:
@@ -184,9 +185,7 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
                         mode,
                         study_cell(success, SHOWN[0]),
                         "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[0]), SHOWN[0], POINTS),
-                        "–"
-                        if norm == "group"
-                        else study_cell(difference(own, group, SHOWN[0], of="run_seed"), SHOWN[0], POINTS),
+                        *([_to_group(own, group)] if beside_group else []),
                         study_cell(valid, SHOWN[1]),
                         "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[1]), SHOWN[1], POINTS),
                         study_cell(last, SHOWN[2]) if last["n"] else "–",
@@ -194,8 +193,16 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
                         measured(student_interval(spent, (0, math.inf)), ".0f", " ms"),
                     ]
                 )
-    columns = ["success", "to one plan", "to group", "valid plans", "to one plan", "last plan valid", "n", "planning"]
+    to_group = ["to group"] if beside_group else []
+    columns = ["success", "to one plan", *to_group, "valid plans", "to one plan", "last plan valid", "n", "planning"]
     return Table(["horizon", "norm", "mode", *columns], lines, f"{maze}, held-out tasks")
+
+
+def _to_group(own: Rows, group: Rows) -> Cell:
+    """The difference in success to ``group`` in the same mode and with the same seeds."""
+    if own == group:
+        return "–"
+    return study_cell(difference(own, group, SHOWN[0], of="run_seed"), SHOWN[0], POINTS)
 
 
 def _spent_ms(rows: Rows) -> list[float]:
