@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from groundwork.errors import UserError
+from planner.comparison import denoising
 from planner.comparison.denoising import BEST, denoise, posterior_mean
 from planner.main import main
 from planner.settings import DenoiseSettings
@@ -54,14 +55,17 @@ def test_a_run_is_measured_at_each_level_and_beside_real_windows(dropped, tmp_pa
     assert (tmp_path / "denoise.png").stat().st_size > 10_000
 
 
-def test_runs_that_tell_nothing_are_refused(tiny, hash_dataset, tiny_run, dropped, tmp_path):
+def test_runs_that_tell_nothing_are_refused_before_any_is_measured(
+    tiny, hash_dataset, tiny_run, dropped, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(denoising, "measure", None)
     train(tiny(data={"validation_share": 0.0}, diffusion={"drop_ends": 0.5}), tmp_path / "run", "cpu", progress=False)
     chunks = tiny(model={"overlap": 6}, diffusion={"drop_ends": 0.5})
     train(chunks, tmp_path / "chunks", "cpu", progress=False)
     for runs, line in (
         ([str(tmp_path / "chunks")], "told of their neighbours"),
         ([str(tmp_path / "run")], "kept no validation windows"),
-        ([str(tiny_run)], "always knew both ends"),
+        ([dropped, str(tiny_run)], "always knew both ends"),
         ([dropped, dropped], "names of their own"),
     ):
         with pytest.raises(UserError, match=line):

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from groundwork.errors import UserError
-from norm_study.audit import audit
+from norm_study.audit import assert_local, audit
 from norm_study.audit.surgery import replace_norms, restore_norms
 from planner.norm_layers import ChannelNorm, ChannelRMSNorm, PackNorm
 from planner.norms import WHOLE_KINDS, make_norm
@@ -292,3 +292,16 @@ def test_a_restoration_without_its_exchange_is_refused():
     network[1] = nn.Identity()
     with pytest.raises(UserError, match="'1' is not the norm"):
         restore_norms(network, surgery)
+
+
+@pytest.mark.parametrize("nothing", [None, torch.relu, {"weight": torch.zeros(3)}])
+def test_what_is_no_module_is_refused_in_a_line(nothing):
+    inputs = torch.zeros(1, 3, 8)
+    for use in (
+        lambda: replace_norms(nothing),
+        lambda: audit(nothing, inputs),
+        lambda: assert_local(nothing, inputs, left=1, right=1),
+    ):
+        with pytest.raises(UserError, match=r"is no torch\.nn\.Module") as refusal:
+            use()
+        assert "\n" not in str(refusal.value)

@@ -17,12 +17,24 @@ from torch import Tensor, nn
 from groundwork.errors import UserError
 
 
+def require_module(network: object) -> None:
+    """Refuses what has no modules to look into.
+
+    Raises:
+        UserError: it is no ``torch.nn.Module``.
+    """
+    if not isinstance(network, nn.Module):
+        raise UserError(f"the network is {network!r:.60}, which is no torch.nn.Module")
+
+
 def unwrapped(module: nn.Module) -> nn.Module:
     """The network inside ``torch.compile`` and the wrappers that spread it over devices.
 
     Raises:
-        UserError: a part was scripted or traced, so that its inner modules cannot be watched, or has no weights yet.
+        UserError: no module, or a part was scripted or traced, so that its inner modules cannot be watched, or has no
+            weights yet.
     """
+    require_module(module)
     while True:
         inner = getattr(module, "_orig_mod", None)
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from groundwork.errors import UserError
+from norm_study.audit.preparation import require_module
 from norm_study.audit.transplant import exchanged, is_known, kept_because, name_of_class, num_channels, refusal
 from planner.norms import WHOLE_KINDS, NormKind
 
@@ -93,9 +94,10 @@ def replace_norms(
         dry_run: only list what would change.
 
     Raises:
-        UserError: an unknown kind, a name in ``leave`` that does not exist, or norms that cannot be exchanged, all of
-            them by name; the network is then unchanged.
+        UserError: no module, an unknown kind, a name in ``leave`` that does not exist, or norms that cannot be
+            exchanged, all of them by name; the network is then unchanged.
     """
+    require_module(module)
     if to not in WHOLE_KINDS:
         raise UserError(f"to = {to!r} is not one of {', '.join(WHOLE_KINDS)}")
     names = {name for name, _ in module.named_modules()}

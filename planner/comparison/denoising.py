@@ -67,7 +67,8 @@ def denoise(runs: Sequence[str], settings: DenoiseSettings, out: Path, device: s
         raise UserError(
             "denoise: give runs whose folders have names of their own, by which tables and figure tell them"
         )
-    found = {Path(run).name: measure(run, settings, device) for run in tqdm(runs, desc="denoise", unit="run")}
+    planners = {Path(run).name: _planner(run, device) for run in runs}  # all are looked at before one is measured
+    found = {name: measure(planner, settings) for name, planner in tqdm(planners.items(), desc="denoise", unit="run")}
     write_atomically(out / "denoise.json", json.dumps(found, allow_nan=False) + "\n")
     save_figure(denoise_figure(found), out / "denoise.png", dpi=150)
     section = denoise_section(found, command).write(out, "denoise")
@@ -75,8 +76,8 @@ def denoise(runs: Sequence[str], settings: DenoiseSettings, out: Path, device: s
     return out / "denoise.md"
 
 
-def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
-    """``{"levels", "windows"}`` of one planner: intervals at each noise level, and of windows drawn and real."""
+def _planner(run: str, device: str) -> Planner:
+    """The planner of a run whose denoising can be measured."""
     planner = Planner.from_run(run, device=device)
     planner.statistics.maze_for(f"denoise of {run}")
     if not planner.config.diffusion.drop_ends:
@@ -85,9 +86,20 @@ def measure(run: str, settings: DenoiseSettings, device: str) -> dict[str, Any]:
         raise UserError(
             f"run {run} draws chunks that are told of their neighbours (model.overlap); here windows have none"
         )
+    if not planner.config.data.validation_share:
+        raise UserError(f"run {run} kept no validation windows (data.validation_share = 0) to denoise")
+    return planner
+
+
+def measure(planner: Planner, settings: DenoiseSettings) -> dict[str, Any]:
+    """``{"levels", "windows"}`` of one planner: intervals at each noise level, and of windows drawn and real.
+
+    Raises:
+        UserError: no validation windows.
+    """
     data = load_data(planner.config.data, planner.device)
     if not len(data.validation):
-        raise UserError(f"run {run} kept no validation windows (data.validation_share = 0) to denoise")
+        raise UserError(f"{planner.config.data.dataset} has too few episodes for validation windows to denoise")
     generator = torch.Generator(planner.device).manual_seed(settings.seed)
     clean_NDT = _some(data.validation, settings.windows, generator)
     all_WDT = data.training.gather(torch.arange(len(data.training), device=planner.device))
