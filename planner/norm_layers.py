@@ -180,9 +180,11 @@ class ChannelNorm(nn.Module):
 
     def _normalized(self, x: Tensor) -> Tensor:
         """The norm of (B, G, C/G, T)."""
+        if torch.is_grad_enabled():
+            return _ChannelNormFunction.apply(x, self.weight, self.bias, self.eps)[0]
         # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
-        function = _ChannelNormFunction.apply if torch.is_grad_enabled() else _ChannelNormFunction.forward
-        return function(x, self.weight, self.bias, self.eps)[0]
+        scaled = _normalize(x, self.bias is not None, self.eps)[0].mul_(_by_group(self.weight, x))
+        return scaled if self.bias is None else scaled.add_(_by_group(self.bias, x))
 
 
 class ChannelRMSNorm(ChannelNorm):

@@ -42,6 +42,10 @@ class LimitsNormalizer:
         return self.high - self.low > FIXED_SHARE * torch.maximum(self.low.abs(), self.high.abs())
 
     @cached_property
+    def _all_vary(self) -> bool:
+        return bool(self._varies.all())
+
+    @cached_property
     def _divisor(self) -> Tensor:
         return torch.where(self._varies, self.high - self.low, 1.0)
 
@@ -49,7 +53,7 @@ class LimitsNormalizer:
         """(…, d) of the first d dimensions in data units → (…, d); the limits land exactly on the ends of [−1, 1]."""
         first = slice(values.shape[-1])
         inside = (values - self.low[first]) / self._divisor[first] * 2 - 1
-        return torch.where(self._varies[first], inside, 0.0)
+        return inside if self._all_vary else torch.where(self._varies[first], inside, 0.0)
 
     def require_near(self, values: np.ndarray, name: str) -> None:
         """Refuses values (N, d) of the first d dimensions that lie far outside the limits.
