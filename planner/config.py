@@ -13,7 +13,7 @@ from groundwork.errors import UserError
 from groundwork.options import Settings, merge, option, to_dict
 from groundwork.yaml_files import load_yaml, to_yaml
 from planner.norms import NormKind, norm_facts, packs_of
-from planner.sampling import SamplerKind
+from planner.sampling import MOST_TIMES, RESAMPLE, RESAMPLE_LEVELS, SamplerKind, Sampling, find_sampler
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]
 __all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
@@ -149,6 +149,8 @@ class DiffusionConfig(Settings):
     sampling_steps: int = option(
         64, "A plan is drawn in this many steps, each a network evaluation, unless a command says otherwise.", low=1
     )
+    resample: int = option(0, f"{RESAMPLE} Unless a command says otherwise.", low=0, high=MOST_TIMES)
+    resample_levels: tuple[float, float] = option((0.25, 0.5), RESAMPLE_LEVELS, low=0, high=1, metavar="LOW,HIGH")
     snr_cap: float = option(
         0.0,
         "In training and validation a noise level's errors of the clean sample count as much as its signal-to-noise "
@@ -162,6 +164,16 @@ class DiffusionConfig(Settings):
         low=0,
         high=1,
     )
+
+    def resampling(self, asked: Sampling) -> tuple[int, tuple[float, float]]:
+        """How often steps are taken again, and between which shares of the levels, where a run of this is asked so.
+
+        The run's own way goes with samplers of which a step can be taken again.
+        """
+        times = asked.resample
+        if times is None:
+            times = 0 if find_sampler(asked.sampler or self.sampler).remembers else self.resample
+        return times, asked.resample_levels or self.resample_levels
 
 
 @dataclass(frozen=True)
@@ -222,6 +234,14 @@ class Config(Settings):
                 f"diffusion.sampling_steps = {self.diffusion.sampling_steps} must be at most "
                 f"diffusion.train_steps = {self.diffusion.train_steps}"
             )
+        if self.diffusion.resample and find_sampler(self.diffusion.sampler).remembers:
+            raise UserError(
+                f"diffusion.resample = {self.diffusion.resample} needs diffusion.sampler = ddpm, not "
+                f"{self.diffusion.sampler}, which remembers its last steps"
+            )
+        low, high = self.diffusion.resample_levels
+        if low > high:
+            raise UserError(f"diffusion.resample_levels = {low:g},{high:g} must be the least share and the largest")
         if 2 * self.model.overlap > self.data.horizon:
             raise UserError(
                 f"model.overlap = {self.model.overlap} must be at most half of data.horizon = {self.data.horizon}"

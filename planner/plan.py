@@ -252,9 +252,10 @@ class Planner:
     def denoiser(
         self, known: torch.Tensor, chunks: Chunks | None = None
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The network, told which entries are known if it was trained to be, and of neighbours if there are chunks."""
+        """The network without gradients, told which entries are known if it was trained to be, and of neighbours."""
         network = partial(self.network, known=known) if self.config.model.tell_known else self.network
-        return chunks.told(network) if chunks else network
+        # A tenth cheaper than without gradients alone, at one plan.
+        return torch.inference_mode()(chunks.told(network) if chunks else network)
 
     def _chunks(self, points: int) -> Chunks | None:
         """What a plan of that many points is composed of, where it is not one piece."""
@@ -284,10 +285,9 @@ class Planner:
                 )
             if not np.isfinite(values).all():
                 raise UserError(f"{name} = {values.tolist()} is not finite")
-        try:
-            batch = np.broadcast_shapes((len(starts),), (len(goals),))[0]
-        except ValueError:
-            raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals") from None
+        batch = max(len(starts), len(goals))
+        if {len(starts), len(goals)} - {1, batch}:
+            raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals")
         for name, values in (("start", starts), ("goal", goals)):
             if maze is not None:
                 require_free(maze, values[:, :2], name)
@@ -333,15 +333,17 @@ class Planner:
             conditions = Conditions(known_NDT, chunks.split(conditions.values))
             warm = WarmStart(chunks.split(warm.plans), warm.level) if warm else None
             steer = chunks.steered(steer) if steer else None
+        own = self.config.diffusion
+        times, levels = own.resampling(sampling)
         plans = sample(
             self.denoiser(conditions.known, chunks),
             self.schedule,
             conditions,
-            kind=sampling.sampler or self.config.diffusion.sampler,
-            num_steps=sampling.sampling_steps or self.config.diffusion.sampling_steps,
+            kind=sampling.sampler or own.sampler,
+            num_steps=sampling.sampling_steps or own.sampling_steps,
             generator=generator,
             warm=warm,
-            resampling=Resampling(sampling.resample, *sampling.resample_levels) if sampling.resample else None,
+            resampling=Resampling(times, *levels) if times else None,
             guide=steer,
         )
         plans = chunks.merged(plans) if chunks else plans

@@ -64,6 +64,13 @@ def _grid_cell(question: dict[str, Any]) -> None:
         place[name] = [int(part) for part in word.split(",")] if name == "dim_mults" else _value(word)
 
 
+def _none_again(question: dict[str, Any]) -> None:
+    """No step is taken again where nobody asks for it: that was 0, between levels that meant nothing then."""
+    settings = question.get("settings")
+    if isinstance(settings, dict) and settings.get("resample") == 0:
+        settings |= {"resample": None, "resample_levels": None}
+
+
 def _short_hash(question: dict[str, Any]) -> None:
     """The preset ``hash`` of the study of the planner's untrained networks is ``hash-short`` today."""
     if question.get("experiment") == "init-bias-unet" and question["sizes"].get("preset") == "hash":
@@ -90,6 +97,7 @@ RENAMED = Translations(
         _grid_cell,
         Renamed("sizes.place", values={"before": "pre", "after": "post"}),
         Renamed("closed_loop.ways", absent=["few", "best", "cold", "warm"]),
+        _none_again,
         _short_hash,
         _usual_size,
     ),

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 SamplerKind = Literal["ddpm", "ddim", "dpm", "sde"]
 Choice = Literal["map", "longest_step", "inner_step", "denoising"]
+MOST_TIMES = 1000
+RESAMPLE = (
+    "How often a sampling step, but for the last, is taken again, from its result noised back to where it began; each "
+    "time costs one more evaluation of the network."
+)
+RESAMPLE_LEVELS = "Steps are taken again between these shares of the noise levels, where long plans choose their way."
+"""What the help says of a run's own resampling, and of a command's."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,9 @@ class Sampling(Settings):
             ones one more.
         resample: how often a step is taken again, from its result noised back to where it began (RePaint, Lugmayr et
             al. 2022, section 4.2): an evaluation sees as far as the network reaches, and the parts of a long plan need
-            several to agree.
-        resample_levels: the least and the largest share of the noise levels at which that is done.
+            several to agree. ``None``: as the run says, with a sampler whose steps can be.
+        resample_levels: the least and the largest share of the noise levels at which that is done; ``None``: the
+            run's.
         avoid: x, y and radius in metres of a region to stay out of.
         avoid_scale: of the gradient steps out of it, or down any other guide's cost. 4 is large enough to turn plans
             to another way while their way is still open.
@@ -108,19 +116,11 @@ class Sampling(Settings):
         high=1,
         metavar="A,B",
     )
-    resample: int = option(
-        0,
-        "How often a sampling step, but for the last, is taken again, from its result noised back to where it began; "
-        "each time costs one more evaluation of the network. With sampler ddpm only.",
-        low=0,
-        high=1000,
+    resample: int | None = option(
+        None, f"{RESAMPLE} With sampler ddpm only.", low=0, high=MOST_TIMES, default_text="as the run says, with ddpm"
     )
-    resample_levels: tuple[float, float] = option(
-        (0.25, 0.5),
-        "Steps are taken again between these shares of the noise levels, where long plans choose their way.",
-        low=0,
-        high=1,
-        metavar="LOW,HIGH",
+    resample_levels: tuple[float, float] | None = option(
+        None, RESAMPLE_LEVELS, low=0, high=1, metavar="LOW,HIGH", default_text="the run's"
     )
     avoid: tuple[float, float, float] | None = option(
         None, "A region to stay out of: its center and its radius in meters.", metavar="X,Y,RADIUS", default_text=""

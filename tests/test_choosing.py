@@ -1,5 +1,7 @@
 """Which of several plans is followed, by the map or without it, and at several horizons."""
 
+import shutil
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -9,10 +11,12 @@ import torch
 from envs.maps import get_map
 from groundwork.errors import UserError
 from planner.choosing import JUDGED_POINTS, denoising_error, held_at_end, longest_steps_m
+from planner.comparison.kept import run_rollout
 from planner.diffusion import make_schedule
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
 from planner.sampling import Choice, Sampling
+from planner.training.run import RunFolder
 
 START, GOAL = [-4.0, 2.0], [2.0, 4.0]
 
@@ -139,3 +143,36 @@ def test_a_planner_takes_its_steps_again_when_asked(tiny_run):
     assert levels == [level for level in reversed(range(steps)) for _ in range(3 if (level + 1) / steps >= 0.5 else 1)]
     with pytest.raises(UserError, match="resample needs ddpm"):
         planner.plan([-4.0, 2.0], [2.0, 4.0], sampling=Sampling(sampler="dpm", resample=2))
+
+
+def test_a_run_that_takes_its_steps_again_does_so_unless_a_command_says_otherwise_or_its_sampler_cannot(tiny_run):
+    planner, evaluations = Planner.from_run(tiny_run, device="cpu"), []
+    network = planner.network
+    planner.network = lambda sample, level: evaluations.append(1) or network(sample, level)
+    steps = planner.config.diffusion.train_steps
+    own = replace(planner.config.diffusion, sampler="ddpm", sampling_steps=steps, resample=2, resample_levels=(0, 1))
+    planner.config = replace(planner.config, diffusion=own)
+
+    def drawn_with(**asked):
+        evaluations.clear()
+        planner.plan(START, GOAL, sampling=Sampling(**asked))
+        return len(evaluations)
+
+    assert drawn_with() == 3 * (steps - 1) + 1  # the last step is taken once
+    assert drawn_with(resample=0) == drawn_with(sampler="ddim") == steps
+    assert drawn_with(resample=1) == 2 * (steps - 1) + 1
+    assert drawn_with(resample_levels=(0.5, 1.0)) == steps + 2 * sum(
+        (level + 1) / steps >= 0.5 for level in range(steps)
+    )
+
+
+def test_a_rollout_is_kept_once_whoever_says_that_steps_are_taken_again(tiny_run, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
+    shutil.rmtree(run.path / "rollouts", ignore_errors=True)
+    config, asked = run.config(), RolloutSettings(episodes=1, sampler="ddpm", sampling_steps=2)
+    for times, same in ((0, [asked, replace(asked, resample=0)]), (1, [asked, replace(asked, resample=1)])):
+        own = replace(config, diffusion=replace(config.diffusion, resample=times))
+        monkeypatch.setattr(RunFolder, "config", lambda _, own=own: own)
+        for settings in same:
+            run_rollout(run.path, settings, ("straight",), "cpu")
+        assert len(list((run.path / "rollouts").glob("*.json"))) == times + 1

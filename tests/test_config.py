@@ -119,6 +119,8 @@ def test_scientific_notation_without_a_dot_is_a_number(tmp_path):
         ({"model": {"norm": "packnorm_isolated", "num_packs": 1}}, ["num_packs", "2"]),
         ({"model": {"num_packs": 2}}, ["num_packs", "group"]),
         ({"diffusion": {"sampling_steps": 65}}, ["65", "64"]),
+        ({"diffusion": {"resample": 2, "sampler": "ddim"}}, ["resample", "ddim", "ddpm"]),
+        ({"diffusion": {"resample_levels": [0.5, 0.1]}}, ["resample_levels", "0.5,0.1"]),
     ],
 )
 def test_a_mistake_is_refused_in_one_line_that_names_it(values, words):
@@ -164,6 +166,8 @@ SANE: dict[str, st.SearchStrategy] = {
     "diffusion.prediction": st.sampled_from(["sample", "noise"]),
     "diffusion.sampler": st.sampled_from(["ddpm", "ddim", "dpm"]),
     "diffusion.sampling_steps": st.integers(1, 64),
+    "diffusion.resample": st.sampled_from([0, 0, 0, 0, 8]),
+    "diffusion.resample_levels": st.sampled_from([[0.0, 1.0], [0.1, 0.5]]),
     "seed": st.integers(0, 2**31 - 1),
     "init_from": st.just(""),
     "steps": st.integers(1, 10**9),

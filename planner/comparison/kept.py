@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def _kept(folder: RunFolder) -> Answers:
 
 
 def _question(folder: RunFolder, settings: RolloutSettings, tasks: Sequence[str]) -> dict[str, Any]:
-    return {"settings": settings, "tasks": tasks, "checkpoint": folder.checkpoint().name}
+    times, levels = folder.config().diffusion.resampling(settings)  # the same rollout, whoever says so
+    asked = replace(settings, resample=times or None, resample_levels=levels if times else None)
+    return {"settings": asked, "tasks": tasks, "checkpoint": folder.checkpoint().name}
 
 
 def _roll_out(path: str | Path, settings: RolloutSettings, tasks: Sequence[str], device: str) -> dict[str, Any]:

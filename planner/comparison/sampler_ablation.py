@@ -59,7 +59,8 @@ def ablate(run: str | Path, settings: AblationSettings, out: Path, device: str, 
     reference: list[bool] = []
     entries, rows = [], []
     for sampler, steps in tqdm(pairs, desc="samplers", unit="setting"):
-        asked = RolloutSettings(episodes=settings.episodes, seed=settings.seed, sampler=sampler, sampling_steps=steps)
+        how = Sampling(sampler=sampler, sampling_steps=steps, resample=0)  # or more evaluations than the table says
+        asked = RolloutSettings(episodes=settings.episodes, seed=settings.seed, **vars(how))
         found = run_rollout(run, asked, settings.tasks, device)
         success = [row["success"] for row in found]
         reference = reference or success
