@@ -13,7 +13,7 @@ from groundwork.errors import UserError
 from groundwork.options import Settings, merge, option, to_dict
 from groundwork.yaml_files import load_yaml, to_yaml
 from planner.norms import NormKind, norm_facts, packs_of
-from planner.sampling import MOST_TIMES, RESAMPLE, RESAMPLE_LEVELS, SamplerKind, Sampling, find_sampler
+from planner.sampling import MOST_TIMES, RESAMPLE, RESAMPLE_LEVELS, TEMPERATURE, SamplerKind, Sampling, find_sampler
 
 __all__ = ["Config", "DataConfig", "DiffusionConfig", "ModelConfig", "from_dict", "load_preset", "merge"]
 __all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
@@ -151,6 +151,7 @@ class DiffusionConfig(Settings):
     )
     resample: int = option(0, f"{RESAMPLE} Unless a command says otherwise.", low=0, high=MOST_TIMES)
     resample_levels: tuple[float, float] = option((0.25, 0.5), RESAMPLE_LEVELS, low=0, high=1, metavar="LOW,HIGH")
+    temperature: float = option(1.0, f"{TEMPERATURE} Unless a command says otherwise.", low=0, high=1)
     snr_cap: float = option(
         0.0,
         "In training and validation a noise level's errors of the clean sample count as much as its signal-to-noise "

@@ -344,6 +344,7 @@ class Planner:
             generator=generator,
             warm=warm,
             resampling=Resampling(times, *levels) if times else None,
+            temperature=own.temperature if sampling.temperature is None else sampling.temperature,
             guide=steer,
         )
         plans = chunks.merged(plans) if chunks else plans

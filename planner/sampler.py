@@ -84,6 +84,33 @@ class Resampling:
         return self.times if self.low <= share <= self.high else 0
 
 
+@dataclass(frozen=True)
+class _Noise:
+    """All noise of a sampling: standard normal, times a temperature.
+
+    Below 1 plans come from where they are most likely, at 0 they are a function of start and goal alone
+    (low-temperature sampling, Ajay et al. 2023, section 4; their factor is the square of this one).
+    """
+
+    generator: torch.Generator
+    temperature: float
+
+    def like(self, plans_BDT: Tensor) -> Tensor:
+        """Noise of the plans' shape, device and precision."""
+        device, dtype = plans_BDT.device, plans_BDT.dtype
+        noise = torch.randn(plans_BDT.shape, generator=self.generator, device=device, dtype=dtype)
+        return noise if self.temperature == 1 else self.temperature * noise
+
+
+class _AncestralScheduler(DDPMScheduler):
+    """Diffusers' ancestral steps, whose noise can have a temperature."""
+
+    temperature = 1.0
+
+    def _get_variance(self, *args: Any, **named: Any) -> Tensor:
+        return self.temperature**2 * super()._get_variance(*args, **named)
+
+
 def sampling_levels(noisiest: int, num_steps: int) -> list[int]:
     """The noise levels to visit, noisiest first, ``noisiest`` of them spread over ``num_steps`` steps.
 
@@ -112,7 +139,8 @@ def _scheduler(kind: SamplerKind, num_levels: int, beta_schedule: str) -> Any:
     """
     sampler = find_sampler(kind)
     levels = {"num_train_timesteps": num_levels, "beta_schedule": beta_schedule}
-    return getattr(diffusers, sampler.scheduler)(**levels, prediction_type="sample", **sampler.options)
+    make = _AncestralScheduler if sampler.scheduler == "DDPMScheduler" else getattr(diffusers, sampler.scheduler)
+    return make(**levels, prediction_type="sample", **sampler.options)
 
 
 def predicted_clean(schedule: DDPMScheduler, prediction: Tensor, noisy: Tensor, level: int) -> Tensor:
@@ -134,6 +162,7 @@ def sample(
     generator: torch.Generator,
     warm: WarmStart | None = None,
     resampling: Resampling | None = None,
+    temperature: float = 1.0,
     guide: Callable[[Tensor, float], Tensor] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
@@ -148,6 +177,7 @@ def sample(
         generator: of the plans' device; all randomness comes from it.
         warm: plans to begin from; without it, pure noise.
         resampling: which steps are taken again, beyond ``num_steps``.
+        temperature: the standard deviation of all noise that is drawn.
         guide: moves the clean plans that each step predicts, normalized (B, D, T), to better ones
             (:func:`planner.guidance.descend`), given the standard deviation of the noise, from 1 (nothing else) to 0.
         on_step: called with the number of steps done and the plans, after inpainting.
@@ -164,22 +194,20 @@ def sample(
         raise UserError(f"sampling steps = {num_steps} must be from 1 to the {num_levels} levels of the training")
     share = warm.level if warm else 1.0
     levels = sampling_levels(max(1, round(share * num_levels)), max(1, round(share * num_steps)))
-    scheduler = make_scheduler(kind, schedule, levels)
-    plans = _noise_like(conditions.values, generator)
-    if warm:
-        plans = noised(warm.plans, schedule.alphas_cumprod[levels[0]].item(), plans)
-    plans = conditions.write(plans)
+    scheduler, noise = make_scheduler(kind, schedule, levels), _Noise(generator, temperature)
+    drawn = noise.like(conditions.values)
+    plans = conditions.write(noised(warm.plans, schedule.alphas_cumprod[levels[0]].item(), drawn) if warm else drawn)
     for done, level in enumerate(levels, start=1):
         last = done == len(levels)
         for left in range(resampling.at((level + 1) / num_levels) if resampling and not last else 0, -1, -1):
             prediction = denoise(plans, torch.full((len(plans),), level, device=plans.device))
             clean = predicted_clean(schedule, prediction, plans, level)
             if guide is not None:
-                noise = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
-                clean = conditions.write(guide(conditions.write(clean), noise).clamp(-1, 1))
+                spread = (1 - schedule.alphas_cumprod[level].item()) ** 0.5
+                clean = conditions.write(guide(conditions.write(clean), spread).clamp(-1, 1))
             # All samplers end with the clean plans of the last evaluation; no scheduler need be asked for that.
-            plans = clean if last else scheduler.step(clean, level, plans, generator=generator).prev_sample
-            plans = noised_back(schedule, plans, levels[done], level, generator) if left else plans
+            plans = clean if last else _stepped(scheduler, clean, level, plans, noise)
+            plans = noised_back(schedule, plans, levels[done], level, noise) if left else plans
             plans = conditions.write(plans)
         if on_step:
             on_step(done, plans)
@@ -196,18 +224,22 @@ def check_resampling(kind: SamplerKind, resampling: Resampling | None) -> None:
         raise UserError(f"sampler = {kind} remembers its last steps, none can be taken again; resample needs ddpm")
 
 
-def noised_back(
-    schedule: DDPMScheduler, plans_BDT: Tensor, cleaner: int, noisier: int, generator: torch.Generator
-) -> Tensor:
+def _stepped(scheduler: Any, clean_BDT: Tensor, level: int, plans_BDT: Tensor, noise: _Noise) -> Tensor:
+    """Plans of the scheduler's next level, made of clean ones and those of ``level``."""
+    drawn: dict[str, Any] = {"generator": noise.generator}
+    if isinstance(scheduler, _AncestralScheduler):
+        scheduler.temperature = noise.temperature
+    elif noise.temperature != 1:  # a solver of the ODE leaves it unused
+        drawn["variance_noise"] = noise.like(plans_BDT)
+    return scheduler.step(clean_BDT, level, plans_BDT, **drawn).prev_sample
+
+
+def noised_back(schedule: DDPMScheduler, plans_BDT: Tensor, cleaner: int, noisier: int, noise: _Noise) -> Tensor:
     """Plans of the noise level ``cleaner`` as the forward process takes them on to ``noisier``."""
     kept = (schedule.alphas_cumprod[noisier] / schedule.alphas_cumprod[cleaner]).item()
-    return noised(plans_BDT, kept, _noise_like(plans_BDT, generator))
+    return noised(plans_BDT, kept, noise.like(plans_BDT))
 
 
 def noised(plans_BDT: Tensor, kept: float, noise_BDT: Tensor) -> Tensor:
     """Plans of which a share ``kept`` of the variance stays, and noise for the rest."""
     return kept**0.5 * plans_BDT + (1 - kept) ** 0.5 * noise_BDT
-
-
-def _noise_like(plans_BDT: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(plans_BDT.shape, generator=generator, device=plans_BDT.device, dtype=plans_BDT.dtype)

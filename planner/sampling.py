@@ -21,6 +21,10 @@ RESAMPLE = (
     "time costs one more evaluation of the network."
 )
 RESAMPLE_LEVELS = "Steps are taken again between these shares of the noise levels, where long plans choose their way."
+TEMPERATURE = (
+    "All noise that sampling draws has this standard deviation: below 1 plans are likelier ones and more alike, at 0 "
+    "all plans of a start and a goal are one."
+)
 """What the help says of a run's own resampling, and of a command's."""
 
 
@@ -87,6 +91,8 @@ class Sampling(Settings):
             several to agree. ``None``: as the run says, with a sampler whose steps can be.
         resample_levels: the least and the largest share of the noise levels at which that is done; ``None``: the
             run's.
+        temperature: the standard deviation of all noise that is drawn (low-temperature sampling, Ajay et al. 2023); at
+            0 all plans of a problem are one. ``None``: the run's.
         avoid: x, y and radius in metres of a region to stay out of.
         avoid_scale: of the gradient steps out of it, or down any other guide's cost. 4 is large enough to turn plans
             to another way while their way is still open.
@@ -122,6 +128,7 @@ class Sampling(Settings):
     resample_levels: tuple[float, float] | None = option(
         None, RESAMPLE_LEVELS, low=0, high=1, metavar="LOW,HIGH", default_text="the run's"
     )
+    temperature: float | None = option(None, TEMPERATURE, low=0, high=1, default_text="the run's")
     avoid: tuple[float, float, float] | None = option(
         None, "A region to stay out of: its center and its radius in meters.", metavar="X,Y,RADIUS", default_text=""
     )

@@ -166,6 +166,7 @@ SANE: dict[str, st.SearchStrategy] = {
     "diffusion.prediction": st.sampled_from(["sample", "noise"]),
     "diffusion.sampler": st.sampled_from(["ddpm", "ddim", "dpm"]),
     "diffusion.sampling_steps": st.integers(1, 64),
+    "diffusion.temperature": st.floats(0, 1),
     "diffusion.resample": st.sampled_from([0, 0, 0, 0, 8]),
     "diffusion.resample_levels": st.sampled_from([[0.0, 1.0], [0.1, 0.5]]),
     "seed": st.integers(0, 2**31 - 1),

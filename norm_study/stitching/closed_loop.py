@@ -45,6 +45,7 @@ NOTE = (
     "planners with one plan, and to those of `group` with the same seeds. Milliseconds are those of all plans of an "
     "episode, drawn in batches, on cores that other work may have shared."
 )
+COOL = "*Temperature*: the standard deviation of all noise that sampling draws, 1 in the other modes."
 
 
 def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
@@ -58,6 +59,7 @@ def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
         "best": {f"best of {settings.best_of}": replace(few, best_of=settings.best_of)},
         "again": {f"steps {settings.resample} times again": again},
         "cold": {f"{mode}, cold": asked for mode, asked in cold.items()},
+        "cool": {f"temperature {settings.temperature:g}": replace(plain, temperature=settings.temperature)},
         "warm": {f"{mode}, warm": replace(asked, replan_warm=settings.warm) for mode, asked in cold.items()},
     }
     asked = {"one plan": plain}
@@ -149,7 +151,7 @@ def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section
         "Planners followed in one go, from few or more evaluations, from many candidates, and with replanning.",
         tables=[loop_table(_of(rows, maze), order, maze) for maze in _mazes(rows)],
         pictures=[Picture(f"{maze}.png", f"{maze}. {CAPTION}") for maze in _mazes(rows)],
-        notes=[NOTE],
+        notes=[NOTE, *([COOL] if any(mode.startswith("temperature") for mode in order) else [])],
         commands=[command] if command else [],
     )
 

@@ -48,7 +48,7 @@ class RateSettings(Settings):
     episodes: int = option(10, "Measure this many episodes per task.", low=1)
 
 
-Way = Literal["few", "best", "again", "cold", "warm"]
+Way = Literal["few", "best", "again", "cold", "warm", "cool"]
 Suite = Literal["factors", "dose", "chances", "rates", "fix"]
 OUT = {"full": Path("runs/stitching"), "quick": Path("runs/stitching-quick")}
 QUICK: dict[str, Any] = {
@@ -242,9 +242,9 @@ class ClosedLoopSettings(Settings):
     """How plans are followed."""
 
     ways: tuple[Way, ...] = option(
-        get_args(Way),
+        ("few", "best", "again", "cold", "warm"),
         "Beside one plan followed to its end, follow plans from few evaluations, the best of several, from steps taken "
-        "again, and drawn anew, cold and warm.",
+        "again, and drawn anew, cold and warm; or from noise of a low temperature (cool).",
     )
     multiples: tuple[int, ...] = option(
         (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
@@ -266,6 +266,7 @@ class ClosedLoopSettings(Settings):
         high=1,
         metavar="LOW,HIGH",
     )
+    temperature: float = option(0.0, "One mode (cool) draws noise of this standard deviation.", low=0, high=1)
     seed: int = option(0, "The seed of starts, goals, plans and noise.", low=0)
 
 
