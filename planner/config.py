@@ -166,15 +166,16 @@ class DiffusionConfig(Settings):
         high=1,
     )
 
-    def resampling(self, asked: Sampling) -> tuple[int, tuple[float, float]]:
-        """How often steps are taken again, and between which shares of the levels, where a run of this is asked so.
+    def drawn_as(self, asked: Sampling) -> DiffusionConfig:
+        """These settings, but for what is asked otherwise.
 
-        The run's own way goes with samplers of which a step can be taken again.
+        A run that takes its steps again does so with samplers of which a step can be taken again.
         """
-        times = asked.resample
-        if times is None:
-            times = 0 if find_sampler(asked.sampler or self.sampler).remembers else self.resample
-        return times, asked.resample_levels or self.resample_levels
+        names = ("sampler", "sampling_steps", "resample", "resample_levels", "temperature")
+        over = {name: value for name in names if (value := getattr(asked, name)) is not None}
+        if find_sampler(over.get("sampler", self.sampler)).remembers:
+            over.setdefault("resample", 0)
+        return replace(self, **over)
 
 
 @dataclass(frozen=True)

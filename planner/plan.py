@@ -333,18 +333,17 @@ class Planner:
             conditions = Conditions(known_NDT, chunks.split(conditions.values))
             warm = WarmStart(chunks.split(warm.plans), warm.level) if warm else None
             steer = chunks.steered(steer) if steer else None
-        own = self.config.diffusion
-        times, levels = own.resampling(sampling)
+        how = self.config.diffusion.drawn_as(sampling)
         plans = sample(
             self.denoiser(conditions.known, chunks),
             self.schedule,
             conditions,
-            kind=sampling.sampler or own.sampler,
-            num_steps=sampling.sampling_steps or own.sampling_steps,
+            kind=how.sampler,
+            num_steps=how.sampling_steps,
             generator=generator,
             warm=warm,
-            resampling=Resampling(times, *levels) if times else None,
-            temperature=own.temperature if sampling.temperature is None else sampling.temperature,
+            resampling=Resampling(how.resample, *how.resample_levels) if how.resample else None,
+            temperature=how.temperature,
             guide=steer,
         )
         plans = chunks.merged(plans) if chunks else plans

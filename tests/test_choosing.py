@@ -166,6 +166,20 @@ def test_a_run_that_takes_its_steps_again_does_so_unless_a_command_says_otherwis
     )
 
 
+def test_a_run_has_a_temperature_unless_a_command_says_otherwise(tiny_run):
+    planner = Planner.from_run(tiny_run, device="cpu")
+    alike = replace(planner.config, diffusion=replace(planner.config.diffusion, temperature=0.0))
+
+    def spread(config, **asked):
+        planner.config = config
+        return planner.plan(START, GOAL, num_plans=4, sampling=Sampling(**asked)).std(axis=0).max()
+
+    assert spread(alike) < 1e-6 < 1e-3 < spread(planner.config, temperature=0.5)
+    assert spread(alike, temperature=0.5) == spread(replace(alike, diffusion=replace(alike.diffusion, temperature=0.5)))
+    with pytest.raises(UserError, match="temperature = 1.5"):
+        Sampling(temperature=1.5)
+
+
 def test_a_rollout_is_kept_once_whoever_says_that_steps_are_taken_again(tiny_run, tmp_path, monkeypatch):
     run = RunFolder(shutil.copytree(tiny_run, tmp_path / "run"))
     shutil.rmtree(run.path / "rollouts", ignore_errors=True)

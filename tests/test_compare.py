@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from planner.comparison import compare as comparing
 from planner.comparison import pictures
 from planner.comparison.compare import Measured, _group, _interval, _labels
 from planner.comparison.figures import bar_figure, example_tasks
 from planner.comparison.pictures import draw_comparison
 from planner.comparison.report import comparison_table, headline, headline_table, table_measures
 from planner.plan import Planner
+from planner.rollout import RolloutSettings
 
 
 def seeds(*shares, episodes=10):
@@ -120,6 +122,21 @@ def test_tables_and_bars_have_the_norms_in_the_order_of_legends_and_hatch_those_
     assert hatched == {"group", "instance"}
     assert [width for name, width, _ in bars if name == "none"] == pytest.approx([90])
     assert [width for name, width, _ in bars if name == "group"] == pytest.approx([1, 99])
+
+
+def test_pictures_show_plans_as_those_that_are_rolled_out(tiny_run, tmp_path, monkeypatch):
+    shown = []
+
+    def draw(target, planners, *rest):
+        shown.extend(planners.values())
+        draw_comparison(target, planners, *rest)
+
+    monkeypatch.setattr(comparing, "draw_comparison", draw)
+    asked = RolloutSettings(episodes=1, sampler="ddim", sampling_steps=2, temperature=0.5)
+    comparing.compare([tiny_run], tmp_path, asked, multiples=[1], tasks=("straight",), device="cpu")
+    how = shown[0].config.diffusion
+    assert (how.sampler, how.sampling_steps, how.temperature) == ("ddim", 2, 0.5)
+    assert how.train_steps == Planner.from_run(tiny_run).config.diffusion.train_steps
 
 
 def test_pictures_of_one_task_are_at_the_shortest_horizon_and_bear_the_labels(monkeypatch, tmp_path):

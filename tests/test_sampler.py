@@ -155,6 +155,34 @@ def test_each_step_between_the_shares_costs_its_evaluations_again_and_the_last_i
         Resampling(1, 0.5, 0.25)
 
 
+@pytest.mark.parametrize("resampling", [None, Resampling(2, 0.0, 0.5)])
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_temperature_scales_all_noise_and_nothing_else(kind, resampling):
+    """Where the denoiser is linear so is the plan in its noise: of Gaussian data it is mean + temperature · noise."""
+    if resampling and find_sampler(kind).remembers:
+        return
+    schedule, mean = make_schedule(64, "sample"), 0.1
+
+    def plans(temperature, warm=None):
+        return sample(
+            gaussian_denoiser(schedule, mean, 0.05),  # far from ±1, where plans are clipped
+            schedule,
+            Conditions(NOTHING_KNOWN, torch.zeros(16, 1, 4)),
+            kind=kind,
+            num_steps=16,
+            generator=torch.Generator().manual_seed(0),
+            resampling=resampling,
+            temperature=temperature,
+            warm=warm,
+        )
+
+    cold = plans(0.0)
+    torch.testing.assert_close(cold, cold[:1, :, :1].expand_as(cold), rtol=0, atol=1e-6)  # no noise is left
+    torch.testing.assert_close(plans(0.5) - cold, 0.5 * (plans(1.0) - cold), rtol=0, atol=1e-5)
+    warm = WarmStart(torch.full((16, 1, 4), mean), 0.5)
+    torch.testing.assert_close(plans(0.0, warm), torch.full((16, 1, 4), mean), rtol=0, atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_a_sampling_that_begins_leaves_one_that_is_under_way_alone(kind):
     schedule = make_schedule(64, "sample")

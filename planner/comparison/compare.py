@@ -181,7 +181,7 @@ def compare(
         mark_countable(item.rows, item.multiple, folders, tasks)
     target, summaries, maze = Path(out), _group(measured), folders[0].statistics().maze_for("compare")
     first = dict(reversed(list(zip(labels, folders, strict=True))))
-    planners = {label: Planner.from_run(first[label].path, device=device) for label in summaries}
+    planners = {label: _drawing_as(settings, Planner.from_run(first[label].path, device=device)) for label in summaries}
     task = example_task(maze, [row for item in measured for row in item.rows])
     draw_comparison(target, planners, summaries, task, multiples)
     about = {"settings": asdict(settings), "multiples": multiples, "maze": maze.name}
@@ -202,6 +202,12 @@ def compare(
     write_atomically(target / "families.md", family_table(result).markdown() + "\n")
     write_atomically(target / "report.html", page([section]))
     return target / "report.html"
+
+
+def _drawing_as(settings: RolloutSettings, planner: Planner) -> Planner:
+    """The planner, drawing plans of itself as those that are rolled out, but for a choice among several."""
+    planner.config = replace(planner.config, diffusion=planner.config.diffusion.drawn_as(settings))
+    return planner
 
 
 def _comparable(paths: Sequence[str | Path]) -> list[RunFolder]:

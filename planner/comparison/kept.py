@@ -57,8 +57,9 @@ def _kept(folder: RunFolder) -> Answers:
 
 
 def _question(folder: RunFolder, settings: RolloutSettings, tasks: Sequence[str]) -> dict[str, Any]:
-    times, levels = folder.config().diffusion.resampling(settings)  # the same rollout, whoever says so
-    asked = replace(settings, resample=times or None, resample_levels=levels if times else None)
+    how = folder.config().diffusion.drawn_as(settings)  # the same rollout, whoever says so
+    again = (how.resample, how.resample_levels) if how.resample else (None, None)
+    asked = replace(settings, resample=again[0], resample_levels=again[1])
     return {"settings": asked, "tasks": tasks, "checkpoint": folder.checkpoint().name}
 
 
