@@ -6,13 +6,14 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from groundwork.tables import cell_text
 from norm_study.main import main
 from norm_study.stitching.closed_loop import loop_section, modes
-from norm_study.stitching.settings import ClosedLoopSettings
+from norm_study.stitching.settings import ClosedLoopSettings, Way
 
 CLOSED_LOOP = Path(__file__).resolve().parent.parent / "docs" / "stitching" / "closed_loop"
 
@@ -25,7 +26,7 @@ def test_the_committed_tables_are_those_of_the_committed_rows(tmp_path, folder):
     stored = [next((folder / "rows").glob(f"{run}-*")) for run in runs]
     rows = [row for path in stored for row in json.loads(gzip.decompress(path.read_bytes()))["rows"]]
     assert len(runs) == len({row["run"] for row in rows}) == len(list((folder / "rows").iterdir())) >= 3
-    order = [mode for mode in modes(ClosedLoopSettings()) if any(row["mode"] == mode for row in rows)]
+    order = [mode for mode in modes(ClosedLoopSettings(ways=get_args(Way))) if any(row["mode"] == mode for row in rows)]
     assert loop_section(rows, order, command).write(tmp_path).markdown() == page
 
 
@@ -56,8 +57,8 @@ def test_modes_differ_in_what_they_say_alone():
         *("one plan", "few evaluations", "best of 4", "steps 8 times again", "every 35 steps, cold"),
         *("every 70 steps, cold", "every 35 steps, warm", "every 70 steps, warm"),
     ]
-    assert list(modes(ClosedLoopSettings(**asked, ways=("warm", "again")))) == [
-        *("one plan", "steps 8 times again", "every 35 steps, warm", "every 70 steps, warm")
+    assert list(modes(ClosedLoopSettings(**asked, ways=("warm", "again", "cool"), temperature=0.25))) == [
+        *("one plan", "steps 8 times again", "temperature 0.25", "every 35 steps, warm", "every 70 steps, warm")
     ]
     again = found.pop("steps 8 times again")
     assert (again.sampler, again.sampling_steps, again.resample, again.resample_levels) == ("ddpm", None, 8, (0.1, 0.5))
