@@ -61,9 +61,7 @@ CHANGES: dict[str, Changed] = {
     ),
     "width-x2": Changed("twice the width", BOTH, lambda base: _of_model(dim=2 * base.model.dim)(base)),
     "steps-x10": Changed("10 times the steps", BOTH, lambda base: replace(base, steps=10 * base.steps)),
-    "conditioned": Changed(
-        "norm conditioned on the noise level", (*BOTH, "rms", "dyt"), _of_model(norm_conditioned=True)
-    ),
+    "conditioned": Changed("conditioned norm", (*BOTH, "rms", "dyt"), _of_model(norm_conditioned=True)),
 }
 """Every change by the name that the command has for it, the ones that decide first."""
 SPLITS = ("held_out", "demonstrated")
