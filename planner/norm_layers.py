@@ -183,7 +183,7 @@ class ChannelNorm(nn.Module):
         if torch.is_grad_enabled():
             return _ChannelNormFunction.apply(x, self.weight, self.bias, self.eps)[0]
         # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
-        scaled = _normalize(x, self.bias is not None, self.eps)[0].mul_(_by_group(self.weight, x))
+        scaled = _normalize(x, self.bias is not None, self.eps)[0] * _by_group(self.weight, x)
         return scaled if self.bias is None else scaled.add_(_by_group(self.bias, x))
 
 

@@ -252,7 +252,7 @@ class Planner:
     def denoiser(
         self, known: torch.Tensor, chunks: Chunks | None = None
     ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """The network without gradients, told which entries are known if it was trained to be, and of neighbours."""
+        """The network in inference mode, told which entries are known if it was trained to be, and of neighbours."""
         network = partial(self.network, known=known) if self.config.model.tell_known else self.network
         # A tenth cheaper than without gradients alone, at one plan.
         return torch.inference_mode()(chunks.told(network) if chunks else network)

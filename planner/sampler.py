@@ -229,7 +229,7 @@ def _stepped(scheduler: Any, clean_BDT: Tensor, level: int, plans_BDT: Tensor, n
     drawn: dict[str, Any] = {"generator": noise.generator}
     if isinstance(scheduler, _AncestralScheduler):
         scheduler.temperature = noise.temperature
-    elif noise.temperature != 1:  # a solver of the ODE leaves it unused
+    elif noise.temperature != 1 and scheduler.config["algorithm_type"].startswith("sde"):
         drawn["variance_noise"] = noise.like(plans_BDT)
     return scheduler.step(clean_BDT, level, plans_BDT, **drawn).prev_sample
 

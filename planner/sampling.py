@@ -23,9 +23,9 @@ RESAMPLE = (
 RESAMPLE_LEVELS = "Steps are taken again between these shares of the noise levels, where long plans choose their way."
 TEMPERATURE = (
     "All noise that sampling draws has this standard deviation: below 1 plans are likelier ones and more alike, at 0 "
-    "all plans of a start and a goal are one."
+    "all plans of a start and a goal are one, so that nothing is left to choose."
 )
-"""What the help says of a run's own resampling, and of a command's."""
+"""What the help says of a run's own way of sampling, and of a command's."""
 
 
 @dataclass(frozen=True)

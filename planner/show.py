@@ -14,6 +14,7 @@ from groundwork.section import Picture, Section, origin_facts
 from groundwork.tables import Table
 from planner.comparison.figures import example_tasks, family_plans, plans_figure
 from planner.comparison.run_facts import network_facts, run_facts
+from planner.config import DiffusionConfig
 from planner.measures import plan_measures
 from planner.plan import Planner
 from planner.training.find import find_run
@@ -68,13 +69,24 @@ def _planner(run: str | Path, device: str) -> Planner | None:
     return Planner.from_run(run, device=device) if drawable else None
 
 
+def _sampling(how: DiffusionConfig) -> str:
+    """How the run draws its plans."""
+    words = [how.sampler, f"{how.sampling_steps} steps per plan, each a network evaluation"]
+    if how.resample:
+        low, high = how.resample_levels
+        words.append(f"{how.resample} times more between {low:g} and {high:g} of the noise levels")
+    if how.temperature != 1:
+        words.append(f"temperature {how.temperature:g}")
+    return ", ".join(words)
+
+
 def _section(folder: RunFolder, pictures: list[Picture] | None = None) -> Section:
     config, known = folder.config(), folder.statistics()
     facts = run_facts(folder) | (network_facts(folder) if folder.checkpoints() else {})
     facts |= {
         "environment": known.environment,
         "training split": f"{known.episodes:,} episodes, {known.windows:,} windows",
-        "sampling": f"{config.diffusion.sampler}, {config.diffusion.sampling_steps} network evaluations per plan",
+        "sampling": _sampling(config.diffusion),
     }
     if known.maze is not None:
         facts["data's step"] = f"{known.median_step_m:.3f} m median, {known.longest_step_m:.3f} m longest"

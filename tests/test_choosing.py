@@ -168,13 +168,15 @@ def test_a_run_that_takes_its_steps_again_does_so_unless_a_command_says_otherwis
 
 def test_a_run_has_a_temperature_unless_a_command_says_otherwise(tiny_run):
     planner = Planner.from_run(tiny_run, device="cpu")
-    alike = replace(planner.config, diffusion=replace(planner.config.diffusion, temperature=0.0))
+    own = planner.config
+    alike = replace(own, diffusion=replace(own.diffusion, temperature=0.0))
 
     def spread(config, **asked):
         planner.config = config
         return planner.plan(START, GOAL, num_plans=4, sampling=Sampling(**asked)).std(axis=0).max()
 
-    assert spread(alike) < 1e-6 < 1e-3 < spread(planner.config, temperature=0.5)
+    assert spread(alike) < 1e-6 < 1e-3 < spread(own)
+    assert spread(own, temperature=0.0) < 1e-6 < 1e-3 < spread(own, temperature=0.5)
     assert spread(alike, temperature=0.5) == spread(replace(alike, diffusion=replace(alike.diffusion, temperature=0.5)))
     with pytest.raises(UserError, match="temperature = 1.5"):
         Sampling(temperature=1.5)
@@ -190,3 +192,5 @@ def test_a_rollout_is_kept_once_whoever_says_that_steps_are_taken_again(tiny_run
         for settings in same:
             run_rollout(run.path, settings, ("straight",), "cpu")
         assert len(list((run.path / "rollouts").glob("*.json"))) == times + 1
+    run_rollout(run.path, replace(asked, resample=0), ("straight",), "cpu")  # as the first one was
+    assert len(list((run.path / "rollouts").glob("*.json"))) == 2

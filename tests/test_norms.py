@@ -7,6 +7,7 @@ import pytest
 import torch
 from einops import rearrange
 from torch import nn
+from torch.func import functional_call, stack_module_state
 
 from groundwork.errors import UserError
 from norm_study.audit.surgery import replace_norms
@@ -307,3 +308,19 @@ def test_a_legend_has_every_norm_once_and_those_that_pool_over_time_together():
     assert pools == sorted(pools)
     shown = ["other", "group, post", "channel (a run)", "batch"]
     assert in_legend_order(shown) == ["channel (a run)", "batch", "group, post", "other"]
+
+
+@pytest.mark.parametrize("kind", ["channel", "rms", "group_step"])
+def test_norms_of_many_networks_run_as_one_with_and_without_gradients(kind):
+    networks = [make_norm(kind, 8, groups=2) for _ in range(3)]
+    for seed, network in enumerate(networks):
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 8, 5)
+    parameters, buffers = stack_module_state(networks)
+    many = torch.vmap(lambda own, kept: functional_call(networks[0], (own, kept), (x,)))
+    expected = torch.stack([network(x) for network in networks])
+    torch.testing.assert_close(many(parameters, buffers), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(many(parameters, buffers), expected)

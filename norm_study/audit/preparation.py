@@ -24,7 +24,7 @@ def require_module(network: object) -> None:
         UserError: it is no ``torch.nn.Module``.
     """
     if not isinstance(network, nn.Module):
-        raise UserError(f"the network is {network!r:.60}, which is no torch.nn.Module")
+        raise UserError(f"the network is a {type(network).__name__}, which is no torch.nn.Module")
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -139,8 +139,9 @@ def restore_norms(module: nn.Module, surgery: Surgery) -> None:
         surgery: what that returned.
 
     Raises:
-        UserError: a dry run, or a place where there is another module by now; the network is then unchanged.
+        UserError: no module, a dry run, or a place where there is another module by now; the network is then unchanged.
     """
+    require_module(module)
     if surgery.exchanges and not surgery.replaced:
         raise UserError("this exchange was a dry run: there is nothing to restore")
     names = dict(module.named_modules(remove_duplicate=False))

@@ -41,11 +41,17 @@ NOTE = (
     "*Few evaluations*: DDIM. *Best of N*: the shortest valid plan of N is followed, which takes the map to choose. "
     "*Steps N times again*: each sampling step between two noise levels is taken again from its result, noised back. "
     "*Every N steps*: the rest of the plan is drawn anew after so many environment steps, cold from pure noise or warm "
-    "from the last plan, as long as enough points are left. *To one plan*, *to group*: the difference to the same "
-    "planners with one plan, and to those of `group` with the same seeds. Milliseconds are those of all plans of an "
+    "from the last plan, as long as enough points are left. {} Milliseconds are those of all plans of an "
     "episode, drawn in batches, on cores that other work may have shared."
 )
-COOL = "*Temperature*: the standard deviation of all noise that sampling draws, 1 in the other modes."
+TO_ONE_PLAN = "*To one plan*: the difference to the same planners with one plan."
+TO_GROUP = (
+    "*To one plan*, *to group*: the difference to the same planners with one plan, and to those of `group` with the "
+    "same seeds."
+)
+COOL = (
+    "*Temperature*: the standard deviation of all noise that sampling draws; in the other modes the run's own, else 1."
+)
 
 
 def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
@@ -144,6 +150,11 @@ def _norms(rows: Rows) -> list[str]:
     return [norm for norm in NORM_TABLE if any(row["norm"] == norm for row in rows)]
 
 
+def _beside_group(rows: Rows) -> bool:
+    """Whether there is ``group``, and another norm to hold against it."""
+    return {"group"} < set(_norms(rows))
+
+
 def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section:
     """Tables and figures, a pair for each maze."""
     return Section(
@@ -151,7 +162,10 @@ def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section
         "Planners followed in one go, from few or more evaluations, from many candidates, and with replanning.",
         tables=[loop_table(_of(rows, maze), order, maze) for maze in _mazes(rows)],
         pictures=[Picture(f"{maze}.png", f"{maze}. {CAPTION}") for maze in _mazes(rows)],
-        notes=[NOTE, *([COOL] if any(mode.startswith("temperature") for mode in order) else [])],
+        notes=[
+            NOTE.format(TO_GROUP if _beside_group(rows) else TO_ONE_PLAN),
+            *([COOL] if any(mode.startswith("temperature") for mode in order) else []),
+        ],
         commands=[command] if command else [],
     )
 
@@ -168,7 +182,7 @@ def _held_out(rows: Rows, norm: str, mode: str, multiple: int) -> Rows:
 def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
     """One line per multiple, norm and mode, of the held-out tasks that can be done."""
     lines: list[list[Cell]] = []
-    beside_group = {"group"} < set(_norms(rows))
+    beside_group = _beside_group(rows)
     for multiple in sorted({row["multiple"] for row in rows}):
         for norm in _norms(rows):
             for mode in order:

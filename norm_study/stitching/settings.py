@@ -243,8 +243,9 @@ class ClosedLoopSettings(Settings):
 
     ways: tuple[Way, ...] = option(
         ("few", "best", "again", "cold", "warm"),
-        "Beside one plan followed to its end, follow plans from few evaluations, the best of several, from steps taken "
-        "again, and drawn anew, cold and warm; or from noise of a low temperature (cool).",
+        "Beside one plan followed to its end, follow plans from few evaluations (few), the best of several (best), "
+        "from steps taken again (again), drawn anew from noise (cold) or from the last plan (warm), or drawn at a low "
+        "temperature (cool).",
     )
     multiples: tuple[int, ...] = option(
         (1, 2), "Plans have these multiples of the training horizon.", low=1, flag="horizons"
@@ -256,7 +257,9 @@ class ClosedLoopSettings(Settings):
     warm: float = option(
         0.25, "Warm replanning begins from the last plan, noised to this share of the noise levels.", low=0, high=1
     )
-    sampling_steps: int = option(16, "All modes but the first draw plans by DDIM with this many evaluations.", low=1)
+    sampling_steps: int = option(
+        16, "The modes few, best, cold and warm draw plans by DDIM with this many evaluations.", low=1
+    )
     best_of: int = option(16, "One mode follows the shortest valid plan of this many.", low=1)
     resample: int = option(8, "One mode takes each of the run's sampling steps this often again.", low=1, high=1000)
     resample_levels: tuple[float, float] = option(

@@ -205,7 +205,7 @@ def compare(
 
 
 def _drawing_as(settings: RolloutSettings, planner: Planner) -> Planner:
-    """The planner, drawing plans of itself as those that are rolled out, but for a choice among several."""
+    """The planner, drawing plans with the sampler, steps and noise of those that are rolled out, each in one go."""
     planner.config = replace(planner.config, diffusion=planner.config.diffusion.drawn_as(settings))
     return planner
 
