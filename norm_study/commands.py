@@ -15,7 +15,7 @@ from norm_study.reproduce.settings import ReproduceSettings
 from norm_study.stitching.cells import Grid
 from norm_study.stitching.leakage import run_leakage
 from norm_study.stitching.settings import LeakageSettings
-from planner.plan import pick_device
+from planner.device import pick_device
 
 
 def experiment(name: str, config: Settings, seeds: Seeds, compute: Compute, output: JsonOutput) -> None:

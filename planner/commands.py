@@ -22,9 +22,10 @@ from planner.bench import rates
 from planner.comparison import compare as comparison
 from planner.comparison import denoising, sampler_ablation
 from planner.comparison import sweep as sweeping
+from planner.device import pick_device
 from planner.execution import execute_one
 from planner.measures import MEASURES
-from planner.plan import Planner, pick_device
+from planner.plan import Planner
 from planner.rollout import choose_tasks, summarize
 from planner.rollout import rollout as roll_out
 from planner.settings import (

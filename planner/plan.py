@@ -13,16 +13,17 @@ import torch
 from einops import rearrange, repeat
 from numpy.typing import ArrayLike
 
-from envs.geometry import require_free
 from groundwork.errors import UserError
 from planner.choosing import choose_best, denoising_error, held_at_end, longest_steps_m
 from planner.composition import Chunks
 from planner.config import Config, check_horizon
 from planner.data import DataStatistics
+from planner.device import pick_device
 from planner.diffusion import make_schedule
+from planner.ends import only_ends, paired_ends
 from planner.guidance import Guide, descend
 from planner.hub import EMA, fetch
-from planner.sampler import Conditions, Resampling, WarmStart, sample
+from planner.sampler import Conditions, WarmStart, sample, settings_of
 from planner.sampling import Choice, Sampling
 from planner.training.checkpoint import read_network
 from planner.training.find import find_run
@@ -32,19 +33,6 @@ from planner.unet import TemporalUNet
 PLANS_PER_BATCH = 1024
 DEFAULT_SAMPLING = Sampling()
 """As the run's config says, one plan for each that is returned."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu`` or ``cuda`` means here.
-
-    Raises:
-        UserError: another name, or ``cuda`` without such a device.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"device = {name} is not one of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device = cuda, but this machine has no CUDA device; allowed here: auto, cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Planner:
@@ -145,7 +133,7 @@ class Planner:
             plans = self.chosen(drawn, sampling, guide)[0]
             plans = plans.reshape(-1, num_plans, *plans.shape[1:])
             return plans if np.ndim(start) == 2 or np.ndim(goal) == 2 else plans[0]
-        starts, goals = self._problem(start, goal)
+        starts, goals = paired_ends(start, goal, self.statistics)
         if num_plans < 1:
             raise UserError(f"num_plans = {num_plans} must be at least 1")
         horizon = self.config.data.horizon if horizon is None else horizon
@@ -271,29 +259,6 @@ class Planner:
         values = torch.as_tensor(plans_BTD, dtype=torch.float32, device=self.device)
         return self._normalizer.normalize(values).transpose(1, 2)
 
-    def _problem(self, start: ArrayLike, goal: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-        """Checks and broadcasts start and goal to (B, S) and (B, G)."""
-        layout, maze = self.statistics.layout, self.statistics.maze
-        starts, goals = (np.atleast_2d(np.asarray(value, dtype=np.float32)) for value in (start, goal))
-        if maze is not None and starts.shape[1] == 2 < layout.state_dim:
-            starts = np.concatenate([starts, np.zeros_like(starts)], axis=1)
-        for name, values, size in (("start", starts, layout.state_dim), ("goal", goals, layout.goal_dims)):
-            if values.ndim != 2 or values.shape[1] != size:
-                fewer = "2 or " if name == "start" and maze is not None and size > 2 else ""
-                raise UserError(
-                    f"{name} has {values.shape[-1]} values; {self.statistics.environment} needs {fewer}{size}"
-                )
-            if not np.isfinite(values).all():
-                raise UserError(f"{name} = {values.tolist()} is not finite")
-        batch = max(len(starts), len(goals))
-        if {len(starts), len(goals)} - {1, batch}:
-            raise UserError(f"{len(starts)} starts do not fit {len(goals)} goals")
-        for name, values in (("start", starts), ("goal", goals)):
-            if maze is not None:
-                require_free(maze, values[:, :2], name)
-            self.statistics.normalizer.require_near(values, name)
-        return np.repeat(starts, batch // len(starts), 0), np.repeat(goals, batch // len(goals), 0)
-
     def _last_plans(self, plans: np.ndarray | None, problems: int, horizon: int, repeats: int) -> torch.Tensor:
         """Plans to begin from, (B, H, D) in data units, normalized as (B · repeats, D, H)."""
         shape = (problems, horizon, self.statistics.layout.transition_dim)
@@ -323,9 +288,7 @@ class Planner:
     ) -> np.ndarray:
         """One batch of plans (B, H, D)."""
         layout = self.statistics.layout
-        values = torch.zeros(len(starts_BS), horizon, layout.transition_dim, device=self.device)
-        values[:, 0, : layout.state_dim] = torch.from_numpy(starts_BS).to(self.device)
-        values[:, -1, : layout.goal_dims] = torch.from_numpy(goals_BG).to(self.device)
+        values = only_ends(starts_BS, goals_BG, horizon, layout, self.device)
         known = layout.known(horizon, self.device)
         conditions = Conditions(known, self._normalizer.normalize(values).transpose(1, 2).contiguous())
         if chunks := self._chunks(horizon):
@@ -333,18 +296,14 @@ class Planner:
             conditions = Conditions(known_NDT, chunks.split(conditions.values))
             warm = WarmStart(chunks.split(warm.plans), warm.level) if warm else None
             steer = chunks.steered(steer) if steer else None
-        how = self.config.diffusion.drawn_as(sampling)
         plans = sample(
             self.denoiser(conditions.known, chunks),
             self.schedule,
             conditions,
-            kind=how.sampler,
-            num_steps=how.sampling_steps,
             generator=generator,
             warm=warm,
-            resampling=Resampling(how.resample, *how.resample_levels) if how.resample else None,
-            temperature=how.temperature,
             guide=steer,
+            **settings_of(self.config.diffusion.drawn_as(sampling)),
         )
         plans = chunks.merged(plans) if chunks else plans
         in_units = self._normalizer.denormalize(plans.transpose(1, 2))

@@ -17,6 +17,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from groundwork.errors import UserError
+from planner.config import DiffusionConfig
 from planner.sampling import SamplerKind, find_sampler
 
 
@@ -212,6 +213,16 @@ def sample(
         if on_step:
             on_step(done, plans)
     return plans
+
+
+def settings_of(how: DiffusionConfig) -> dict[str, Any]:
+    """What a run's settings, or these with a command's over them, are as arguments of :func:`sample`."""
+    return {
+        "kind": how.sampler,
+        "num_steps": how.sampling_steps,
+        "resampling": Resampling(how.resample, *how.resample_levels) if how.resample else None,
+        "temperature": how.temperature,
+    }
 
 
 def check_resampling(kind: SamplerKind, resampling: Resampling | None) -> None:

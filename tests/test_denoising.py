@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from groundwork.errors import UserError
 from planner.comparison import denoising
 from planner.comparison.denoising import BEST, denoise, posterior_mean
 from planner.main import main
+from planner.plan import Planner
 from planner.settings import DenoiseSettings
 from planner.training.train import train
 
@@ -70,3 +73,15 @@ def test_runs_that_tell_nothing_are_refused_before_any_is_measured(
     ):
         with pytest.raises(UserError, match=line):
             denoise(runs, DenoiseSettings(runs=tuple(runs), out=tmp_path), tmp_path, "cpu", "")
+
+
+def test_windows_are_drawn_as_the_run_draws(dropped):
+    """Without noise they are all alike."""
+    planner, settings = Planner.from_run(dropped, device="cpu"), DenoiseSettings(runs=(dropped,), out=Path(), windows=4)
+    cold = replace(planner.config, diffusion=replace(planner.config.diffusion, temperature=0.0))
+    spread = []
+    for config in (planner.config, cold):
+        planner.config = config
+        length = denoising.measure(planner, settings)["windows"]["drawn"]["length"]
+        spread.append(length["high"] - length["low"])
+    assert spread[0] > 1e-3 > 1e-6 > spread[1]

@@ -269,6 +269,7 @@ def test_raw_and_averaged_weights_and_any_kept_checkpoint_can_be_chosen(tiny_run
         (([1.0], [1.0, 2.0]), "start has 1 values"),
         (([1.0, 2.0], [1.0, np.nan]), "not finite"),
         (([[1.0, 2.0]] * 2, [[1.0, 2.0]] * 3), "2 starts do not fit 3 goals"),
+        ((np.zeros((0, 2)), np.zeros((0, 2))), "0 starts do not fit 0 goals"),
         (([100.0, 100.0], [2.0, 4.0]), r"start: \(100, 100\) is in no free cell"),
         (([[-4.0, 2.0], [0.0, 0.0]], [2.0, 4.0]), r"start: \(0, 0\) is in no free cell"),
         (([-4.0, 2.0], [[2.0, 4.0], [2.0, -40.0]]), r"goal: \(2, -40\) is in no free cell"),

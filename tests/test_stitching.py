@@ -27,7 +27,7 @@ from norm_study.stitching.grid import Budget, answered_runs, answers_in, stored_
 from norm_study.stitching.intervention import InterventionSettings, _Problem
 from norm_study.stitching.novelty import NearestWindows, distinct_routes, route
 from norm_study.stitching.rates import best_rate, read_rates
-from norm_study.stitching.settings import StitchSettings
+from norm_study.stitching.settings import StitchOptions, StitchSettings
 from norm_study.stitching.summary import summarize
 from planner.config import Config, from_dict, load_preset, merge, to_dict
 from planner.data import load_data
@@ -501,7 +501,11 @@ def test_the_suite_of_doses_trains_audits_draws_and_does_nothing_twice(hash_data
 
 def test_every_chance_changes_one_setting_of_the_grid_and_can_be_built():
     base = from_dict(load_preset("hash"))
-    chances = chances_of(("group", "channel", "none", "rms"), tuple(CHANGES), 1)
+    asked = StitchOptions.from_options({"suite": "chances"})
+    chances = chances_of(asked.norms, asked.changes, 1)
+    assert {(chance.change, chance.norm) for chance in chances} == {
+        (name, norm) for name, change in CHANGES.items() for norm in change.norms
+    }
     assert {chance.change for chance in chances} == set(get_args(Change)) == set(CHANGES) - {UNCHANGED}
     for chance in chances:
         plain = replace(chance, change=UNCHANGED).config(base)

@@ -20,8 +20,8 @@ from norm_study.audit.settings import AuditSettings
 from planner.composition import require_one_piece
 from planner.config import check_horizon
 from planner.data import TrajectoryLayout
+from planner.device import pick_device
 from planner.diffusion import make_schedule
-from planner.plan import pick_device
 from planner.sampler import Conditions, sample
 from planner.training.find import find_run
 from planner.unet import TemporalUNet

@@ -49,6 +49,7 @@ TO_GROUP = (
     "*To one plan*, *to group*: the difference to the same planners with one plan, and to those of `group` with the "
     "same seeds."
 )
+AT_TEMPERATURE = "temperature "
 COOL = (
     "*Temperature*: the standard deviation of all noise that sampling draws; in the other modes the run's own, else 1."
 )
@@ -65,7 +66,7 @@ def modes(settings: ClosedLoopSettings) -> dict[str, RolloutSettings]:
         "best": {f"best of {settings.best_of}": replace(few, best_of=settings.best_of)},
         "again": {f"steps {settings.resample} times again": again},
         "cold": {f"{mode}, cold": asked for mode, asked in cold.items()},
-        "cool": {f"temperature {settings.temperature:g}": replace(plain, temperature=settings.temperature)},
+        "cool": {f"{AT_TEMPERATURE}{settings.temperature:g}": replace(plain, temperature=settings.temperature)},
         "warm": {f"{mode}, warm": replace(asked, replan_warm=settings.warm) for mode, asked in cold.items()},
     }
     asked = {"one plan": plain}
@@ -164,7 +165,7 @@ def loop_section(rows: Rows, order: Sequence[str], command: str = "") -> Section
         pictures=[Picture(f"{maze}.png", f"{maze}. {CAPTION}") for maze in _mazes(rows)],
         notes=[
             NOTE.format(TO_GROUP if _beside_group(rows) else TO_ONE_PLAN),
-            *([COOL] if any(mode.startswith("temperature") for mode in order) else []),
+            *([COOL] if any(mode.startswith(AT_TEMPERATURE) for mode in order) else []),
         ],
         commands=[command] if command else [],
     )
@@ -201,7 +202,7 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
                         mode,
                         study_cell(success, SHOWN[0]),
                         "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[0]), SHOWN[0], POINTS),
-                        *([_to_group(own, group)] if beside_group else []),
+                        *([_to_group(norm, own, group)] if beside_group else []),
                         study_cell(valid, SHOWN[1]),
                         "–" if mode == order[0] else study_cell(difference(own, plain, SHOWN[1]), SHOWN[1], POINTS),
                         study_cell(last, SHOWN[2]) if last["n"] else "–",
@@ -214,9 +215,9 @@ def loop_table(rows: Rows, order: Sequence[str], maze: str) -> Table:
     return Table(["horizon", "norm", "mode", *columns], lines, f"{maze}, held-out tasks")
 
 
-def _to_group(own: Rows, group: Rows) -> Cell:
+def _to_group(norm: str, own: Rows, group: Rows) -> Cell:
     """The difference in success to ``group`` in the same mode and with the same seeds."""
-    if own == group:
+    if norm == "group":
         return "–"
     return study_cell(difference(own, group, SHOWN[0], of="run_seed"), SHOWN[0], POINTS)
 

@@ -28,8 +28,8 @@ from norm_study.audit.leakage import audit
 from norm_study.stitching.grid import FactorRun, Stored, stored_runs
 from norm_study.stitching.settings import AuditedPlans, LeakageSettings
 from norm_study.stitching.summary import countable
+from planner.device import pick_device
 from planner.norms import LEGEND, NORM_TABLE
-from planner.plan import pick_device
 from planner.renamed import RENAMED
 from planner.training.run import RunFolder
 

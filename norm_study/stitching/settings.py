@@ -12,6 +12,7 @@ from groundwork.options import Settings, option, part_of
 from groundwork.program import Jobs
 from norm_study.stitching.cells import Change, DoseGrid, Grid
 from planner.norms import WHOLE_KINDS, NormKind
+from planner.sampling import MOST_TIMES
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ QUICK: dict[str, Any] = {
     "reaches": ("half",),
     "seeds": 1,
 }
-DOSE: dict[str, Any] = {"windows": (1, 8, 32, 68, 2, 4, 16), "reaches": ("half", "whole")}
-"""What suite dose takes where nothing else is asked, the windows that decide first."""
+OWN: dict[Suite | None, dict[str, Any]] = {
+    "dose": {"windows": (1, 8, 32, 68, 2, 4, 16), "reaches": ("half", "whole")},  # the windows that decide first
+    "chances": {"norms": WHOLE_KINDS},  # all that its changes are about
+}
+"""What a suite takes where nothing else is asked and that is not the default of all."""
 _MEASURED = {"multiples", "episodes", "best_of", "best_of_episodes", "seed"}
 _WHERE = {"budget", "steps", "out", "runs_folder", *(item.name for item in fields(Jobs))}
 _TRAINED = {*_WHERE, "preset", "dataset", "norms"}
@@ -153,8 +157,8 @@ class StitchOptions(StitchSettings, Grid, RateSettings, Jobs):
             if suite in READ and item.name in unread:
                 name = item.metadata.get("flag") or item.name.replace("_", "-")
                 raise UserError(f"--{name} is not read {f'by suite {suite}' if suite else 'when runs are measured'}")
-        dose, quick = DOSE if suite == "dose" else {}, QUICK if given.get("budget") == "quick" else {}
-        return super().from_options({**dose, **quick, **given})
+        quick = QUICK if given.get("budget") == "quick" else {}
+        return super().from_options({**OWN.get(suite, {}), **quick, **given})
 
     @property
     def settings(self) -> StitchSettings:
@@ -261,7 +265,9 @@ class ClosedLoopSettings(Settings):
         16, "The modes few, best, cold and warm draw plans by DDIM with this many evaluations.", low=1
     )
     best_of: int = option(16, "One mode follows the shortest valid plan of this many.", low=1)
-    resample: int = option(8, "One mode takes each of the run's sampling steps this often again.", low=1, high=1000)
+    resample: int = option(
+        8, "One mode takes each of the run's sampling steps this often again.", low=1, high=MOST_TIMES
+    )
     resample_levels: tuple[float, float] = option(
         (0.1, 0.5),
         "It does so between these shares of the noise levels.",

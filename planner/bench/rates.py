@@ -21,7 +21,7 @@ from planner.bench.limits import copy_rate, matmul_rate, seconds, step_bytes, st
 from planner.bench.planning import bench_planning, bench_rollout, planning_summary
 from planner.config import Config, to_dict
 from planner.data import load_data
-from planner.plan import pick_device
+from planner.device import pick_device
 from planner.settings import Part
 from planner.training.stacked import Stack, update_together
 from planner.training.trainer import Trainer, seed_of

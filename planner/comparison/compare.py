@@ -25,9 +25,10 @@ from planner.comparison.report import comparison_section, comparison_table, fami
 from planner.comparison.run_facts import network_facts, run_facts, watching
 from planner.config import Config, what_trains
 from planner.data import PlannerData, load_data
+from planner.device import pick_device
 from planner.measures import MEASURES, held, plan_measures
 from planner.norms import in_legend_order
-from planner.plan import Planner, pick_device
+from planner.plan import Planner
 from planner.rollout import RolloutSettings
 from planner.training.find import find_runs
 from planner.training.provenance import provenance

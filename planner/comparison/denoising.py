@@ -31,7 +31,7 @@ from groundwork.tables import Cell, Table, measured
 from planner.data import Windows, load_data
 from planner.measures import plan_measures
 from planner.plan import Planner
-from planner.sampler import Conditions, predicted_clean, sample
+from planner.sampler import Conditions, predicted_clean, sample, settings_of
 from planner.settings import DenoiseSettings
 
 BEST = "training windows"
@@ -158,15 +158,14 @@ def posterior_mean(noisy_NDT: Tensor, all_WDT: Tensor, kept: float) -> Tensor:
 
 def _windows(planner: Planner, clean_NDT: Tensor, generator: torch.Generator) -> dict[str, Any]:
     """Length, displacement and validity of windows drawn from noise with no end known, and of real ones."""
-    sampling, maze = planner.config.diffusion, planner.statistics.maze_for("denoise")
+    maze = planner.statistics.maze_for("denoise")
     known = _nothing_known(clean_NDT)
     drawn = sample(
         planner.denoiser(known),
         planner.schedule,
         Conditions(known, torch.zeros_like(clean_NDT)),
-        kind=sampling.sampler,
-        num_steps=sampling.sampling_steps,
         generator=generator,
+        **settings_of(planner.config.diffusion),
     )
     found = {}
     for name, windows in (("drawn", drawn), ("real", clean_NDT)):

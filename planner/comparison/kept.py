@@ -58,8 +58,8 @@ def _kept(folder: RunFolder) -> Answers:
 
 def _question(folder: RunFolder, settings: RolloutSettings, tasks: Sequence[str]) -> dict[str, Any]:
     how = folder.config().diffusion.drawn_as(settings)  # kept once, whoever says that steps are taken again
-    again = (how.resample, how.resample_levels) if how.resample else (None, None)
-    asked = replace(settings, resample=again[0], resample_levels=again[1])
+    levels = how.resample_levels if how.resample else None
+    asked = replace(settings, resample=how.resample or None, resample_levels=levels)
     return {"settings": asked, "tasks": tasks, "checkpoint": folder.checkpoint().name}
 
 

@@ -17,7 +17,7 @@ from groundwork.errors import UserError, out_of_memory
 from groundwork.jobs import Job
 from planner.config import Config, what_trains
 from planner.data import load_data
-from planner.plan import pick_device
+from planner.device import pick_device
 from planner.training.distributed import joined
 from planner.training.find import find_run
 from planner.training.leak_monitor import LeakMonitor
