@@ -7,11 +7,13 @@ rows of every shipped planner.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from groundwork.files import with_checksum
 from planner.comparison import kept
 from planner.plan import Planner
 from planner.rollout import RolloutSettings, choose_tasks, rollout
@@ -73,6 +75,19 @@ def test_a_rollout_that_was_kept_then_is_found_now(stored, monkeypatch):
     monkeypatch.setattr(kept, "rollout", None)  # nothing is rolled out anew
     rows = kept.run_rollout(stored, KEPT, ("straight",), "cpu")
     assert {row["family"] for row in rows} == {"straight"}
+
+
+@pytest.mark.parametrize("asked", [{}, {"sampler": "ddpm", "resample": 8}])
+def test_a_rollout_that_was_kept_while_commands_alone_took_steps_again_is_found_now(stored, monkeypatch, asked):
+    """It says that none was, between levels that meant nothing then, or how often and between which."""
+    (file,) = (stored / "rollouts").glob("*.json")
+    answer = json.loads(file.read_text())
+    answer["question"]["settings"] |= {"resample": 0, "resample_levels": [0.25, 0.5]} | asked
+    file.unlink()
+    del answer["sha256"]
+    (stored / "rollouts" / "another-name.json").write_text(with_checksum(answer) + "\n")
+    monkeypatch.setattr(kept, "rollout", None)  # nothing is rolled out anew
+    assert kept.run_rollout(stored, replace(KEPT, **asked), ("straight",), "cpu") == answer["rows"]
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED["shipped"]))
