@@ -193,7 +193,7 @@ def chances_figure(found: Found) -> Figure:
     multiples, cells = _multiples(found), _cells(found)
     changes = list(dict.fromkeys(change for change, _ in cells))
     norms = [norm for norm in NORM_TABLE if any(norm == its for _, its in cells)]
-    figure = Figure(figsize=(0.6 * len(changes) * len(multiples) + 3, 5.2), layout="constrained")
+    figure = Figure(figsize=(max(2.2, 0.6 * len(changes)) * len(multiples) + 3, 5.2), layout="constrained")
     axes = figure.subplots(len(SPLITS), len(multiples), squeeze=False, sharex=True, sharey=True)
     for row, split in zip(axes, SPLITS, strict=True):
         for axis, multiple in zip(row, multiples, strict=True):
