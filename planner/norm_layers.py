@@ -105,44 +105,70 @@ class PackNorm(nn.Module):
         return rearrange(joined, "b c p ... -> (b p) c ...")
 
 
-class _ChannelNormFunction(torch.autograd.Function):
-    """(x − mean) / std · weight + bias over dim 2 of (B, G, C/G, T), forward and backward by hand.
+class _RootMeanSquareFunction(torch.autograd.Function):
+    """x / rms · weight over the last axis of (…, C), forward and backward by hand.
 
-    Dim 2 is normalized where it lies: two transposes around a native LayerNorm cost more than the norm, and so do
-    ``var_mean`` and ``vector_norm``, whose strided reductions are slow. Autograd's own chain keeps four tensors of
-    the input's size where this keeps one.
+    Autograd's own chain, which torch's RMSNorm is on a CPU, makes twice the passes and keeps four tensors of the
+    input's size where this keeps one.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the output and, for the backward pass, the normalized input and 1/std (B, G, 1, T)."""
-        normalized, rstd = _normalize(x, bias is not None, eps)
-        output = normalized * _by_group(weight, x)
-        return output if bias is None else output.add_(_by_group(bias, x)), normalized, rstd
+    def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the output and, for the backward pass, the normalized input and 1/rms."""
+        normalized, inverse = _divided(x, -1, eps)
+        return normalized * weight, normalized, inverse
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, weight, bias, ctx.eps = inputs
-        ctx.has_bias = bias is not None
+        x, weight, ctx.eps = inputs
         ctx.mark_non_differentiable(output[1], output[2])
         ctx.save_for_backward(x, weight, output[1], output[2])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
-        x, weight, normalized, rstd = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, normalized, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is asked for: what was saved is a constant to autograd
-            normalized, rstd = _normalize(x, ctx.has_bias, ctx.eps)
+            normalized, inverse = _divided(x, -1, ctx.eps)
+        product = gradient * normalized
+        inner = (product @ weight)[..., None] / x.shape[-1]
+        d_input = torch.addcmul(gradient * weight, normalized, inner, value=-1) * inverse
+        return d_input, product.sum(tuple(range(x.ndim - 1))), None
+
+
+class _GroupsFunction(torch.autograd.Function):
+    """(x − mean) / std · weight + bias over dim 2 of (B, G, C/G, T), forward and backward by hand.
+
+    Dim 2 is normalized where it lies: channels side by side would make rows of a few numbers, for which no kernel is
+    fast, and so are ``var_mean`` and ``vector_norm``, whose strided reductions are slow.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the output and, for the backward pass, the normalized input and 1/std (B, G, 1, T)."""
+        normalized, inverse = _standardized(x, eps)
+        return (normalized * _by_group(weight, x)).add_(_by_group(bias, x)), normalized, inverse
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, weight, _, ctx.eps = inputs
+        ctx.mark_non_differentiable(output[1], output[2])
+        ctx.save_for_backward(x, weight, output[1], output[2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, normalized, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # as above
+            normalized, inverse = _standardized(x, ctx.eps)
         product = gradient * normalized
         scale = _by_group(weight, x)
         d_normalized = gradient * scale
         inner = (product * scale).mean(2, keepdim=True)
-        d_input = d_normalized - normalized * inner
-        if ctx.has_bias:
-            d_input = d_input - d_normalized.mean(2, keepdim=True)
-        d_bias = gradient.sum((0, 3)).flatten() if ctx.has_bias else None
-        return d_input * rstd, product.sum((0, 3)).flatten(), d_bias, None
+        d_input = d_normalized - normalized * inner - d_normalized.mean(2, keepdim=True)
+        return d_input * inverse, product.sum((0, 3)).flatten(), gradient.sum((0, 3)).flatten(), None
 
 
 def _by_group(values_C: Tensor, x: Tensor) -> Tensor:
@@ -150,52 +176,87 @@ def _by_group(values_C: Tensor, x: Tensor) -> Tensor:
     return values_C.view(x.shape[1], x.shape[2], 1)
 
 
-def _normalize(x: Tensor, centre: bool, eps: float) -> tuple[Tensor, Tensor]:
-    """X / std over dim 2, with or without its mean taken away first, and 1/std."""
-    if centre:
-        x = x - x.mean(2, keepdim=True)
-    rstd = ((x * x).mean(2, keepdim=True) + eps).rsqrt()
-    return x * rstd, rstd
+def _standardized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(x − mean) / std over dim 2, and 1/std."""
+    return _divided(x - x.mean(2, keepdim=True), 2, eps)
+
+
+def _divided(x: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
+    """X over its root mean square along a dimension, and one over that."""
+    inverse = ((x * x).mean(dim, keepdim=True) + eps).rsqrt()
+    return x * inverse, inverse
 
 
 class ChannelNorm(nn.Module):
     """Mean and variance over channels at each time step: what transformers call LayerNorm.
 
+    Channels of a step that lie side by side in memory are normalized where they lie; the output's layout is the
+    input's.
+
     Args:
         num_channels: C.
         eps: added to the variance.
-        groups: G, groups of neighboring channels that are normalized apart.
     """
 
-    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
+    def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
-        self.num_channels, self.eps, self.groups = num_channels, eps, groups
+        self.num_channels, self.eps = num_channels, eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias: nn.Parameter | None = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x_BCT: Tensor) -> Tensor:
-        """Normalizes (B, C, …) over the channels of each group."""
-        flat = x_BCT.reshape(len(x_BCT), self.groups, self.num_channels // self.groups, -1)
-        return _as_weight(self._normalized(_with_digits(flat)).view(x_BCT.shape), self.weight)
+        """Normalizes (B, C, …) over the channels."""
+        output = self._normalized(_with_digits(x_BCT).movedim(1, -1)).movedim(-1, 1)
+        return _as_weight(output.contiguous() if x_BCT.is_contiguous() else output, self.weight)
 
     def _normalized(self, x: Tensor) -> Tensor:
-        """The norm of (B, G, C/G, T)."""
-        if torch.is_grad_enabled():
-            return _ChannelNormFunction.apply(x, self.weight, self.bias, self.eps)[0]
-        # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
-        scaled = _normalize(x, self.bias is not None, self.eps)[0] * _by_group(self.weight, x)
-        return scaled if self.bias is None else scaled.add_(_by_group(self.bias, x))
+        """The norm of (B, …, C)."""
+        weight, bias = (None if each is None else each.to(x.dtype) for each in (self.weight, self.bias))
+        return nn.functional.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
 
 
 class ChannelRMSNorm(ChannelNorm):
     """Root mean square over channels at each time step; a scale and no shift. Arguments as above."""
 
-    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
-        super().__init__(num_channels, eps, groups)
+    def __init__(self, num_channels: int, eps: float = 1e-5):
+        super().__init__(num_channels, eps)
         self.bias = None
 
+    def _normalized(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return _RootMeanSquareFunction.apply(x, self.weight.to(x.dtype), self.eps)[0]
+        # The same arithmetic; autograd's own overhead is as long as the norm of a single plan.
+        return _divided(x, -1, self.eps)[0] * self.weight.to(x.dtype)
 
-class EvoNorm(ChannelNorm):
+
+class ChannelGroupNorm(nn.Module):
+    """Mean and variance over the channels of each group at each time step.
+
+    Args:
+        num_groups: G, groups of neighboring channels that are normalized apart.
+        num_channels: C.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Normalizes (B, C, …) over the channels of each group."""
+        flat = x_BCT.reshape(len(x_BCT), self.num_groups, self.num_channels // self.num_groups, -1)
+        return _as_weight(self._normalized(_with_digits(flat)).view(x_BCT.shape), self.weight)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        """The norm of (B, G, C/G, T)."""
+        if torch.is_grad_enabled():
+            return _GroupsFunction.apply(x, self.weight, self.bias, self.eps)[0]
+        return (_standardized(x, self.eps)[0] * _by_group(self.weight, x)).add_(_by_group(self.bias, x))
+
+
+class EvoNorm(ChannelGroupNorm):
     """EvoNorm-S0 with its statistics taken at each time step: x · sigmoid(v x) / std, then scale and shift.
 
     *Evolving Normalization-Activation Layers* (arXiv 2004.02967); v is one learned number per channel, and
@@ -203,14 +264,13 @@ class EvoNorm(ChannelNorm):
     the network's activation keeps its place. Arguments as above.
     """
 
-    def __init__(self, num_channels: int, eps: float = 1e-5, groups: int = 1):
-        super().__init__(num_channels, eps, groups)
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5):
+        super().__init__(num_groups, num_channels, eps)
         self.v = nn.Parameter(torch.ones(num_channels))
 
     def _normalized(self, x: Tensor) -> Tensor:
         swish = x * torch.sigmoid(x * _by_group(self.v, x))
-        scaled = swish * _normalize(x, True, self.eps)[1] * _by_group(self.weight, x)
-        return scaled if self.bias is None else scaled + _by_group(self.bias, x)
+        return swish * _standardized(x, self.eps)[1] * _by_group(self.weight, x) + _by_group(self.bias, x)
 
 
 class DynamicTanh(nn.Module):
@@ -254,5 +314,5 @@ class DynamicErf(DynamicTanh):
         self.shift = nn.Parameter(torch.zeros(1))
 
 
-LAYERS = (ChannelNorm, WindowedGroupNorm, DynamicTanh, PackNorm)
+LAYERS = (ChannelNorm, ChannelGroupNorm, WindowedGroupNorm, DynamicTanh, PackNorm)
 """Those whose forward is the project's own; their subclasses inherit it."""

@@ -53,6 +53,11 @@ class NormFacts:
         """The same at inference, where statistics over the batch are running ones."""
         return self.mixes_time_training and "batch" not in self.over
 
+    @property
+    def over_channels(self) -> bool:
+        """Whether its statistics are those of all channels at one time step."""
+        return self.channels == "all" and not self.over
+
     def fits(self, num_channels: int, groups: int) -> bool:
         """Whether so many groups divide the channels, where it needs groups; one value alone has no statistics."""
         if self.channels != "group":
@@ -180,9 +185,10 @@ def make_norm(
         case ((), "each"):
             pointwise = {"tanh": layers.DynamicTanh, "erf": layers.DynamicErf}
             return pointwise[facts.pointwise](num_channels) if facts.pointwise else nn.Identity()
-        case ((), _):
-            centered = layers.EvoNorm if facts.pointwise else layers.ChannelNorm
-            return (centered if facts.centered else layers.ChannelRMSNorm)(num_channels, eps, groups)
+        case ((), "group"):
+            return (layers.EvoNorm if facts.pointwise else layers.ChannelGroupNorm)(groups, num_channels, eps)
+        case ((), "all"):
+            return (layers.ChannelNorm if facts.centered else layers.ChannelRMSNorm)(num_channels, eps)
         case (("window",) | ("past",), _):
             return layers.WindowedGroupNorm(groups, num_channels, window if "window" in facts.over else None, eps)
         case (("time",), _):  # packs lie in the batch, so that a pack is a sample

@@ -22,25 +22,26 @@ from torch import Tensor, nn
 
 from groundwork.errors import UserError
 from planner.config import ModelConfig, PaddingMode, check_horizon
-from planner.norms import make_norm
+from planner.convolutions import Convolution, TransposedConvolution, channels_last, joined
+from planner.norms import make_norm, norm_facts
 from planner.unet_convert import from_diffusers, to_diffusers, to_their_name
 from planner.weight_norms import normalize_weights, sum_and_activation
 
 
 def _convolution(
     in_channels: int, out_channels: int, kernel_size: int, padding_mode: PaddingMode, stride: int = 1
-) -> nn.Conv1d:
-    return nn.Conv1d(
+) -> Convolution:
+    return Convolution(
         in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, padding_mode=padding_mode
     )
 
 
 class _Upsample(nn.Module):
-    """Transposed convolution that doubles the length; ``ConvTranspose1d`` itself only knows zero padding."""
+    """Transposed convolution that doubles the length; torch's itself only knows zero padding."""
 
     def __init__(self, channels: int, padding_mode: PaddingMode):
         super().__init__()
-        self.conv = nn.ConvTranspose1d(channels, channels, kernel_size=4, stride=2, padding=1)
+        self.conv = TransposedConvolution(channels, channels, kernel_size=4, stride=2, padding=1)
         self.replicate = padding_mode == "replicate"
 
     def forward(self, x_BCT: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ class _ResidualBlock(nn.Module):
         self.second = layer(out_channels, out_channels)
         self.embed = nn.Linear(model.dim, out_channels)
         self.add, _ = sum_and_activation(model.weights)
-        self.residual = nn.Conv1d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.residual = Convolution(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x_BCT: Tensor, mish_BE: Tensor) -> Tensor:
         hidden = self.add(self.first(x_BCT, mish_BE), self.embed(mish_BE)[..., None])
@@ -179,7 +180,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
                 _Stage(2 * widths[level], narrow, model, partial(layer, level), _Upsample(narrow, padding_mode))
             )
         self.final = layer(0, dim if len(widths) > 1 else widths[0], dim)
-        self.project = nn.Conv1d(dim, transition_dim, 1)
+        self.project = Convolution(dim, transition_dim, 1)
         _, self.activation = sum_and_activation(model.weights)
         reader = next(part for part in self.down.modules() if isinstance(part, _ResidualBlock))
         normalize_weights(self, model.weights, reads=(reader.first.conv, reader.residual), writes=(self.project,))
@@ -216,13 +217,15 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             mish_BE = mish_BE.repeat_interleave(packs, 0)
         x = self._seen(sample_BDT, known, beside)
         x = rearrange(x, "b d (p t) -> (b p) d t", p=packs)
+        if norm_facts(self.model.norm).over_channels and x.device.type == "cpu":
+            x = channels_last(x)
         skips = []
         for stage in self.down:
             x, skip = stage(x, mish_BE)
             skips.append(skip)
         x, _ = self.middle(x, mish_BE)
         for stage in self.up:
-            x, _ = stage(torch.cat((x, skips.pop()), dim=1), mish_BE)
+            x, _ = stage(joined(x, skips.pop()), mish_BE)
         return rearrange(self.project(self.final(x, mish_BE)), "(b p) d t -> b d (p t)", p=packs)
 
     def _seen(self, x_BDT: Tensor, known: Tensor | None, beside: Tensor | None = None) -> Tensor:

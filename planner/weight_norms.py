@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from planner.config import Weights
+from planner.convolutions import Convolution, TransposedConvolution
 from planner.mish import mish
 
 MISH_MAGNITUDE = 0.6725638946419015
@@ -90,7 +91,7 @@ def normalize_weights(
     if weights == "plain":
         return
     centered = weights == "standardized"
-    kinds = (nn.Conv1d, nn.ConvTranspose1d) if centered else (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)
+    kinds = (Convolution, TransposedConvolution, *(() if centered else (nn.Linear,)))
     free = {*writes, *(reads if centered else ())}
     layers: list[Any] = [part for part in network.modules() if type(part) in kinds and part not in free]
     for layer in layers:

@@ -1,0 +1,53 @@
+"""Convolutions of sequences that compute in the layout of their input.
+
+Norms over a step's channels are cheapest where these lie side by side in memory, and torch's convolutions of images can
+compute there: a sequence is an image of height 1. Its own of sequences would copy the input first.
+
+Shapes: B batch, C channels, T time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def channels_last(x_BCT: Tensor) -> Tensor:
+    """The same tensor, its channels side by side in memory."""
+    return x_BCT.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def are_channels_last(x_BCT: Tensor) -> bool:
+    """Whether a tensor's channels lie side by side, and not its time steps too."""
+    return x_BCT.stride(1) == 1 and not x_BCT.is_contiguous()
+
+
+def joined(x_BCT: Tensor, other_BCT: Tensor) -> Tensor:
+    """The channels of both, in the layout of the first."""
+    if not are_channels_last(x_BCT):
+        return torch.cat((x_BCT, other_BCT), dim=1)
+    return torch.cat((x_BCT.transpose(1, 2), other_BCT.transpose(1, 2)), dim=2).transpose(1, 2)
+
+
+class Convolution(nn.Conv1d):
+    """A convolution of sequences."""
+
+    def _conv_forward(self, x_BCT: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not are_channels_last(x_BCT) or self.padding_mode != "zeros":
+            return super()._conv_forward(x_BCT, weight, bias)
+        strides, padding = (1, *self.stride), (0, *self.padding)
+        return F.conv2d(x_BCT[:, :, None], weight[:, :, None], bias, strides, padding)[:, :, 0]
+
+
+class TransposedConvolution(nn.ConvTranspose1d):
+    """A transposed convolution of sequences."""
+
+    def forward(self, x_BCT: Tensor, output_size: Any = None) -> Tensor:
+        """The longer sequence; sizes other than the usual one are not for this class."""
+        if not are_channels_last(x_BCT):
+            return super().forward(x_BCT)
+        strides, padding = (1, *self.stride), (0, *self.padding)
+        return F.conv_transpose2d(x_BCT[:, :, None], self.weight[:, :, None], self.bias, strides, padding)[:, :, 0]
