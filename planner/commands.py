@@ -209,6 +209,7 @@ def bench(settings: BenchSettings, output: JsonOutput, compute: Compute) -> None
         warm_level=settings.warm_level,
         episodes=settings.episodes,
         stack=settings.stack,
+        norms=settings.norms,
     )
     if output.write(result):
         print(rates.bench_table(result["summary"]))

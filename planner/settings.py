@@ -12,7 +12,7 @@ from groundwork.options import REQUIRED, Settings, option, part_of
 from planner.config import Config, NormKind, Placement, from_dict, load_preset, merge, preset_names
 from planner.sampling import SAMPLERS, SamplerKind, Sampling
 
-Part = Literal["training", "planning", "rollout"]
+Part = Literal["training", "norms", "planning", "rollout"]
 TASKS = "The splits, families or names of tasks to roll out."
 OUT = "The folder that page, tables and figures are written to."
 
@@ -294,3 +294,7 @@ class BenchSettings(
     )
     episodes: int = option(100, "This many episodes are rolled out.", low=1)
     stack: int = option(8, "Train this many networks as one.", low=2)
+    norms: tuple[NormKind, ...] = option(
+        ("group", "channel", "rms", "group_step", "none"),
+        "Part norms times a training step with each of these norms in turn, as a ratio to the first one's.",
+    )

@@ -1,4 +1,5 @@
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from planner.config import to_yaml
 from planner.data import load_data
 from planner.diffusion import make_schedule
 from planner.sampler import Conditions, sample
+from planner.settings import Part
 from planner.training.run import RunFolder
 from planner.training.trainer import Trainer, make_network
 
@@ -22,13 +24,19 @@ def tiny_bench(hash_dataset):
     from planner.config import from_dict
 
     return bench(
-        from_dict(TINY | {"diffusion": {"train_steps": 8, "sampling_steps": 2}}), "cpu", repeats=2, steps=2, episodes=2
+        from_dict(TINY | {"diffusion": {"train_steps": 8, "sampling_steps": 2}}),
+        "cpu",
+        parts=get_args(Part),
+        repeats=2,
+        steps=2,
+        episodes=2,
+        norms=("group", "packnorm_isolated"),
     )
 
 
 def test_every_figure_has_a_meaning_and_is_positive(tiny_bench):
     summary = tiny_bench["summary"]
-    assert set(summary) == set(MEANINGS)
+    assert {name.partition(":")[0] for name in summary} == set(MEANINGS)
     for name, value in summary.items():
         if name not in ("outside_share", "device"):
             assert value > 0, name
@@ -49,8 +57,19 @@ def test_ratios_are_those_of_the_seconds_beside_them(tiny_bench):
     assert summary["matmul_share"] == pytest.approx(sum(shares) / 2)
     shares = [summary["step_gbyte"] * 1e9 / row["step_s"] / row["copied_per_second"] for row in rows]
     assert summary["copy_share"] == pytest.approx(sum(shares) / 2)
+    ratios = [row["norm_step_s:packnorm_isolated"] / row["norm_step_s:group"] for row in rows]
+    assert summary["norm_step_ratio:packnorm_isolated"] == pytest.approx(sum(ratios) / 2)
+    assert summary["norm_step_ratio:group"] == 1
+    assert "| a training step with packnorm_isolated over one with the first of the norms |" in bench_table(summary)
     episodes = summary["rollout_one_by_one_s"] / summary["rollout_side_by_side_s"]
     assert summary["rollout_side_by_side_ratio"] == pytest.approx(episodes)
+
+
+def test_planners_of_one_noise_level_are_timed_without_the_warm_start_that_they_do_not_have(tiny, hash_dataset):
+    once = tiny(diffusion={"train_steps": 1, "sampling_steps": 1, "temperature": 0.0})
+    summary = bench(once, "cpu", parts=("planning",), repeats=1)["summary"]
+    assert summary["plans_per_second_batch_1"] > 0
+    assert "replans_per_second_warm" not in summary
 
 
 def test_the_flop_of_a_step_are_those_of_a_hand_count(tiny, hash_dataset):

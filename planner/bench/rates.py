@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from planner.bench.baseline import PlainLoop
 from planner.bench.limits import copy_rate, matmul_rate, seconds, step_bytes, step_flop
+from planner.bench.norms import bench_norms, norms_summary
 from planner.bench.planning import bench_planning, bench_rollout, planning_summary
 from planner.config import Config, to_dict
 from planner.data import load_data
 from planner.device import pick_device
+from planner.norms import NormKind
 from planner.settings import Part
 from planner.training.stacked import Stack, update_together
 from planner.training.trainer import Trainer, seed_of
@@ -40,6 +42,7 @@ def bench(
     warm_level: float = 0.25,
     episodes: int = 100,
     stack: int = 8,
+    norms: Sequence[NormKind] = ("group",),
 ) -> dict[str, Any]:
     """Times the parts on the preset's data with untrained networks.
 
@@ -55,6 +58,7 @@ def bench(
         warm_level: of warm-started replanning.
         episodes: rolled out side by side, and one after the other.
         stack: how many networks are trained as one.
+        norms: whose training steps are timed in turn, each as a ratio to the first one's.
 
     Returns:
         ``{"config", "rows", "summary"}``: seconds of every repeat, medians of rates and ratios.
@@ -68,10 +72,11 @@ def bench(
     rows: list[dict[str, float]] = [{} for _ in range(repeats)]
     summary: dict[str, Any] = {"threads": torch.get_num_threads(), "device": str(device)}
     if "training" in parts:
-        once = _training(trainer, Trainer(expressible, trainer.data, device), steps, stack)
-        for row in rows:
-            row |= once()
+        _repeat(rows, _training(trainer, Trainer(expressible, trainer.data, device), steps, stack))
         summary |= _training_summary(rows, trainer, stack)
+    if "norms" in parts:
+        _repeat(rows, bench_norms(trainer, norms, steps))
+        summary |= norms_summary(rows, norms)
     if "planning" in parts:
 
         def timed(work: Callable[[], object]) -> float:
@@ -79,8 +84,7 @@ def bench(
 
         once = bench_planning(config, trainer, expressible, warm_level, timed)
         once()
-        for row in rows:
-            row |= once()
+        _repeat(rows, once)
         summary |= planning_summary(rows, config)
     if "rollout" in parts and trainer.data.statistics.maze is not None:
         summary |= bench_rollout(trainer.planner(), episodes)
@@ -88,6 +92,12 @@ def bench(
     if "training" in parts:  # behind the memory, to whose peak the copies would add
         summary |= _copy_summary(rows, trainer)
     return {"config": to_dict(config), "rows": rows, "summary": summary}
+
+
+def _repeat(rows: Sequence[dict[str, float]], once: Callable[[], dict[str, float]]) -> None:
+    """Times once more for each row."""
+    for row in rows:
+        row |= once()
 
 
 def _training(trainer: Trainer, same: Trainer, steps: int, size: int) -> Callable[[], dict[str, float]]:
@@ -195,6 +205,8 @@ MEANINGS = {
     "step_gbyte": "GB that the operations of a training step read and write, were none of them fused",
     "copy_gbyte_per_second": "GB per second that a large copy reads and writes here",
     "copy_share": "share of that rate that a training step reaches; above 1 its data stay in caches",
+    "norm_step_ms": "milliseconds of a training step with {}",
+    "norm_step_ratio": "a training step with {} over one with the first of the norms",
     "plans_per_second_batch_1": "plans per second, one at a time",
     "plans_per_second_batch_64": "plans per second, 64 at a time",
     "replans_per_second_cold": "replanning rate from pure noise",
@@ -220,5 +232,6 @@ def bench_table(summary: dict[str, Any]) -> str:
     lines = ["| figure | value | meaning |", "|---|---|---|"]
     for name, value in summary.items():
         text = value if isinstance(value, str) else f"{value:.4g}"
-        lines.append(f"| {name} | {text} | {MEANINGS[name]} |")
+        what, _, norm = name.partition(":")
+        lines.append(f"| {name} | {text} | {MEANINGS[what].format(norm)} |")
     return "\n".join(lines)
