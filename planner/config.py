@@ -141,7 +141,13 @@ class ModelConfig(Settings):
 class DiffusionConfig(Settings):
     """The noise process and how plans are sampled from it."""
 
-    train_steps: int = option(64, "The diffusion process has this many noise levels.", low=2, high=10**5)
+    train_steps: int = option(
+        64,
+        "The diffusion process has this many noise levels; of 1 level the network learns to make a plan in one "
+        "evaluation, without noise, out of what is known of it.",
+        low=1,
+        high=10**5,
+    )
     prediction: Literal["sample", "noise"] = option(
         "sample", "The network predicts the clean sample, or the noise in it."
     )
@@ -165,12 +171,37 @@ class DiffusionConfig(Settings):
         low=0,
         high=1,
     )
+    teacher: str = option(
+        "",
+        "Windows keep their starts and goals; what lies between is what this run folder or shipped planner plans for "
+        "them without noise, in 8 steps of DPM-Solver++.",
+        metavar="RUN",
+    )
+
+    def check(self) -> None:
+        """Refuses what a process of one noise level, where a plan is made at once, cannot mean."""
+        if self.train_steps > 1:
+            return
+        for name, value in {"temperature": 0.0, "resample": 0, "prediction": "sample", "snr_cap": 0.0}.items():
+            if getattr(self, name) != value:
+                raise UserError(
+                    f"{name} = {getattr(self, name)} must be {value} with diffusion.train_steps = 1, where plans are "
+                    "made at once and without noise"
+                )
 
     def drawn_as(self, asked: Sampling) -> DiffusionConfig:
         """These settings, but for what is asked otherwise.
 
         A run that takes its steps again does so with samplers of which a step can be taken again.
+
+        Raises:
+            UserError: what a run of one noise level cannot do, such as to begin with a plan.
         """
+        if asked.replan_warm and self.train_steps == 1:
+            raise UserError(
+                f"replan_warm = {asked.replan_warm:g} must be 0 with diffusion.train_steps = 1, where nothing of an "
+                "earlier plan is left"
+            )
         names = ("sampler", "sampling_steps", "resample", "resample_levels", "temperature")
         over = {name: value for name in names if (value := getattr(asked, name)) is not None}
         if find_sampler(over.get("sampler", self.sampler)).remembers:

@@ -45,7 +45,8 @@ def training_loss(
     """Mean squared error of the denoiser with the known entries written into its input and its output.
 
     Entries that inpainting will write when plans are sampled (start, goal) are clean in the input and cost
-    nothing in the output, as in Janner et al. (2022), section 3.
+    nothing in the output, as in Janner et al. (2022), section 3. On a schedule of one level they are all of the input:
+    the others are 0, as where sampling begins without noise.
 
     Args:
         network: maps noisy (B, D, T) and levels (B,) to a prediction (B, D, T).
@@ -62,7 +63,8 @@ def training_loss(
         The loss, a scalar.
     """
     # A DDPMScheduler's add_noise only indexes and scales; its annotation asks for an IntTensor.
-    noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)
+    one_level = schedule.config["num_train_timesteps"] == 1
+    noisy = torch.zeros_like(clean_BDT) if one_level else schedule.add_noise(clean_BDT, noise_BDT, levels_B)
     noisy = torch.where(known, clean_BDT, noisy)
     target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
     error = torch.where(known, 0.0, network(noisy, levels_B).to(target.dtype) - target)

@@ -228,7 +228,13 @@ class Planner:
         return plans[np.arange(len(plans)), best], valid_share
 
     def denoising_error(self, plans_BNHD: np.ndarray) -> np.ndarray:
-        """How far the network moves plans (B, N, H, D) in data units, see :func:`planner.choosing.denoising_error`."""
+        """How far the network moves plans (B, N, H, D) in data units, see :func:`planner.choosing.denoising_error`.
+
+        Raises:
+            UserError: the network knows one noise level, which leaves nothing of a plan.
+        """
+        if self.config.diffusion.train_steps == 1:
+            raise UserError("choose = denoising needs a run of more than one noise level, which leave some of a plan")
         flat = self.normalized(rearrange(plans_BNHD, "b n t d -> (b n) t d"))
         known, chunks, parts = self.statistics.layout.known(flat.shape[2], self.device), self._chunks(flat.shape[2]), []
         for part in flat.split(PLANS_PER_BATCH):

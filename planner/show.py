@@ -71,6 +71,8 @@ def _planner(run: str | Path, device: str) -> Planner | None:
 
 def _sampling(how: DiffusionConfig) -> str:
     """How the run draws its plans."""
+    if how.train_steps == 1:
+        return "one network evaluation per plan, without noise"
     words = [how.sampler, f"{how.sampling_steps} steps per plan, each a network evaluation"]
     if how.resample:
         low, high = how.resample_levels

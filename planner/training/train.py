@@ -24,6 +24,7 @@ from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder
 from planner.training.stacked import Stack, check_stack, update_together
+from planner.training.teacher import taught
 from planner.training.trackers import TrackerName
 from planner.training.trainer import Trainer, learning_rate
 
@@ -88,7 +89,7 @@ def train_together(
     first = next(iter(runs.values()))
     try:
         with joined(device) as ranks, ExitStack() as held:
-            data = load_data(first.data, device)
+            data = taught(load_data(first.data, device), first, progress)
 
             def begin() -> None:
                 ranks.check(first)
