@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -94,6 +94,7 @@ class Settings:
         return from_dict(cls, given)
 
 
+@cache  # names become types by running them, which takes as long as a small network to plan
 def _typed_fields(kind: Any) -> tuple[tuple[Field, Any], ...]:
     hints = get_type_hints(kind)
     return tuple((item, hints[item.name]) for item in fields(kind))
