@@ -88,14 +88,15 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> None:
     """Writes the checksums of finished files, given relative to their folder."""
-    write_atomically(folder / CHECKSUMS, json.dumps({name: _digest(folder / name) for name in names}, indent=1) + "\n")
+    write_atomically(folder / CHECKSUMS, json.dumps({name: digest(folder / name) for name in names}, indent=1) + "\n")
 
 
 def verify_checksums(folder: Path, names: Iterable[str], remedy: str) -> None:
@@ -119,7 +120,7 @@ def verify_checksums(folder: Path, names: Iterable[str], remedy: str) -> None:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from error
     for name in names:
-        if (folder / name).is_file() and known.get(name) != _digest(folder / name):
+        if (folder / name).is_file() and known.get(name) != digest(folder / name):
             raise UserError(f"{folder / name} is damaged or was edited: it does not fit {path.name}; {remedy}")
 
 

@@ -173,21 +173,23 @@ class DiffusionConfig(Settings):
     )
     teacher: str = option(
         "",
-        "Windows keep their starts and goals; what lies between is what this run folder or shipped planner plans for "
-        "them without noise, in 8 steps of DPM-Solver++.",
+        "Train on at most 16,384 windows that keep their starts and goals; what lies between is what this run folder "
+        "or shipped planner of the same stride plans for them without noise, in 8 steps of DPM-Solver++.",
         metavar="RUN",
     )
 
     def check(self) -> None:
         """Refuses what a process of one noise level, where a plan is made at once, cannot mean."""
-        if self.train_steps > 1:
-            return
-        for name, value in {"temperature": 0.0, "resample": 0, "prediction": "sample", "snr_cap": 0.0}.items():
-            if getattr(self, name) != value:
-                raise UserError(
-                    f"{name} = {getattr(self, name)} must be {value} with diffusion.train_steps = 1, where plans are "
-                    "made at once and without noise"
-                )
+        alone = {"sampling_steps": 1, "temperature": 0.0, "prediction": "sample"}
+        alone |= {"resample": 0, "snr_cap": 0.0, "drop_ends": 0.0}
+        others = {name: value for name, value in alone.items() if getattr(self, name) != value}
+        if self.train_steps == 1 and others:
+            has = ", ".join(f"{name} = {getattr(self, name)}" for name in others)
+            needs = ", ".join(map(str, others.values()))
+            raise UserError(
+                f"{has} must be {needs} with diffusion.train_steps = 1, where a plan is made at once, without noise, "
+                "between two ends"
+            )
 
     def drawn_as(self, asked: Sampling) -> DiffusionConfig:
         """These settings, but for what is asked otherwise.

@@ -36,18 +36,19 @@ class Convolution(nn.Conv1d):
     """A convolution of sequences."""
 
     def _conv_forward(self, x_BCT: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not are_channels_last(x_BCT) or self.padding_mode != "zeros":
+        if not are_channels_last(x_BCT) or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super()._conv_forward(x_BCT, weight, bias)
-        strides, padding = (1, *self.stride), (0, *self.padding)
-        return F.conv2d(x_BCT[:, :, None], weight[:, :, None], bias, strides, padding)[:, :, 0]
+        stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
+        return F.conv2d(x_BCT[:, :, None], weight[:, :, None], bias, stride, padding, dilation, self.groups)[:, :, 0]
 
 
 class TransposedConvolution(nn.ConvTranspose1d):
     """A transposed convolution of sequences."""
 
     def forward(self, x_BCT: Tensor, output_size: Any = None) -> Tensor:
-        """The longer sequence; sizes other than the usual one are not for this class."""
-        if not are_channels_last(x_BCT):
-            return super().forward(x_BCT)
-        strides, padding = (1, *self.stride), (0, *self.padding)
-        return F.conv_transpose2d(x_BCT[:, :, None], self.weight[:, :, None], self.bias, strides, padding)[:, :, 0]
+        """The longer sequence, of that size where one is asked for."""
+        if not are_channels_last(x_BCT) or output_size is not None:
+            return super().forward(x_BCT, output_size)
+        stride, padding, more = (1, *self.stride), (0, *self.padding), (0, *self.output_padding)
+        how: tuple[Any, ...] = (self.bias, stride, padding, more, self.groups, (1, *self.dilation))
+        return F.conv_transpose2d(x_BCT[:, :, None], self.weight[:, :, None], *how)[:, :, 0]

@@ -45,8 +45,7 @@ def training_loss(
     """Mean squared error of the denoiser with the known entries written into its input and its output.
 
     Entries that inpainting will write when plans are sampled (start, goal) are clean in the input and cost
-    nothing in the output, as in Janner et al. (2022), section 3. On a schedule of one level they are all of the input:
-    the others are 0, as where sampling begins without noise.
+    nothing in the output, as in Janner et al. (2022), section 3.
 
     Args:
         network: maps noisy (B, D, T) and levels (B,) to a prediction (B, D, T).
@@ -62,15 +61,26 @@ def training_loss(
     Returns:
         The loss, a scalar.
     """
-    # A DDPMScheduler's add_noise only indexes and scales; its annotation asks for an IntTensor.
-    one_level = schedule.config["num_train_timesteps"] == 1
-    noisy = torch.zeros_like(clean_BDT) if one_level else schedule.add_noise(clean_BDT, noise_BDT, levels_B)
-    noisy = torch.where(known, clean_BDT, noisy)
+    noisy = noisy_input(schedule, clean_BDT, known, levels_B, noise_BDT)
     target = clean_BDT if schedule.config["prediction_type"] == "sample" else noise_BDT
     error = torch.where(known, 0.0, network(noisy, levels_B).to(target.dtype) - target)
     if snr_cap:
         error = error * level_weights(schedule, levels_B, snr_cap).sqrt()[:, None, None]
     return error.square().mean()
+
+
+def noisy_input(
+    schedule: DDPMScheduler, clean_BDT: Tensor, known: Tensor, levels_B: Tensor, noise_BDT: Tensor
+) -> Tensor:
+    """What a denoiser sees of clean trajectories (B, D, T) at noise levels (B,), its known entries written in.
+
+    On a schedule of one level the others are 0, as where sampling begins without noise.
+    """
+    if schedule.config["num_train_timesteps"] == 1:
+        noisy = torch.zeros_like(clean_BDT)
+    else:  # add_noise only indexes and scales; its annotation asks for an IntTensor
+        noisy = schedule.add_noise(clean_BDT, noise_BDT, levels_B)
+    return torch.where(known, clean_BDT, noisy)
 
 
 def level_weights(schedule: DDPMScheduler, levels_B: Tensor, snr_cap: float) -> Tensor:

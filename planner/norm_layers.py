@@ -131,17 +131,17 @@ class _RootMeanSquareFunction(torch.autograd.Function):
         x, weight, normalized, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is asked for: what was saved is a constant to autograd
             normalized, inverse = _divided(x, -1, ctx.eps)
-        product = gradient * normalized
-        inner = (product @ weight)[..., None] / x.shape[-1]
-        d_input = torch.addcmul(gradient * weight, normalized, inner, value=-1) * inverse
-        return d_input, product.sum(tuple(range(x.ndim - 1))), None
+        d_normalized = gradient * weight
+        inner = (d_normalized * normalized).mean(-1, keepdim=True)
+        d_input = torch.addcmul(d_normalized, normalized, inner, value=-1) * inverse
+        return d_input, (gradient * normalized).sum(tuple(range(x.ndim - 1))), None
 
 
 class _GroupsFunction(torch.autograd.Function):
     """(x − mean) / std · weight + bias over dim 2 of (B, G, C/G, T), forward and backward by hand.
 
-    Dim 2 is normalized where it lies: channels side by side would make rows of a few numbers, for which no kernel is
-    fast, and so are ``var_mean`` and ``vector_norm``, whose strided reductions are slow.
+    Dim 2 is normalized where it lies: channels side by side would make rows of a few numbers, and no kernel is fast for
+    these; ``var_mean`` and ``vector_norm`` are slow over dim 2, too.
     """
 
     generate_vmap_rule = True
@@ -168,7 +168,7 @@ class _GroupsFunction(torch.autograd.Function):
         d_normalized = gradient * scale
         inner = (product * scale).mean(2, keepdim=True)
         d_input = d_normalized - normalized * inner - d_normalized.mean(2, keepdim=True)
-        return d_input * inverse, product.sum((0, 3)).flatten(), gradient.sum((0, 3)).flatten(), None
+        return d_input * inverse, product.sum((0, 3)).reshape(-1), gradient.sum((0, 3)).reshape(-1), None
 
 
 def _by_group(values_C: Tensor, x: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def _standardized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _divided(x: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
-    """X over its root mean square along a dimension, and one over that."""
+    """Values over their root mean square along a dimension, and one over that."""
     inverse = ((x * x).mean(dim, keepdim=True) + eps).rsqrt()
     return x * inverse, inverse
 
@@ -190,8 +190,8 @@ def _divided(x: Tensor, dim: int, eps: float) -> tuple[Tensor, Tensor]:
 class ChannelNorm(nn.Module):
     """Mean and variance over channels at each time step: what transformers call LayerNorm.
 
-    Channels of a step that lie side by side in memory are normalized where they lie; the output's layout is the
-    input's.
+    Channels of a step that lie side by side in memory are normalized where they lie, and do so in the output; that of a
+    contiguous input is contiguous.
 
     Args:
         num_channels: C.
@@ -211,8 +211,8 @@ class ChannelNorm(nn.Module):
 
     def _normalized(self, x: Tensor) -> Tensor:
         """The norm of (B, …, C)."""
-        weight, bias = (None if each is None else each.to(x.dtype) for each in (self.weight, self.bias))
-        return nn.functional.layer_norm(x, x.shape[-1:], weight, bias, self.eps)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return nn.functional.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), bias, self.eps)
 
 
 class ChannelRMSNorm(ChannelNorm):

@@ -234,7 +234,9 @@ class Planner:
             UserError: the network knows one noise level, which leaves nothing of a plan.
         """
         if self.config.diffusion.train_steps == 1:
-            raise UserError("choose = denoising needs a run of more than one noise level, which leave some of a plan")
+            raise UserError(
+                "choose = denoising needs a run of several noise levels: at its one nothing of a plan is left to judge"
+            )
         flat = self.normalized(rearrange(plans_BNHD, "b n t d -> (b n) t d"))
         known, chunks, parts = self.statistics.layout.known(flat.shape[2], self.device), self._chunks(flat.shape[2]), []
         for part in flat.split(PLANS_PER_BATCH):

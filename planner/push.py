@@ -69,7 +69,8 @@ def push(
 def _write(folder: RunFolder, step: int | None, repo: str, target: Path) -> list[str]:
     (target / EMA).mkdir()
     save_file(folder.load_network("ema", step).state_dict(), target / EMA / WEIGHTS_FILE, metadata={"format": "pt"})
-    config = replace(folder.config(), init_from="")  # a path of this machine, which nobody needs to plan
+    config = folder.config()  # but for paths of this machine, which nobody needs to plan
+    config = replace(config, init_from="", diffusion=replace(config.diffusion, teacher=""))
     (target / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     (target / "data.json").write_bytes((folder.path / "data.json").read_bytes())
     write_checksums(target, CONTENT)

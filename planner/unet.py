@@ -217,7 +217,7 @@ class TemporalUNet(ModelMixin, ConfigMixin):
             mish_BE = mish_BE.repeat_interleave(packs, 0)
         x = self._seen(sample_BDT, known, beside)
         x = rearrange(x, "b d (p t) -> (b p) d t", p=packs)
-        if norm_facts(self.model.norm).over_channels and x.device.type == "cpu":
+        if self.model.padding_mode == "zeros" and norm_facts(self.model.norm).over_channels and x.device.type == "cpu":
             x = channels_last(x)
         skips = []
         for stage in self.down:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner
 from planner.sampling import Sampling
 from planner.training.distributed import ALONE
+from planner.training.run import RunFolder
 from planner.training.stacked import check_stack
-from planner.training.teacher import taught
+from planner.training.teacher import taught, teacher_checksum
 from planner.training.train import train
 
 START, GOAL = [-4.0, 2.0], [2.0, 4.0]
@@ -33,11 +35,19 @@ def once(hash_dataset, tiny_run, tmp_path_factory):
     return train(config, tmp_path_factory.mktemp("runs") / "once", "cpu", progress=False).path
 
 
-@pytest.mark.parametrize("over", [{"temperature": 1.0}, {"resample": 2}, {"prediction": "noise"}, {"snr_cap": 5.0}])
-def test_one_noise_level_goes_with_neither_noise_nor_steps_again(tiny, over):
+@pytest.mark.parametrize(
+    "over",
+    [{"temperature": 1.0}, {"resample": 2}, {"prediction": "noise"}, {"snr_cap": 5.0}, {"drop_ends": 0.5}],
+)
+def test_one_noise_level_goes_with_neither_noise_nor_steps_again_nor_unknown_ends(tiny, over):
     [(name, value)] = over.items()
     with pytest.raises(UserError, match=f"{name} = {value} must be .* with diffusion.train_steps = 1"):
         tiny(diffusion=ONCE | over)
+
+
+def test_all_that_one_noise_level_needs_is_said_at_once(tiny):
+    with pytest.raises(UserError, match="sampling_steps = 8, temperature = 1.0 must be 1, 0.0 with"):
+        tiny(diffusion={"train_steps": 1})
 
 
 def test_on_one_noise_level_the_input_is_what_is_known_and_zeros():
@@ -78,9 +88,9 @@ def test_a_plan_of_one_noise_level_is_one_evaluation_and_a_function_of_its_ends(
     [
         ({"temperature": 0.5}, "temperature = 0.5 must be 0"),
         ({"resample": 2}, "resample = 2 must be 0"),
-        ({"sampling_steps": 2}, "sampling steps = 2 must be from 1 to the 1 levels"),
+        ({"sampling_steps": 2}, "sampling_steps = 2 must be 1 with diffusion.train_steps = 1"),
         ({"replan_warm": 0.5}, "replan_warm = 0.5 must be 0"),
-        ({"best_of": 2, "choose": "denoising"}, "choose = denoising needs a run of more than one noise level"),
+        ({"best_of": 2, "choose": "denoising"}, "choose = denoising needs a run of several noise levels"),
     ],
 )
 def test_what_one_noise_level_cannot_do_is_refused(once, asked, words):
@@ -126,17 +136,37 @@ def test_taught_windows_are_the_teachers_plans_between_the_windows_ends(tiny, ti
 def test_a_teacher_of_another_world_is_refused(tiny, tiny_run, hash_dataset):
     data = load_data(tiny().data)
     elsewhere = replace(data, statistics=replace(data.statistics, environment="Elsewhere-v0"))
-    with pytest.raises(
-        UserError, match=r"diffusion.teacher = .* plans 4 values of .*; the data have 4 of Elsewhere-v0"
-    ):
-        taught(elsewhere, tiny(diffusion={"teacher": str(tiny_run)}))
-    with pytest.raises(UserError, match="nowhere"):
+    own = tiny(diffusion={"teacher": str(tiny_run)})
+    with pytest.raises(UserError, match=r"diffusion.teacher = .*: it plans 4 values of .*; the data have 4 of Else"):
+        taught(elsewhere, own)
+    with pytest.raises(UserError, match=r"diffusion.teacher = .*: its points are 4 steps apart.*stride = 2 would"):
+        taught(data, replace(own, data=replace(own.data, stride=2)))
+    with pytest.raises(UserError, match=r"diffusion.teacher = .*: horizon = 33 cannot be halved"):
+        taught(load_data(replace(own.data, horizon=33)), own)
+    with pytest.raises(UserError, match="diffusion.teacher = nowhere: "):
         taught(data, tiny(diffusion={"teacher": "nowhere"}))
+
+
+def test_a_run_knows_its_teachers_weights_and_goes_on_with_no_others(tiny, tiny_run, tmp_path):
+    teacher = RunFolder(shutil.copytree(tiny_run, tmp_path / "teacher"))
+    config = tiny(diffusion=ONCE | {"teacher": str(teacher.path)}, steps=5)
+    run = train(config, tmp_path / "run", "cpu", progress=False)
+    assert run.provenance()["teacher"] == teacher_checksum(config)
+    (run.path / "DONE").unlink()
+    weights = teacher.checkpoint() / "ema" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes((teacher.checkpoint() / "model" / weights.name).read_bytes())
+    with pytest.raises(UserError, match="began with other weights of diffusion.teacher"):
+        train(config, run.path, "cpu", progress=False)
+    (teacher.path / "DONE").unlink()
+    with pytest.raises(UserError, match="its training is not finished"):
+        train(config, tmp_path / "other", "cpu", progress=False)
+    run.mark_done()
+    shutil.rmtree(teacher.path)
+    assert train(config, run.path, "cpu", progress=False).done  # what is finished needs no teacher
 
 
 def test_a_run_with_a_teacher_goes_on_with_the_same_bits(tiny, once, tmp_path, monkeypatch):
     from planner.training import train as training
-    from planner.training.run import RunFolder
 
     config, save = RunFolder(once).config(), training._Training.keep
 

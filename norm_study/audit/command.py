@@ -21,7 +21,7 @@ from planner.composition import require_one_piece
 from planner.config import check_horizon
 from planner.data import TrajectoryLayout
 from planner.device import pick_device
-from planner.diffusion import make_schedule
+from planner.diffusion import make_schedule, noisy_input
 from planner.sampler import Conditions, sample
 from planner.training.find import find_run
 from planner.unet import TemporalUNet
@@ -184,14 +184,13 @@ def planner_inputs(
     shape = (PLANS, layout.transition_dim, length)
     ends = 2 * torch.rand(shape, generator=generator, device=device) - 1
     known = layout.known(length, device)
-    steps = min(SAMPLING_STEPS, train_steps)
-    plans = sample(network, schedule, Conditions(known, ends), kind="ddim", num_steps=steps, generator=generator)
+    how: dict[str, Any] = {"num_steps": min(SAMPLING_STEPS, train_steps), "temperature": float(train_steps > 1)}
+    plans = sample(network, schedule, Conditions(known, ends), kind="ddim", generator=generator, **how)
     inputs: list[tuple[Tensor, ...]] = []
     for level in levels:
         noise = torch.randn(shape, generator=generator, device=device)
         at = torch.full((PLANS,), level, device=device)
-        noisy = schedule.add_noise(plans, noise, at)
-        inputs.append((torch.where(known, plans, noisy), at))
+        inputs.append((noisy_input(schedule, plans, known, at, noise), at))
     return network, inputs
 
 

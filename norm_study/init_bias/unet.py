@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from groundwork.errors import UserError
 from groundwork.intervals import mean_intervals
 from norm_study.init_bias.settings import InitBiasUNetConfig
 from planner.config import Config, Placement, from_dict, load_preset, merge
@@ -98,6 +99,8 @@ def _rounded(values_DT: Tensor) -> list[list[float]]:
 
 def _data(config: InitBiasUNetConfig, device: torch.device) -> tuple[Config, PlannerData]:
     base = from_dict(merge(load_preset(config.preset), {"data": {"dataset": config.dataset}}))
+    if base.diffusion.train_steps == 1:
+        raise UserError(f"preset = {config.preset} has one noise level; first predictions are those from pure noise")
     return base, load_data(base.data, device)
 
 

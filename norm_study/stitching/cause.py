@@ -100,6 +100,8 @@ def _borrower_and_lender(
     maze = planner.statistics.maze
     if maze is None or lender.statistics.maze != maze or lender.config.data != planner.config.data:
         raise UserError(f"{donor} cannot lend plans to {run}: both must be planners of the same maze and data")
+    if planner.config.diffusion.train_steps == 1:
+        raise UserError(f"{run} has one noise level (diffusion.train_steps); cause changes what several steps do")
     if planner.config.model.tell_known:
         raise UserError(
             f"{run} has a network that is told which entries are known (model.tell_known); cause exchanges the "

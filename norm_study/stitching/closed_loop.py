@@ -85,6 +85,8 @@ def closed_loop(options: ClosedLoopOptions, compute: Compute) -> None:
         raise UserError("closed-loop needs RUN …")
     for folder in find_seeds(options.runs):
         check_held_out(folder, options.multiples)
+        for asked_of_all in modes(part_of(ClosedLoopSettings, options)).values():
+            folder.config().diffusion.drawn_as(asked_of_all)  # what a run cannot do is refused before any is rolled out
     settings, store = part_of(ClosedLoopSettings, options), Answers(options.out / "rows", RENAMED, _label, True)
     asked = []
     jobs: list[Job] = []

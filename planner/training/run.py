@@ -67,13 +67,27 @@ class RunFolder:
         """Notes that the training has ended."""
         write_atomically(self.path / "DONE", "")
 
-    def start(self, config: Config, statistics: DataStatistics, device: torch.device, processes: int = 1) -> None:
+    def start(
+        self,
+        config: Config,
+        statistics: DataStatistics,
+        device: torch.device,
+        processes: int = 1,
+        teacher: str | None = None,
+    ) -> None:
         """Writes config, provenance and statistics of a new run, or compares the config of one to resume.
 
         What changes no weight, such as ``log_every``, may differ; an unfinished run goes on with the new value.
 
+        Args:
+            config: the settings.
+            statistics: of the data.
+            device: where it is trained.
+            processes: how many train it.
+            teacher: checksum of its teacher's weights.
+
         Raises:
-            UserError: the folder holds a run of other settings or data.
+            UserError: the folder holds a run of other settings, data or teacher.
         """
         if (self.path / "config.yaml").exists() and self._has_begun():
             stored = self.config()
@@ -90,12 +104,18 @@ class RunFolder:
                     f"{self.path} began with other data: {config.data.dataset} has changed since; "
                     "take another --run folder"
                 )
+            if not self.done and self.provenance().get("teacher", teacher) != teacher:
+                raise UserError(
+                    f"{self.path} began with other weights of diffusion.teacher = {said(config.diffusion.teacher)}: "
+                    "take another --run folder"
+                )
             self._compare_machine(device, processes)
             if stored != config and not self.done:
                 (self.path / CHECKSUMS).unlink(missing_ok=True)  # a kill between the two leaves a config to read
                 self._write_settings(config)
             return
         origin = provenance(config.seed, device) | {"processes": processes}
+        origin |= {"teacher": teacher} if teacher else {}
         write_atomically(self.path / "provenance.json", json.dumps(origin, indent=2))
         write_atomically(self.path / "data.json", json.dumps(statistics.to_dict()))
         self._write_settings(config)

@@ -24,7 +24,7 @@ from planner.training.leak_monitor import LeakMonitor
 from planner.training.monitor import Monitor
 from planner.training.run import RunFolder
 from planner.training.stacked import Stack, check_stack, update_together
-from planner.training.teacher import taught
+from planner.training.teacher import taught, teacher_checksum
 from planner.training.trackers import TrackerName
 from planner.training.trainer import Trainer, learning_rate
 
@@ -89,16 +89,19 @@ def train_together(
     first = next(iter(runs.values()))
     try:
         with joined(device) as ranks, ExitStack() as held:
-            data = taught(load_data(first.data, device), first, progress)
+            data = load_data(first.data, device)
 
             def begin() -> None:
                 ranks.check(first)
                 check_stack(list(runs.values()), ranks)
                 for folder, config in runs.items():
                     held.enter_context(folder.claim())
-                    folder.start(config, data.statistics, device, ranks.count)
+                    teacher = None if folder.done else teacher_checksum(config)
+                    folder.start(config, data.statistics, device, ranks.count, teacher)
 
             ranks.first(begin)
+            if not all(folder.done for folder in runs):
+                data = taught(data, first, progress and ranks.writes)
             trainings = []
             for folder, config in runs.items():
                 if not folder.done:

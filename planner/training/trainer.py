@@ -18,7 +18,7 @@ from groundwork.errors import UserError
 from planner.composition import beside_windows
 from planner.config import Config
 from planner.data import PlannerData, Windows
-from planner.diffusion import make_schedule, training_loss
+from planner.diffusion import make_schedule, noisy_input, training_loss
 from planner.plan import Planner
 from planner.training.distributed import ALONE, Ranks
 from planner.training.leak_monitor import LeakMonitor
@@ -204,7 +204,7 @@ class Trainer:
         clean, _, noise = self.draw(self.data.training, 1, seed_of(self.config.seed, -3))
         left, right = self.network.receptive_field()
         level = torch.full((1,), self.config.diffusion.train_steps // 4, device=self.device)
-        noisy = self.schedule.add_noise(clean, noise, level)
+        noisy = noisy_input(self.schedule, clean, self.known_DT, level, noise)
         times = -(-(left + right + 2) // noisy.shape[-1])
         sequence = torch.cat([noisy.flip(-1) if i % 2 else noisy for i in range(times)], -1)
         return LeakMonitor(
