@@ -39,7 +39,7 @@ def run_facts(folder: RunFolder) -> dict[str, str]:
         "steps": f"{step:,} of {config.steps:,}",
         "horizon": f"{config.data.horizon} points, stride {config.data.stride}",
         "data": config.data.dataset,
-        **({"teacher": config.diffusion.teacher} if config.diffusion.teacher else {}),
+        "teacher": config.diffusion.teacher or "–",
         "loss": f"{np.mean(losses):.4f}" if losses else "–",
         "validation loss": f"{validation[-1]:.4f}" if validation else "–",
         "steps/s": f"{np.median([row['steps_per_second'] for row in metrics]):.1f}" if metrics else "–",
