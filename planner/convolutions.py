@@ -39,7 +39,8 @@ class Convolution(nn.Conv1d):
         if not are_channels_last(x_BCT) or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super()._conv_forward(x_BCT, weight, bias)
         stride, padding, dilation = (1, *self.stride), (0, *self.padding), (1, *self.dilation)
-        return F.conv2d(x_BCT[:, :, None], weight[:, :, None], bias, stride, padding, dilation, self.groups)[:, :, 0]
+        how: tuple[Any, ...] = (bias, stride, padding, dilation, self.groups)
+        return F.conv2d(x_BCT.unsqueeze(2), weight.unsqueeze(2), *how).squeeze(2)
 
 
 class TransposedConvolution(nn.ConvTranspose1d):
@@ -51,4 +52,4 @@ class TransposedConvolution(nn.ConvTranspose1d):
             return super().forward(x_BCT, output_size)
         stride, padding, more = (1, *self.stride), (0, *self.padding), (0, *self.output_padding)
         how: tuple[Any, ...] = (self.bias, stride, padding, more, self.groups, (1, *self.dilation))
-        return F.conv_transpose2d(x_BCT[:, :, None], self.weight[:, :, None], *how)[:, :, 0]
+        return F.conv_transpose2d(x_BCT.unsqueeze(2), self.weight.unsqueeze(2), *how).squeeze(2)
