@@ -21,6 +21,8 @@ __all__ += ["preset_names", "to_dict", "to_yaml", "what_trains"]
 PaddingMode = Literal["zeros", "replicate"]
 Placement = Literal["pre", "post"]
 Weights = Literal["plain", "standardized", "magnitude_preserving"]
+TAUGHT_WINDOWS, TEACHER_STEPS = 2**14, 8
+"""How many windows a teacher plans anew, at most, and in how many steps of its own each."""
 
 
 def check_horizon(horizon: int, dim_mults: Sequence[int], num_packs: int = 1) -> None:
@@ -173,8 +175,9 @@ class DiffusionConfig(Settings):
     )
     teacher: str = option(
         "",
-        "Train on at most 16,384 windows that keep their starts and goals; what lies between is what this run folder "
-        "or shipped planner of the same stride plans for them without noise, in 8 steps of DPM-Solver++.",
+        f"Train on at most {TAUGHT_WINDOWS:,} windows that keep their starts and goals; what lies between is what this "
+        "run folder or shipped planner of the same stride plans for them without noise, in "
+        f"{TEACHER_STEPS} steps of DPM-Solver++.",
         metavar="RUN",
     )
 

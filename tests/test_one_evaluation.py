@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from groundwork.errors import UserError
+from planner.config import TAUGHT_WINDOWS
 from planner.data import load_data
 from planner.diffusion import make_schedule, training_loss
 from planner.plan import Planner
@@ -113,7 +114,7 @@ def test_taught_windows_are_the_teachers_plans_between_the_windows_ends(tiny, ti
     config = tiny(diffusion={"teacher": str(tiny_run)})
     data = load_data(config.data)
     plans = taught(data, config)
-    count = min(16_384, len(data.training))
+    count = min(TAUGHT_WINDOWS, len(data.training))
     assert (len(plans.training), len(plans.validation)) == (count, min(512, len(data.validation)))
     # the ends are those of windows, the inside is what the teacher plans for them
     learned = plans.training.gather(torch.arange(5))

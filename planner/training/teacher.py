@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from groundwork.errors import UserError
 from groundwork.files import digest
-from planner.config import Config
+from planner.config import TAUGHT_WINDOWS, TEACHER_STEPS, Config
 from planner.data import DataStatistics, PlannerData, Windows
 from planner.hub import EMA
 from planner.plan import Planner
@@ -26,9 +26,6 @@ from planner.training.find import find_run
 from planner.training.trainer import VALIDATION_WINDOWS
 from planner.unet_files import WEIGHTS_FILE
 
-WINDOWS = 16_384
-"""How many windows of the training are planned anew, at most."""
-STEPS = 8
 AT_ONCE = 512
 
 
@@ -73,7 +70,7 @@ def taught(data: PlannerData, config: Config, progress: bool = False) -> Planner
         ) as bar:
             return replace(
                 data,
-                training=_planned(data.training, WINDOWS, teacher, data.statistics, bar),
+                training=_planned(data.training, TAUGHT_WINDOWS, teacher, data.statistics, bar),
                 validation=_planned(data.validation, VALIDATION_WINDOWS, teacher, data.statistics, bar),
             )
     except UserError as error:
@@ -102,7 +99,7 @@ def _planned(windows: Windows, most: int, teacher: Planner, statistics: DataStat
     layout, normalizer = statistics.layout, statistics.normalizer.to(device)
     which_P = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))[:most].to(device)
     bar.total = (bar.total or 0) + len(which_P)
-    steps = min(STEPS, teacher.config.diffusion.train_steps)
+    steps = min(TEACHER_STEPS, teacher.config.diffusion.train_steps)
     sampling = Sampling(sampler="dpm", sampling_steps=steps, resample=0, temperature=0.0)
     planned = []
     for which in which_P.split(AT_ONCE):
