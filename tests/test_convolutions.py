@@ -62,9 +62,10 @@ def test_gradients_of_norms_lose_no_digits_inside_autocast(kind):
 
 
 def test_joined_channels_keep_the_layout_of_the_first():
+    other = 2 * SEQUENCES
     for first in (SEQUENCES, channels_last(SEQUENCES)):
-        both = joined(first, SEQUENCES)
-        assert torch.equal(both, torch.cat((SEQUENCES, SEQUENCES), 1))
+        both = joined(first, other)
+        assert torch.equal(both, torch.cat((SEQUENCES, other), 1))
         assert are_channels_last(both) == are_channels_last(first)
 
 
